@@ -1,0 +1,108 @@
+//! A durable store inside the process: one host, nothing to install.
+//!
+//! All of it is in memory and all of it is on disk; a commit is answered when it is on disk. Leases are kept too, and
+//! have their whole time again when the store is opened, as with etcd. History is kept for watchers: the last 10,000
+//! revisions, at most 64 MiB. Not here: replication; for that there is etcd.
+
+mod codec;
+mod disk;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::core::Core;
+use super::local::{self, Local};
+use super::{Engine, Error};
+use disk::Disk;
+
+/// Opens the store in `dir` (made with mode 0700 if missing), which only one process can do at a time; one that is
+/// just ending is waited for. Call it inside a tokio runtime.
+///
+/// # Errors
+/// [`Error::Invalid`] if the file is damaged or of a newer version, [`Error::Denied`] without permission,
+/// [`Error::Unavailable`] if another process has it open or the disk fails.
+pub async fn open(dir: &Path) -> Result<Arc<dyn Engine>, Error> {
+    let name = format!("embedded:{}", dir.display());
+    let start = Instant::now();
+    let (disk, core) = loop {
+        match load(dir.to_owned(), Instant::now()).await {
+            Err(Error::Unavailable { context, .. })
+                if context.contains(disk::IN_USE) && start.elapsed() < LONGEST_WAIT =>
+            {
+                tokio::time::sleep(BETWEEN_TRIES).await;
+            }
+            other => break other?,
+        }
+    };
+    let place = Place { dir: dir.to_owned(), disk: Some(disk) };
+    Ok(Arc::new(Local::start(core, Some(place), name)))
+}
+
+/// Where the store is, and its file while that works.
+#[derive(Debug)]
+pub(super) struct Place {
+    dir: PathBuf,
+    disk: Option<Disk>,
+}
+
+impl Place {
+    /// After a failed write the file may hold more than was promised: what it holds, once it can be read again.
+    pub(super) async fn reopen(&mut self, now: Instant) -> Result<Option<Core>, String> {
+        if self.disk.is_some() {
+            return Ok(None);
+        }
+        let (disk, core) = load(self.dir.clone(), now).await.map_err(|error| error.to_string())?;
+        tracing::info!(dir = %self.dir.display(), revision = core.revision.0, "the store's disk works again");
+        self.disk = Some(disk);
+        Ok(Some(core))
+    }
+
+    /// Writes what leads from one core to the next, with one sync, if anything does.
+    pub(super) async fn write(&mut self, before: Arc<Core>, after: Arc<Core>) -> Result<(), String> {
+        if !disk::differ(&before, &after) {
+            return Ok(());
+        }
+        let Some(disk) = self.disk.take() else { return Err("its disk failed".into()) };
+        let written = tokio::task::spawn_blocking(move || match disk.write(&before, &after) {
+            Ok(()) => Ok(disk),
+            // Dropped here, so that the file is closed before it is opened again.
+            Err(error) => Err(error.to_string()),
+        });
+        match written.await {
+            Ok(Ok(disk)) => {
+                self.disk = Some(disk);
+                Ok(())
+            }
+            Ok(Err(cause)) => Err(self.failed(&cause)),
+            Err(cause) => Err(self.failed(&cause.to_string())),
+        }
+    }
+
+    /// Closes the file.
+    pub(super) async fn close(self) {
+        let _ = tokio::task::spawn_blocking(move || drop(self.disk)).await;
+    }
+
+    fn failed(&self, cause: &str) -> String {
+        let dir = self.dir.display();
+        tracing::error!(%dir, cause, "the store cannot write to its disk");
+        format!("cannot write to {dir}: {cause}; free space there, or check the disk")
+    }
+}
+
+async fn load(dir: PathBuf, now: Instant) -> Result<(Disk, Core), Error> {
+    let path = dir.join(disk::FILE);
+    let empty = Core::new(HISTORY, local::first_lease());
+    match tokio::task::spawn_blocking(move || Disk::open(&dir, empty, now)).await {
+        Ok(result) => result,
+        // The library panics on some damage.
+        Err(cause) => Err(disk::damaged(&path, &cause.to_string())),
+    }
+}
+
+const HISTORY: usize = 10_000;
+const LONGEST_WAIT: Duration = Duration::from_secs(3);
+const BETWEEN_TRIES: Duration = Duration::from_millis(50);

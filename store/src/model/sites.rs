@@ -1,0 +1,91 @@
+//! Sites and the frontends derived from them.
+//!
+//! A host belongs to the site with the lowest id that names it; the others serve their other hosts and say so. Of all
+//! sites that name a host only the next one after a site that changed can win or lose it: only that one is looked at.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use super::{Delta, IGNORED, Model};
+use crate::key::{self, Key};
+use crate::object::{Id, Site};
+use crate::problem::Flaw;
+use crate::wordpress;
+
+impl Model {
+    /// Puts a site in force, or takes it out, with its derived frontends.
+    pub(super) fn set_site(&mut self, id: &Id, site: Option<Arc<Site>>, delta: &mut Delta) {
+        let old = self.sites.get(id).cloned();
+        if old == site {
+            return;
+        }
+        let before = claimed(old.as_deref());
+        let after = claimed(site.as_deref());
+        let mut affected = BTreeSet::from([id.clone()]);
+        for host in before.symmetric_difference(&after) {
+            let claim = (host.clone(), id.clone());
+            if after.contains(host) {
+                self.claims.insert(claim.clone());
+            } else {
+                self.claims.remove(&claim);
+            }
+            affected.extend(self.next_claim(&claim).cloned());
+        }
+        match site {
+            Some(site) => self.sites.insert(id.clone(), site),
+            None => self.sites.remove(id),
+        };
+        for site in affected {
+            self.derive(&site, delta);
+        }
+    }
+
+    fn derive(&mut self, id: &Id, delta: &mut Delta) {
+        let mut frontends = Vec::new();
+        let mut conflicts = Vec::new();
+        if let Some(site) = self.sites.get(id) {
+            let path = Key::Site(id.clone()).path();
+            let mut mine = Vec::with_capacity(site.hosts.len());
+            for host in &site.hosts {
+                match self.earlier_claim(host, id) {
+                    None => mine.push(host.clone()),
+                    Some(other) => {
+                        let reason = format!("host {host:?} is already claimed by site {other:?}");
+                        let hint = "remove the host from one of the two; the site with the lower id has it";
+                        conflicts.push(Flaw::new(reason, hint).into_problem(key::show(path.as_bytes()), IGNORED));
+                    }
+                }
+            }
+            frontends = wordpress::expand(&Site { hosts: mine, ..(**site).clone() });
+            self.tell_conflicts(path.as_bytes(), conflicts, delta);
+        }
+        let ids: Vec<Id> = frontends.iter().map(|frontend| frontend.id.clone()).collect();
+        for gone in self.derived.remove(id).unwrap_or_default() {
+            if !ids.contains(&gone) {
+                self.set_frontend(&gone, None, delta);
+            }
+        }
+        for frontend in frontends {
+            self.set_frontend(&frontend.id.clone(), Some(Arc::new(frontend)), delta);
+        }
+        if !ids.is_empty() {
+            self.derived.insert(id.clone(), ids);
+        }
+    }
+
+    /// The site that comes before this one among those that name the host.
+    fn earlier_claim(&self, host: &str, id: &Id) -> Option<&Id> {
+        let claim = (Id::from(host), id.clone());
+        self.claims.range(..claim).next_back().filter(|(other, _)| **other == *host).map(|(_, site)| site)
+    }
+
+    fn next_claim(&self, claim: &(Id, Id)) -> Option<&Id> {
+        let after = (Bound::Excluded(claim), Bound::Unbounded);
+        self.claims.range::<(Id, Id), _>(after).next().filter(|(host, _)| *host == claim.0).map(|(_, site)| site)
+    }
+}
+
+fn claimed(site: Option<&Site>) -> BTreeSet<Id> {
+    site.into_iter().flat_map(|site| &site.hosts).map(|host| Id::from(host.as_str())).collect()
+}

@@ -1,0 +1,288 @@
+//! A backend: a set of servers with common settings and a balancing policy. The servers are keys of their own.
+
+use std::time::Duration;
+
+use super::{Id, not_in_force, only_http};
+use crate::json::{self, Fields, Node, clip, nearest};
+use crate::problem::Flaw;
+
+/// `backends/<id>/backend`. Exists implicitly, with the defaults, as soon as one of its servers does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backend {
+    /// From the key; what the JSON says is ignored, as vulcand does.
+    pub id: Id,
+    /// Time limits towards its servers.
+    pub timeouts: Timeouts,
+    /// How connections to its servers are kept.
+    pub keep_alive: KeepAlive,
+    /// How a server is chosen (ours: `Policy`, default `wrr`).
+    pub policy: Policy,
+    /// Whether and how a client stays on one server (ours: `Sticky`, absent by default).
+    pub sticky: Option<Sticky>,
+}
+
+/// vulcand's `Settings.Timeouts`; absent fields take the defaults, and zero, Go's "no limit", is a day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Until the response header, default 60 s.
+    pub read: Duration,
+    /// Until the connection stands, default 5 s.
+    pub dial: Duration,
+    /// Until the TLS handshake is done, default 10 s.
+    pub tls_handshake: Duration,
+}
+
+/// vulcand's `Settings.KeepAlive`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeepAlive {
+    /// TCP keep-alive period, default 15 s.
+    pub period: Duration,
+    /// Idle connections kept per server and worker, default 64 (vulcand: 2). A negative number keeps none, as in Go.
+    pub max_idle: usize,
+}
+
+/// How a backend chooses among its servers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// `wrr`: weighted round robin, interleaved.
+    #[default]
+    WeightedRoundRobin,
+    /// `p2c`: of two servers drawn at random by weight, the one with fewer requests in flight per weight.
+    PowerOfTwoChoices,
+}
+
+/// Stickiness by a cookie of ours. Written `true`, `{}` or `{"Cookie":"name"}`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sticky {
+    /// The cookie's name. Default `etna-` and eight hex digits of the backend's name, so that two backends under one
+    /// host do not fight over one cookie.
+    pub cookie: Option<String>,
+}
+
+impl Backend {
+    /// What a backend is whose servers came without it.
+    pub fn implicit(id: Id) -> Backend {
+        Backend {
+            id,
+            timeouts: Timeouts::default(),
+            keep_alive: KeepAlive::default(),
+            policy: Policy::default(),
+            sticky: None,
+        }
+    }
+
+    /// Reads `backends/<id>/backend`.
+    pub fn decode(id: Id, value: &[u8], notes: &mut Vec<Flaw>) -> Result<Backend, Flaw> {
+        let text = json::text(value)?;
+        let fields = Node::parse(&text)?.fields()?;
+        only_http(&fields)?;
+        let settings = fields.object("Settings")?;
+        not_in_force(&settings, "TLS", notes);
+        Ok(Backend {
+            id,
+            timeouts: Timeouts::decode(&settings)?,
+            keep_alive: KeepAlive::decode(&settings)?,
+            policy: policy(&fields)?,
+            sticky: Sticky::decode(&fields)?,
+        })
+    }
+
+    /// Reads `upstreams/<id>/options` of vulcand up to 0.7: the settings alone.
+    pub(crate) fn decode_legacy(id: Id, value: &[u8]) -> Result<Backend, Flaw> {
+        let text = json::text(value)?;
+        let settings = Node::parse(&text)?.fields()?;
+        Ok(Backend {
+            timeouts: Timeouts::decode(&settings)?,
+            keep_alive: KeepAlive::decode(&settings)?,
+            ..Backend::implicit(id)
+        })
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        Timeouts { read: Duration::from_secs(60), dial: Duration::from_secs(5), tls_handshake: Duration::from_secs(10) }
+    }
+}
+
+impl Default for KeepAlive {
+    fn default() -> KeepAlive {
+        KeepAlive { period: Duration::from_secs(15), max_idle: 64 }
+    }
+}
+
+impl Timeouts {
+    fn decode(settings: &Fields<'_>) -> Result<Timeouts, Flaw> {
+        let fields = settings.object("Timeouts")?;
+        let limit = |name, default| {
+            fields.duration(name).map(|given| match given {
+                None => default,
+                Some(limit) if limit.is_zero() => NO_LIMIT,
+                Some(limit) => limit,
+            })
+        };
+        let default = Timeouts::default();
+        Ok(Timeouts {
+            read: limit("Read", default.read)?,
+            dial: limit("Dial", default.dial)?,
+            tls_handshake: limit("TLSHandshake", default.tls_handshake)?,
+        })
+    }
+}
+
+impl KeepAlive {
+    fn decode(settings: &Fields<'_>) -> Result<KeepAlive, Flaw> {
+        let fields = settings.object("KeepAlive")?;
+        let default = KeepAlive::default();
+        let period = fields.duration("Period")?.filter(|period| !period.is_zero());
+        let max_idle = match fields.integer("MaxIdleConnsPerHost")? {
+            0 => default.max_idle,
+            number => usize::try_from(number.clamp(0, MOST_IDLE)).unwrap_or(default.max_idle),
+        };
+        Ok(KeepAlive { period: period.unwrap_or(default.period), max_idle })
+    }
+}
+
+impl Sticky {
+    /// Reads the field `Sticky`, strictly: it is ours.
+    pub(crate) fn decode(fields: &Fields<'_>) -> Result<Option<Sticky>, Flaw> {
+        let Some(node) = fields.get("Sticky") else { return Ok(None) };
+        if node.text().starts_with(['t', 'f']) {
+            return Ok(node.boolean()?.then(Sticky::default));
+        }
+        if !node.text().starts_with('{') {
+            return Err(node.wrong(r#"true or an object like {"Cookie":"name"}"#));
+        }
+        let fields = node.fields()?.ours();
+        fields.only(&["Cookie"])?;
+        Sticky::of_fields(&fields).map(Some)
+    }
+
+    pub(super) fn of_fields(fields: &Fields<'_>) -> Result<Sticky, Flaw> {
+        let Some(node) = fields.get("Cookie") else { return Ok(Sticky::default()) };
+        let name = node.string()?;
+        // The token of RFC 9110, section 5.6.2, which RFC 6265 wants of a cookie's name.
+        let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        if name.is_empty() || name.len() > LONGEST_COOKIE || !name.bytes().all(token) {
+            let reason = format!("{:?} cannot be the name of a cookie", clip(&name));
+            return Err(node.flaw(reason, format!("use 1 to {LONGEST_COOKIE} letters, digits, - and _")));
+        }
+        Ok(Sticky { cookie: Some(name) })
+    }
+}
+
+fn policy(fields: &Fields<'_>) -> Result<Policy, Flaw> {
+    let Some(node) = fields.get("Policy") else { return Ok(Policy::default()) };
+    match node.string()?.as_str() {
+        "" | "wrr" => Ok(Policy::WeightedRoundRobin),
+        "p2c" => Ok(Policy::PowerOfTwoChoices),
+        other => {
+            let hint = match nearest(other, &["wrr", "p2c"]) {
+                Some(near) => format!("did you mean {near:?}?"),
+                None => r#"write "wrr" (weighted round robin) or "p2c" (power of two choices)"#.into(),
+            };
+            Err(node.flaw(format!("unknown policy {:?}", clip(other)), hint))
+        }
+    }
+}
+
+// Every step has a limit; who wants none gets one that does not matter.
+const NO_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
+const MOST_IDLE: i64 = 65_536;
+const LONGEST_COOKIE: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(json: &str) -> Result<Backend, Flaw> {
+        Backend::decode("b".into(), json.as_bytes(), &mut Vec::new())
+    }
+
+    #[test]
+    fn vulcands_shortest_backend_has_the_defaults() {
+        assert_eq!(decode(r#"{"Type":"http"}"#).unwrap(), Backend::implicit("b".into()));
+    }
+
+    #[test]
+    fn vulcands_full_backend() {
+        let mut notes = Vec::new();
+        let json = r#"{"Id":"other","Type":"http","Settings":{"Timeouts":{"Read":"5s","Dial":"300ms","TLSHandshake":""},
+            "KeepAlive":{"Period":"1m0s","MaxIdleConnsPerHost":12},"TLS":{"InsecureSkipVerify":true}},"Stats":7}"#;
+        let backend = Backend::decode("b".into(), json.as_bytes(), &mut notes).unwrap();
+        assert_eq!(&*backend.id, "b");
+        assert_eq!(backend.timeouts.read, Duration::from_secs(5));
+        assert_eq!(backend.timeouts.dial, Duration::from_millis(300));
+        assert_eq!(backend.timeouts.tls_handshake, Duration::from_secs(10));
+        assert_eq!(backend.keep_alive, KeepAlive { period: Duration::from_secs(60), max_idle: 12 });
+        assert_eq!(notes.len(), 1);
+        assert_eq!(notes[0].reason, "setting Settings.TLS is not in force yet");
+        assert_eq!(notes[0].line, Some(2));
+    }
+
+    #[test]
+    fn names_match_in_any_case_and_null_is_absent() {
+        let json = r#"{"type":"http","SETTINGS":{"timeouts":{"tlshandshake":"1s","READ":null},"KeepAlive":null}}"#;
+        let backend = decode(json).unwrap();
+        assert_eq!(backend.timeouts.tls_handshake, Duration::from_secs(1));
+        assert_eq!(backend.timeouts.read, Duration::from_secs(60));
+    }
+
+    #[test]
+    fn zero_and_negative_numbers_mean_what_they_mean_in_go() {
+        let json = r#"{"Type":"http","Settings":{"Timeouts":{"Read":"0"},"KeepAlive":{"MaxIdleConnsPerHost":-1}}}"#;
+        let backend = decode(json).unwrap();
+        assert_eq!(backend.timeouts.read, NO_LIMIT);
+        assert_eq!(backend.keep_alive.max_idle, 0);
+    }
+
+    #[test]
+    fn our_additions() {
+        let backend = decode(r#"{"Type":"http","Policy":"p2c","Sticky":{"Cookie":"srv"}}"#).unwrap();
+        assert_eq!(backend.policy, Policy::PowerOfTwoChoices);
+        assert_eq!(backend.sticky, Some(Sticky { cookie: Some("srv".into()) }));
+        for (written, sticky) in [("true", Some(Sticky::default())), ("{}", Some(Sticky::default())), ("false", None)] {
+            assert_eq!(decode(&format!(r#"{{"Type":"http","Sticky":{written}}}"#)).unwrap().sticky, sticky);
+        }
+    }
+
+    #[test]
+    fn flaws_name_place_and_remedy() {
+        for (json, reason, hint, column) in [
+            ("{}", "Type is missing", r#"write "Type":"http""#, 1),
+            (r#"{"Type":"tcp"}"#, r#"unsupported type "tcp""#, r#"write "Type":"http""#, 9),
+            (r#"{"Type":"http","Policy":"p2x"}"#, r#"unknown policy "p2x""#, r#"did you mean "p2c"?"#, 25),
+            (
+                r#"{"Type":"http","Sticky":{"Cooky":"a"}}"#,
+                r#"unknown field "Sticky.Cooky""#,
+                "did you mean \"Cookie\"?",
+                26,
+            ),
+            (
+                r#"{"Type":"http","Sticky":{"Cookie":"a b"}}"#,
+                r#""a b" cannot be the name of a cookie"#,
+                "use 1 to 64",
+                35,
+            ),
+            (
+                r#"{"Type":"http","Settings":{"Timeouts":{"Read":"1d"}}}"#,
+                r#"Settings.Timeouts.Read is a duration with an unknown unit: "1d""#,
+                "write it like",
+                47,
+            ),
+            (r#"{"Type":"http","Settings":{"Timeouts":{"Dial":"-1s"}}}"#, "Settings.Timeouts.Dial is negative", "", 47),
+            (
+                r#"{"Type":"http","Settings":{"Timeouts":{"Dial":5}}}"#,
+                "Settings.Timeouts.Dial must be a string",
+                "",
+                47,
+            ),
+            ("[]", "the value must be an object, not an array", "", 1),
+        ] {
+            let flaw = decode(json).unwrap_err();
+            assert!(flaw.reason.starts_with(reason), "{json}: {}", flaw.reason);
+            assert!(flaw.hint.starts_with(hint), "{json}: {}", flaw.hint);
+            assert_eq!(flaw.column, Some(column), "{json}");
+        }
+    }
+}

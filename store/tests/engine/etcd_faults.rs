@@ -1,0 +1,119 @@
+//! The etcd engine when etcd is frozen, killed, replaced or partly there.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use etna_store::engine::Options;
+use etna_store::{Engine, Error, Revision};
+use futures_util::StreamExt as _;
+
+use crate::etcd_process::Etcd;
+use crate::suite;
+
+#[tokio::test]
+async fn a_frozen_etcd_is_noticed_and_an_idle_one_is_not() {
+    let etcd = Etcd::start().await;
+    let engine = etcd.engine().await;
+    let start = suite::put(&engine, "k", "1").await;
+    let mut watch = engine.watch(start).await.unwrap();
+    let idle = tokio::time::timeout(Duration::from_secs(12), watch.next()).await;
+    assert!(idle.is_err(), "an idle watch goes on: {idle:?}");
+
+    etcd.freeze();
+    let frozen = Instant::now();
+    let end = tokio::time::timeout(Duration::from_secs(20), watch.next()).await.expect("noticed").unwrap();
+    let noticed = frozen.elapsed();
+    assert!(matches!(end, Err(Error::Unavailable { .. })), "{end:?}");
+    assert!(noticed < Duration::from_secs(7), "noticed after {noticed:?}");
+    assert!(watch.next().await.is_none());
+    let asked = Instant::now();
+    assert!(matches!(engine.snapshot().await, Err(Error::Unavailable { .. })));
+    assert!(matches!(engine.watch(start).await, Err(Error::Unavailable { .. })));
+    assert!(asked.elapsed() < Duration::from_secs(12), "each is bounded to five seconds");
+
+    etcd.thaw();
+    let mut watch = suite::eventually_watch(&engine, start).await;
+    let new = suite::put(&engine, "k", "2").await;
+    assert_eq!(suite::next(&mut watch).await.revision, new);
+}
+
+#[tokio::test]
+async fn an_etcd_that_comes_back_is_found_again() {
+    let mut etcd = Etcd::start().await;
+    let engine = etcd.engine().await;
+    let start = suite::put(&engine, "k", "1").await;
+    let mut watch = engine.watch(start).await.unwrap();
+    for _ in 0..2 {
+        etcd.kill();
+        let killed = Instant::now();
+        assert!(matches!(engine.snapshot().await, Err(Error::Unavailable { .. })));
+        let error = engine.commit(etna_store::Txn::put("k", "2")).await.unwrap_err();
+        assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
+        assert!(killed.elapsed() < Duration::from_secs(3), "a dead etcd is noticed at once");
+        etcd.run().await;
+        let back = Instant::now();
+        eventually_answers(&engine).await;
+        assert!(back.elapsed() < Duration::from_secs(2), "found after {:?}", back.elapsed());
+    }
+    assert!(matches!(watch.next().await, Some(Err(Error::Unavailable { .. }))));
+    suite::put(&engine, "k", "3").await;
+}
+
+#[tokio::test]
+async fn a_replaced_history_is_noticed() {
+    let mut etcd = Etcd::start().await;
+    let engine = etcd.engine().await;
+    for n in 0..20 {
+        suite::put(&engine, "k", &n.to_string()).await;
+    }
+    let last = engine.snapshot().await.unwrap().revision;
+    etcd.kill();
+    etcd.run_empty().await;
+    suite::put(&engine, "k", "new").await;
+    // etcd itself would be silent until its history is as long as the old one.
+    let error = suite::first_error(&engine, last).await;
+    assert!(matches!(error, Error::Compacted { .. }), "{error:?}");
+    let snapshot = engine.snapshot().await.unwrap();
+    assert!(snapshot.revision < last);
+    let mut watch = engine.watch(snapshot.revision).await.unwrap();
+    let new = suite::put(&engine, "k", "newer").await;
+    assert_eq!(suite::next(&mut watch).await.revision, new);
+}
+
+#[tokio::test]
+async fn a_dead_or_frozen_member_is_passed_over() {
+    let alive = Etcd::start().await;
+    let other = Etcd::start().await;
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("etcd://{unused},127.0.0.1:{},127.0.0.1:{}", other.port, alive.port);
+    other.freeze();
+    let engine = etna_store::open(&url, &Options::default()).await.unwrap();
+    let revision = suite::put(&alive.engine().await, "k", "1").await;
+    let snapshot = engine.snapshot().await.unwrap();
+    assert_eq!(snapshot.changes.len(), 1);
+    // From now on the one that answered is asked first.
+    let asked = Instant::now();
+    let new = suite::put(&engine, "k", "2").await;
+    let mut watch = engine.watch(revision).await.unwrap();
+    assert_eq!(suite::next(&mut watch).await.revision, new);
+    assert!(asked.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn nobody_there_is_unavailable() {
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let engine = etna_store::open(&format!("etcd://{unused}"), &Options::default()).await.unwrap();
+    let Err(Error::Unavailable { context, .. }) = engine.snapshot().await else { panic!("no error") };
+    assert!(context.contains(&unused.to_string()) && context.contains("refused"), "{context}");
+    assert!(matches!(engine.watch(Revision(1)).await, Err(Error::Unavailable { .. })));
+}
+
+async fn eventually_answers(engine: &Arc<dyn Engine>) {
+    let mut pause = tokio::time::interval(Duration::from_millis(20));
+    let answered = async {
+        while engine.snapshot().await.is_err() {
+            pause.tick().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(15), answered).await.expect("etcd answers");
+}
