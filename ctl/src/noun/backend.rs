@@ -1,0 +1,100 @@
+//! `etnactl backend`.
+
+use clap::{Args, Subcommand};
+use http::Method;
+use serde_json::{Map, Value, json};
+
+use super::{Done, One, add, given, list, remove, show, text, upsert};
+use crate::client::Client;
+use crate::output::Output;
+
+/// What can be done with backends.
+#[derive(Subcommand)]
+pub(crate) enum Verb {
+    /// List them.
+    Ls,
+    /// Show one.
+    Show(One),
+    /// Create or replace one.
+    Upsert(Upsert),
+    /// Delete one with its servers; refused while a frontend leads to it.
+    Rm(One),
+}
+
+/// Flags of `backend upsert`.
+#[derive(Args)]
+#[command(after_help = "Example:\n  etnactl backend upsert --id blog --readTimeout 60s --policy p2c --sticky")]
+pub(crate) struct Upsert {
+    /// Its id.
+    #[arg(long)]
+    id: String,
+    /// Longest wait for a response header, such as 60s.
+    #[arg(long = "readTimeout", alias = "read-timeout", value_name = "DURATION")]
+    read_timeout: Option<String>,
+    /// Longest wait for a connection.
+    #[arg(long = "dialTimeout", alias = "dial-timeout", value_name = "DURATION")]
+    dial_timeout: Option<String>,
+    /// Longest wait for a TLS handshake.
+    #[arg(long = "handshakeTimeout", alias = "handshake-timeout", value_name = "DURATION")]
+    handshake_timeout: Option<String>,
+    /// Period of TCP keep-alive probes.
+    #[arg(long = "keepAlivePeriod", alias = "keep-alive-period", value_name = "DURATION")]
+    keep_alive_period: Option<String>,
+    /// Idle connections kept per server and worker.
+    #[arg(long = "maxIdleConns", alias = "max-idle-conns", value_name = "N")]
+    max_idle_conns: Option<u64>,
+    /// How a server is chosen: wrr (in turn, by weight) or p2c (the less loaded of two).
+    #[arg(long, value_name = "POLICY", value_parser = ["wrr", "p2c"])]
+    policy: Option<String>,
+    /// Keep a client on its server, with a cookie.
+    #[arg(long)]
+    sticky: bool,
+    /// Name of that cookie.
+    #[arg(long, value_name = "NAME", requires = "sticky")]
+    cookie: Option<String>,
+}
+
+/// Does it.
+pub(crate) async fn run(client: &Client, output: &Output, verb: &Verb) -> Done {
+    match verb {
+        Verb::Ls => {
+            let columns = [
+                ("ID", "Id"),
+                ("POLICY", "Policy"),
+                ("READ", "Settings.Timeouts.Read"),
+                ("DIAL", "Settings.Timeouts.Dial"),
+            ];
+            list(client, output, "/v2/backends", "Backends", &columns).await
+        }
+        Verb::Show(one) => show(client, output, &format!("/v2/backends/{}", one.segment())).await,
+        Verb::Rm(one) => remove(client, output, &format!("/v2/backends/{}", one.segment())).await,
+        Verb::Upsert(flags) => {
+            let body = json!({ "Backend": flags.object() });
+            upsert(client, output, Method::POST, "/v2/backends", &body).await
+        }
+    }
+}
+
+impl Upsert {
+    fn object(&self) -> Value {
+        let timeouts = given([
+            ("Read", text(&self.read_timeout)),
+            ("Dial", text(&self.dial_timeout)),
+            ("TLSHandshake", text(&self.handshake_timeout)),
+        ]);
+        let keep_alive = given([
+            ("Period", text(&self.keep_alive_period)),
+            ("MaxIdleConnsPerHost", self.max_idle_conns.map(Value::from)),
+        ]);
+        let mut settings = Map::new();
+        add(&mut settings, "Timeouts", timeouts);
+        add(&mut settings, "KeepAlive", keep_alive);
+        let mut backend =
+            given([("Id", Some(json!(self.id))), ("Type", Some(json!("http"))), ("Policy", text(&self.policy))]);
+        add(&mut backend, "Settings", settings);
+        if self.sticky {
+            backend.insert("Sticky".into(), Value::Object(given([("Cookie", text(&self.cookie))])));
+        }
+        Value::Object(backend)
+    }
+}

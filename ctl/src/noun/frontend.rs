@@ -1,0 +1,108 @@
+//! `etnactl frontend`.
+
+use clap::{Args, Subcommand};
+use http::Method;
+use serde_json::{Map, Value, json};
+
+use super::{Done, One, add, given, list, remove, show, text, upsert};
+use crate::client::Client;
+use crate::output::Output;
+
+/// What can be done with frontends.
+#[derive(Subcommand)]
+pub(crate) enum Verb {
+    /// List them, those of sites included.
+    Ls,
+    /// Show one.
+    Show(One),
+    /// Create or replace one.
+    Upsert(Upsert),
+    /// Delete one with its middlewares.
+    Rm(One),
+}
+
+/// Flags of `frontend upsert`.
+#[derive(Args)]
+#[command(after_help = "Example:\n  \
+    etnactl frontend upsert --id blog -b blog --route 'Host(\"blog.example.com\") && PathPrefix(\"/\")' --passHostHeader")]
+pub(crate) struct Upsert {
+    /// Its id.
+    #[arg(long)]
+    id: String,
+    /// When it is chosen.
+    #[arg(long, value_name = "RULE")]
+    route: String,
+    /// The backend it leads to.
+    #[arg(short, long)]
+    backend: String,
+    /// Time after which it is gone, unless it is put again [default: never].
+    #[arg(long, value_name = "DURATION")]
+    ttl: Option<String>,
+    /// Wins over frontends of a lower priority, however specific their rules are.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    priority: Option<i64>,
+    /// Request body kept in memory; for vulcand only.
+    #[arg(long = "maxMemBodyKB", alias = "max-mem-body-kb", value_name = "KIB")]
+    max_mem_body_kb: Option<u64>,
+    /// Longest request body.
+    #[arg(long = "maxBodyKB", alias = "max-body-kb", value_name = "KIB")]
+    max_body_kb: Option<u64>,
+    /// When another server is tried.
+    #[arg(long = "failoverPredicate", alias = "failover-predicate", value_name = "PREDICATE")]
+    failover_predicate: Option<String>,
+    /// Set X-Forwarded-Server to this.
+    #[arg(long = "forwardHost", alias = "forward-host", value_name = "NAME")]
+    forward_host: Option<String>,
+    /// Believe the X-Forwarded-* headers of any client.
+    #[arg(long = "trustForwardHeader", alias = "trust-forward-header")]
+    trust_forward_header: bool,
+    /// Send the client's Host to the server instead of the server's own.
+    #[arg(long = "passHostHeader", alias = "pass-host-header")]
+    pass_host_header: bool,
+}
+
+/// Does it.
+pub(crate) async fn run(client: &Client, output: &Output, verb: &Verb) -> Done {
+    match verb {
+        Verb::Ls => {
+            let columns = [
+                ("ID", "Id"),
+                ("PRIORITY", "Priority"),
+                ("BACKEND", "BackendId"),
+                ("SITE", "Site"),
+                ("ROUTE", "Route"),
+            ];
+            list(client, output, "/v2/frontends", "Frontends", &columns).await
+        }
+        Verb::Show(one) => show(client, output, &format!("/v2/frontends/{}", one.segment())).await,
+        Verb::Rm(one) => remove(client, output, &format!("/v2/frontends/{}", one.segment())).await,
+        Verb::Upsert(flags) => {
+            let body = json!({ "Frontend": flags.object(), "TTL": flags.ttl.as_deref().unwrap_or_default() });
+            upsert(client, output, Method::POST, "/v2/frontends", &body).await
+        }
+    }
+}
+
+impl Upsert {
+    fn object(&self) -> Value {
+        let bytes = |kib: Option<u64>| kib.map(|kib| Value::from(kib.saturating_mul(1024)));
+        let limits =
+            given([("MaxMemBodyBytes", bytes(self.max_mem_body_kb)), ("MaxBodyBytes", bytes(self.max_body_kb))]);
+        let mut settings: Map<String, Value> = given([
+            ("FailoverPredicate", text(&self.failover_predicate)),
+            ("Hostname", text(&self.forward_host)),
+            ("TrustForwardHeader", self.trust_forward_header.then_some(Value::Bool(true))),
+            ("PassHostHeader", self.pass_host_header.then_some(Value::Bool(true))),
+        ]);
+        add(&mut settings, "Limits", limits);
+        let mut frontend = given([
+            ("Id", Some(json!(self.id))),
+            ("Type", Some(json!("http"))),
+            ("Route", Some(json!(self.route))),
+            ("BackendId", Some(json!(self.backend))),
+            ("Priority", self.priority.map(Value::from)),
+        ]);
+        add(&mut frontend, "Settings", settings);
+        Value::Object(frontend)
+    }
+}

@@ -1,0 +1,131 @@
+//! `etnactl middleware`.
+
+use clap::{Args, Subcommand};
+use http::Method;
+use serde_json::{Value, json};
+
+use super::{Done, One, given, list, remove, show, text, upsert};
+use crate::client::{Client, segment};
+use crate::failure::Failure;
+use crate::output::Output;
+
+/// What can be done with middlewares.
+#[derive(Subcommand)]
+pub(crate) enum Verb {
+    /// List those of a frontend, in the order they run.
+    Ls {
+        /// The frontend.
+        #[arg(short, long)]
+        frontend: String,
+    },
+    /// Show one.
+    Show {
+        /// Its frontend.
+        #[arg(short, long)]
+        frontend: String,
+        #[command(flatten)]
+        one: One,
+    },
+    /// Create or replace one.
+    Upsert(Box<Upsert>),
+    /// Delete one.
+    Rm {
+        /// Its frontend.
+        #[arg(short, long)]
+        frontend: String,
+        #[command(flatten)]
+        one: One,
+    },
+}
+
+/// Flags of `middleware upsert`.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    etnactl middleware upsert -f blog --id limit --type ratelimit --requests 10 --period 1 --burst 20\n  \
+    etnactl middleware upsert -f blog --id any --type connlimit --settings '{\"Connections\":8,\"Variable\":\"client.ip\"}'")]
+pub(crate) struct Upsert {
+    /// Its id.
+    #[arg(long)]
+    id: String,
+    /// Its frontend.
+    #[arg(short, long)]
+    frontend: String,
+    /// Its kind.
+    #[arg(long = "type", value_name = "KIND")]
+    kind: String,
+    /// Lower ones run first.
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
+    priority: i64,
+    /// Time after which it is gone, unless it is put again [default: never].
+    #[arg(long, value_name = "DURATION")]
+    ttl: Option<String>,
+    /// The kind's settings, whole, as JSON.
+    #[arg(long, value_name = "JSON")]
+    settings: Option<String>,
+    /// ratelimit: requests per period [default: 1].
+    #[arg(long, value_name = "N", conflicts_with = "settings")]
+    requests: Option<u64>,
+    /// ratelimit: the period in seconds [default: 1].
+    #[arg(long, value_name = "SECONDS", conflicts_with = "settings")]
+    period: Option<u64>,
+    /// ratelimit: requests at once [default: 1].
+    #[arg(long, value_name = "N", conflicts_with = "settings")]
+    burst: Option<u64>,
+    /// ratelimit: where a request says its own rate (request.header.NAME).
+    #[arg(long = "rateVar", alias = "rate-var", value_name = "VARIABLE", conflicts_with = "settings")]
+    rate_var: Option<String>,
+    /// connlimit: requests at the same time [default: 1].
+    #[arg(long, visible_alias = "conns", value_name = "N", conflicts_with = "settings")]
+    connections: Option<u64>,
+    /// ratelimit, connlimit: what is counted apart: client.ip, request.host, request.header.NAME [default: client.ip].
+    #[arg(long, visible_alias = "var", value_name = "VARIABLE", conflicts_with = "settings")]
+    variable: Option<String>,
+}
+
+/// Does it.
+pub(crate) async fn run(client: &Client, output: &Output, verb: &Verb) -> Done {
+    match verb {
+        Verb::Ls { frontend } => {
+            let columns = [("ID", "Id"), ("TYPE", "Type"), ("PRIORITY", "Priority"), ("SETTINGS", "Middleware")];
+            list(client, output, &path(frontend), "Middlewares", &columns).await
+        }
+        Verb::Show { frontend, one } => show(client, output, &format!("{}/{}", path(frontend), one.segment())).await,
+        Verb::Rm { frontend, one } => remove(client, output, &format!("{}/{}", path(frontend), one.segment())).await,
+        Verb::Upsert(flags) => {
+            let middleware = json!({
+                "Id": flags.id,
+                "Type": flags.kind,
+                "Priority": flags.priority,
+                "Middleware": flags.settings()?,
+            });
+            let body = json!({ "Middleware": middleware, "TTL": flags.ttl.as_deref().unwrap_or_default() });
+            upsert(client, output, Method::POST, &path(&flags.frontend), &body).await
+        }
+    }
+}
+
+impl Upsert {
+    fn settings(&self) -> Result<Value, Failure> {
+        if let Some(settings) = &self.settings {
+            return serde_json::from_str(settings)
+                .map_err(|error| Failure::usage(format!("--settings is not JSON: {error}")));
+        }
+        let variable = text(&self.variable).or_else(|| Some(json!("client.ip")));
+        let number = |given: Option<u64>| Some(json!(given.unwrap_or(1)));
+        Ok(Value::Object(match self.kind.as_str() {
+            "ratelimit" => given([
+                ("Requests", number(self.requests)),
+                ("PeriodSeconds", number(self.period)),
+                ("Burst", number(self.burst)),
+                ("Variable", variable),
+                ("RateVar", text(&self.rate_var)),
+            ]),
+            "connlimit" => given([("Connections", number(self.connections)), ("Variable", variable)]),
+            kind => return Err(Failure::usage(format!("give the settings of a {kind} as JSON: --settings '{{…}}'"))),
+        }))
+    }
+}
+
+fn path(frontend: &str) -> String {
+    format!("/v2/frontends/{}/middlewares", segment(frontend))
+}

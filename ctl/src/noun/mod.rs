@@ -1,0 +1,116 @@
+//! The nouns of the command line: one file each with its flags, and what `ls`, `show`, `rm` have in common.
+//!
+//! Verbs and flags are vctl's where it has them. The proxy validates; what is said here is only how to ask it.
+
+pub(crate) mod backend;
+pub(crate) mod frontend;
+pub(crate) mod listener;
+pub(crate) mod middleware;
+pub(crate) mod server;
+pub(crate) mod site;
+
+use std::process::ExitCode;
+
+use clap::Args;
+use http::Method;
+use serde_json::{Map, Value};
+
+use crate::client::Client;
+use crate::failure::Failure;
+use crate::output::{self, Output, cell, clean, leaves};
+
+/// Names one object: `b` or `--id b`.
+#[derive(Args)]
+pub(crate) struct One {
+    /// Its id.
+    #[arg(value_name = "ID", required_unless_present = "id", conflicts_with = "id")]
+    name: Option<String>,
+    /// Its id, as vctl wants it.
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+}
+
+impl One {
+    /// The id, ready for a path.
+    pub(crate) fn segment(&self) -> String {
+        let id = self.name.as_deref().or(self.id.as_deref());
+        crate::client::segment(id.unwrap_or_default())
+    }
+}
+
+type Done = Result<ExitCode, Failure>;
+
+/// A column of a list: its name, and the field it shows (`Settings.Timeouts.Read`).
+type Column = (&'static str, &'static str);
+
+/// `ls`: what a list holds, as a table.
+pub(crate) async fn list(client: &Client, output: &Output, path: &str, field: &str, columns: &[Column]) -> Done {
+    let answer = client.get(path).await?;
+    if output.is_json() {
+        output.json(&answer[field]);
+        return Ok(ExitCode::SUCCESS);
+    }
+    table(output, answer[field].as_array().map(Vec::as_slice).unwrap_or_default(), columns);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Objects as a table.
+pub(crate) fn table(output: &Output, objects: &[Value], columns: &[Column]) {
+    let header: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+    let text = |object: &Value, field: &str| cell(field.split('.').fold(object, |value, part| &value[part]));
+    let rows: Vec<Vec<String>> =
+        objects.iter().map(|object| columns.iter().map(|(_, field)| text(object, field)).collect()).collect();
+    output.table(&header, &rows);
+}
+
+/// `show`: one object, a line a field.
+pub(crate) async fn show(client: &Client, output: &Output, path: &str) -> Done {
+    let object = client.get(path).await?;
+    if output.is_json() {
+        output.json(&object);
+    } else {
+        output.facts(&leaves(&object).into_iter().map(|(name, text)| (name, text, None)).collect::<Vec<_>>());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `upsert`: writes an object, and shows it as it is now stored.
+pub(crate) async fn upsert(client: &Client, output: &Output, method: Method, path: &str, body: &Value) -> Done {
+    let object = client.send(method, path, Some(body)).await?;
+    if output.is_json() {
+        output.json(&object);
+    } else {
+        let id = object["Id"].as_str().unwrap_or_default();
+        output::print(&format!("{} {}\n", output.toned(output::Tone::Good, "ok"), clean(id)));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `rm`.
+pub(crate) async fn remove(client: &Client, output: &Output, path: &str) -> Done {
+    let answer = client.send(Method::DELETE, path, None).await?;
+    if output.is_json() {
+        output.json(&answer);
+    } else {
+        let message = answer["message"].as_str().unwrap_or("deleted");
+        output::print(&format!("{} {}\n", output.toned(output::Tone::Good, "ok"), clean(message)));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// An object of the fields that were given.
+pub(crate) fn given<const N: usize>(fields: [(&str, Option<Value>); N]) -> Map<String, Value> {
+    fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+}
+
+/// Adds a part that has fields.
+pub(crate) fn add(object: &mut Map<String, Value>, name: &str, part: Map<String, Value>) {
+    if !part.is_empty() {
+        object.insert(name.to_owned(), Value::Object(part));
+    }
+}
+
+/// A text that was given, as JSON.
+pub(crate) fn text(text: &Option<String>) -> Option<Value> {
+    text.clone().map(Value::from)
+}

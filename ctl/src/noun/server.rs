@@ -1,0 +1,126 @@
+//! `etnactl server`.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use http::Method;
+use serde_json::{Value, json};
+
+use super::{Done, One, given, remove, show, table, text, upsert};
+use crate::client::{Client, segment};
+use crate::output::Output;
+
+/// What can be done with servers.
+#[derive(Subcommand)]
+pub(crate) enum Verb {
+    /// List those of a backend, or of all.
+    Ls {
+        /// The backend.
+        #[arg(short, long)]
+        backend: Option<String>,
+    },
+    /// Show one.
+    Show {
+        /// Its backend.
+        #[arg(short, long)]
+        backend: String,
+        #[command(flatten)]
+        one: One,
+    },
+    /// Create or replace one.
+    Upsert(Upsert),
+    /// Delete one.
+    Rm {
+        /// Its backend.
+        #[arg(short, long)]
+        backend: String,
+        #[command(flatten)]
+        one: One,
+    },
+}
+
+/// Flags of `server upsert`.
+#[derive(Args)]
+#[command(after_help = "Example:\n  etnactl server upsert -b blog --id one --url http://10.0.0.1:8080 --ttl 30s")]
+pub(crate) struct Upsert {
+    /// Its id.
+    #[arg(long)]
+    id: String,
+    /// Its backend.
+    #[arg(short, long)]
+    backend: String,
+    /// Where it listens: http://HOST:PORT.
+    #[arg(long)]
+    url: String,
+    /// Time after which it is gone, unless it is put again [default: never].
+    #[arg(long, value_name = "DURATION")]
+    ttl: Option<String>,
+    /// Its share of the traffic, 0 to 256.
+    #[arg(long, value_name = "N")]
+    weight: Option<u32>,
+    /// Its tier: a higher one serves only when no lower one can.
+    #[arg(long, value_name = "N")]
+    priority: Option<u32>,
+    /// Whether it takes new work.
+    #[arg(long, value_parser = ["up", "draining"])]
+    state: Option<String>,
+}
+
+/// Does it.
+pub(crate) async fn run(client: &Client, output: &Output, verb: &Verb) -> Done {
+    match verb {
+        Verb::Ls { backend } => ls(client, output, backend.as_deref()).await,
+        Verb::Show { backend, one } => show(client, output, &path(backend, &one.segment())).await,
+        Verb::Rm { backend, one } => remove(client, output, &path(backend, &one.segment())).await,
+        Verb::Upsert(flags) => {
+            let server = given([
+                ("Id", Some(json!(flags.id))),
+                ("URL", Some(json!(flags.url))),
+                ("Weight", flags.weight.map(Value::from)),
+                ("Priority", flags.priority.map(Value::from)),
+                ("State", text(&flags.state)),
+            ]);
+            let body = json!({ "Server": server, "TTL": flags.ttl.as_deref().unwrap_or_default() });
+            let path = format!("/v2/backends/{}/servers", segment(&flags.backend));
+            upsert(client, output, Method::POST, &path, &body).await
+        }
+    }
+}
+
+async fn ls(client: &Client, output: &Output, backend: Option<&str>) -> Done {
+    let backends = match backend {
+        Some(backend) => vec![backend.to_owned()],
+        None => {
+            let answer = client.get("/v2/backends").await?;
+            let backends = answer["Backends"].as_array().map(Vec::as_slice).unwrap_or_default();
+            backends.iter().filter_map(|backend| backend["Id"].as_str()).map(str::to_owned).collect()
+        }
+    };
+    let mut servers = Vec::new();
+    for backend in backends {
+        let mut answer = client.get(&format!("/v2/backends/{}/servers", segment(&backend))).await?;
+        for mut server in answer["Servers"].as_array_mut().map(std::mem::take).unwrap_or_default() {
+            server["Backend"] = backend.as_str().into();
+            servers.push(server);
+        }
+    }
+    if output.is_json() {
+        output.json(&Value::Array(servers));
+    } else {
+        let columns = [("BACKEND", "Backend"), ("ID", "Id"), ("URL", "URL"), ("WEIGHT", "Weight"), ("STATE", "State")];
+        for server in &mut servers {
+            // What is not said is the default; people want to see it.
+            for (field, default) in [("Weight", json!(1)), ("State", json!("up"))] {
+                if server[field].is_null() {
+                    server[field] = default;
+                }
+            }
+        }
+        table(output, &servers, &columns);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn path(backend: &str, server: &str) -> String {
+    format!("/v2/backends/{}/servers/{server}", segment(backend))
+}

@@ -1,0 +1,71 @@
+//! `etnactl site`.
+
+use clap::{Args, Subcommand};
+use http::Method;
+use serde_json::{Value, json};
+
+use super::{Done, One, given, list, remove, show, text, upsert};
+use crate::client::{Client, segment};
+use crate::output::Output;
+
+/// What can be done with sites.
+#[derive(Subcommand)]
+pub(crate) enum Verb {
+    /// List them.
+    Ls,
+    /// Show one.
+    Show(One),
+    /// Create or replace one.
+    Upsert(Upsert),
+    /// Delete one; its backends stay.
+    Rm(One),
+}
+
+/// Flags of `site upsert`.
+#[derive(Args)]
+#[command(after_help = "Example:\n  \
+    etnactl site upsert --id blog --host blog.example.com --host www.example.com --public blog-public --admin-backend blog-admin")]
+pub(crate) struct Upsert {
+    /// Its id.
+    #[arg(long)]
+    id: String,
+    /// A host name; the first one given is the canonical one.
+    #[arg(long = "host", value_name = "NAME", required = true, value_delimiter = ',')]
+    hosts: Vec<String>,
+    /// The backend of the public containers.
+    #[arg(long, value_name = "BACKEND")]
+    public: String,
+    /// The backend of the admin containers [default: the public ones serve all].
+    #[arg(long = "admin-backend", value_name = "BACKEND")]
+    admin_backend: Option<String>,
+    /// Where anonymous admin-ajax.php goes.
+    #[arg(long, value_parser = ["admin", "public", "auto"])]
+    ajax: Option<String>,
+    /// Do not ask the admin container for uploads that the public ones lack.
+    #[arg(long)]
+    no_uploads_fallback: bool,
+}
+
+/// Does it.
+pub(crate) async fn run(client: &Client, output: &Output, verb: &Verb) -> Done {
+    match verb {
+        Verb::Ls => {
+            let columns =
+                [("ID", "Id"), ("HOSTS", "Hosts"), ("PUBLIC", "Public"), ("ADMIN", "Admin"), ("AJAX", "Ajax")];
+            list(client, output, "/v3/sites", "Sites", &columns).await
+        }
+        Verb::Show(one) => show(client, output, &format!("/v3/sites/{}", one.segment())).await,
+        Verb::Rm(one) => remove(client, output, &format!("/v3/sites/{}", one.segment())).await,
+        Verb::Upsert(flags) => {
+            let site = Value::Object(given([
+                ("Preset", Some(json!("wordpress"))),
+                ("Hosts", Some(json!(flags.hosts))),
+                ("Public", Some(json!(flags.public))),
+                ("Admin", text(&flags.admin_backend)),
+                ("Ajax", text(&flags.ajax)),
+                ("UploadsFallback", flags.no_uploads_fallback.then_some(Value::Bool(false))),
+            ]));
+            upsert(client, output, Method::PUT, &format!("/v3/sites/{}", segment(&flags.id)), &site).await
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! `etnactl status` and `etnactl problems`.
+
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use crate::client::Client;
+use crate::failure::Failure;
+use crate::output::{Output, Tone, cell, clean, print};
+
+/// How the proxy is.
+pub(crate) async fn status(client: &Client, output: &Output) -> Result<ExitCode, Failure> {
+    let status = client.get("/v3/status").await?;
+    if output.is_json() {
+        output.json(&status);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let yes = |name: &str| status[name].as_bool().unwrap_or(false);
+    let state = match (yes("draining"), yes("ready")) {
+        (true, _) => ("draining", Tone::Bad),
+        (false, true) => ("ready", Tone::Good),
+        (false, false) => ("not ready", Tone::Bad),
+    };
+    let following = if yes("following") { ("yes", Tone::Good) } else { ("no", Tone::Bad) };
+    let problems = status["problems"].as_u64().unwrap_or(0);
+    let counts = &status["counts"];
+    let plain = |name: &str, text: String| (name.to_owned(), text, None);
+    let mut facts = vec![
+        ("state".to_owned(), state.0.to_owned(), Some(state.1)),
+        plain("version", format!("{} (pid {})", cell(&status["version"]), cell(&status["pid"]))),
+        plain("up since", format!("{} ago", duration(&status["uptime_seconds"]))),
+        plain("store", cell(&status["store"])),
+        ("following".to_owned(), following.0.to_owned(), Some(following.1)),
+        plain("revision", format!("{} (heard of {} ago)", cell(&status["revision"]), duration(&status["age_seconds"]))),
+    ];
+    if !status["error"].is_null() {
+        facts.push(("error".to_owned(), cell(&status["error"]), Some(Tone::Bad)));
+    }
+    for name in ["frontends", "backends", "servers", "sites"] {
+        facts.push(plain(name, cell(&counts[name])));
+    }
+    for (id, address) in status["listeners"].as_object().into_iter().flatten() {
+        facts.push(plain("listening", format!("{} ({id})", cell(address))));
+    }
+    let (text, tone) = match problems {
+        0 => ("none".to_owned(), Tone::Good),
+        n => (format!("{n} (see `etnactl problems`)"), Tone::Bad),
+    };
+    facts.push(("problems".to_owned(), text, Some(tone)));
+    output.facts(&facts);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is not served as written.
+pub(crate) async fn problems(client: &Client, output: &Output, fail: bool) -> Result<ExitCode, Failure> {
+    let answer = client.get("/v3/problems").await?;
+    let problems = answer["problems"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if output.is_json() {
+        output.json(&answer);
+    } else if problems.is_empty() {
+        print(&format!("{}\n", output.toned(Tone::Good, "everything is served as written")));
+    } else {
+        print(&problems.iter().map(|problem| describe(output, problem)).collect::<String>());
+    }
+    Ok(if fail && !problems.is_empty() { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+fn describe(output: &Output, problem: &Value) -> String {
+    let place = match (problem["line"].as_u64(), problem["column"].as_u64()) {
+        (Some(line), Some(column)) => format!(":{line}:{column}"),
+        (None, Some(column)) => format!(":{column}"),
+        (Some(line), None) => format!(":{line}"),
+        (None, None) => String::new(),
+    };
+    let text = |name: &str| clean(&cell(&problem[name]));
+    format!(
+        "{}\n  what    {}\n  remedy  {}\n  until   {}\n",
+        output.toned(Tone::Bad, &format!("{}{place}", text("key"))),
+        text("reason"),
+        text("hint"),
+        text("effect")
+    )
+}
+
+/// Seconds for people.
+fn duration(seconds: &Value) -> String {
+    let Some(seconds) = seconds.as_f64().filter(|seconds| *seconds >= 0.0) else { return "?".into() };
+    // Whole seconds from here on: the fraction is dropped on purpose.
+    let whole = seconds as u64;
+    match (whole / 86_400, whole / 3600 % 24, whole / 60 % 60, whole % 60) {
+        (0, 0, 0, _) => format!("{seconds:.1}s"),
+        (0, 0, minutes, seconds) => format!("{minutes}m{seconds}s"),
+        (0, hours, minutes, _) => format!("{hours}h{minutes}m"),
+        (days, hours, ..) => format!("{days}d{hours}h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn durations_are_short() {
+        for (seconds, text) in
+            [(0.04, "0.0s"), (59.96, "60.0s"), (61.0, "1m1s"), (7_260.0, "2h1m"), (180_000.0, "2d2h")]
+        {
+            assert_eq!(duration(&json!(seconds)), text);
+        }
+        assert_eq!(duration(&Value::Null), "?");
+    }
+}

@@ -1,0 +1,61 @@
+//! Where `export`, `import` and `key` find the keys: in a store given with `--store`, or in the one behind the admin
+//! API.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use etna_store::Engine;
+use etna_store::engine::Options;
+
+use crate::cli::Cli;
+use crate::failure::Failure;
+
+/// How to reach a store without a running `etna`.
+#[derive(Args)]
+#[command(next_help_heading = "Options for export, import and key")]
+pub(crate) struct StoreFlags {
+    /// The store itself, instead of the one behind the admin API: etcd://H1:2379,H2:2379/PREFIX, etcds://…,
+    /// embedded:DIR (of an etna that does not run).
+    #[arg(long, global = true, value_name = "URL")]
+    store: Option<String>,
+    /// PEM file of the authority that signed the store's certificate.
+    #[arg(long, global = true, env = "ETNA_STORE_CA", value_name = "FILE")]
+    store_ca: Option<PathBuf>,
+    /// PEM file of the client certificate shown to the store.
+    #[arg(long, global = true, env = "ETNA_STORE_CERT", value_name = "FILE", requires = "store_key")]
+    store_cert: Option<PathBuf>,
+    /// PEM file of its key.
+    #[arg(long, global = true, env = "ETNA_STORE_KEY", value_name = "FILE", requires = "store_cert")]
+    store_key: Option<PathBuf>,
+    /// User name at the store.
+    #[arg(long, global = true, env = "ETNA_STORE_USER", value_name = "NAME", requires = "store_password_file")]
+    store_user: Option<String>,
+    /// File with that user's password.
+    #[arg(long, global = true, env = "ETNA_STORE_PASSWORD_FILE", value_name = "FILE")]
+    store_password_file: Option<PathBuf>,
+}
+
+/// Opens the store that was meant.
+pub(crate) async fn open(cli: &Cli) -> Result<Arc<dyn Engine>, Failure> {
+    let flags = &cli.store;
+    let (url, options) = match &flags.store {
+        Some(url) => {
+            let options = Options {
+                ca_file: flags.store_ca.clone(),
+                cert_file: flags.store_cert.clone(),
+                key_file: flags.store_key.clone(),
+                user: flags.store_user.clone(),
+                password_file: flags.store_password_file.clone(),
+            };
+            (url.as_str(), options)
+        }
+        None => (cli.admin.as_str(), Options { password_file: cli.token_file.clone(), ..Options::default() }),
+    };
+    etna_store::open(url, &options).await.map_err(|error| Failure::store(&format!("cannot open {url}"), &error))
+}
+
+/// What a store's error means, with what to look at.
+pub(crate) fn failed(engine: &dyn Engine, doing: &str, error: &etna_store::Error) -> Failure {
+    Failure::store(&format!("{doing} {}", engine.describe()), error)
+}
