@@ -3,7 +3,8 @@
 //! The checks are in `engine/suite.rs`; a remote engine is checked with them by the proxy's `tests/remote_engine.rs`,
 //! since that crate has the other side. etcd is a real one, a process per test.
 
-#![allow(missing_docs)]
+// Helpers of tests are tests too.
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 #[path = "engine/durability.rs"]
 mod durability;

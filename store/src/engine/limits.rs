@@ -39,7 +39,9 @@ pub(super) fn check(txn: &Txn) -> Result<(), Error> {
         size += key.len();
     }
     if size > LARGEST_TXN {
-        return invalid(format!("a transaction has at most {LARGEST_TXN} bytes of keys and values, this one has {size}"));
+        return invalid(format!(
+            "a transaction has at most {LARGEST_TXN} bytes of keys and values, this one has {size}"
+        ));
     }
     Ok(())
 }
@@ -54,7 +56,7 @@ pub(super) fn check_key(key: &str) -> Result<(), Error> {
 
 /// A lease's time in whole seconds, rounded up, at least one.
 pub(super) fn seconds(ttl: Duration) -> Result<u32, Error> {
-    let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
+    let seconds = ttl.as_secs().saturating_add(u64::from(ttl.subsec_nanos() > 0));
     match u32::try_from(seconds.max(1)) {
         Ok(seconds) if seconds <= LONGEST_TTL => Ok(seconds),
         _ => invalid(format!("a lease lives at most {LONGEST_TTL} seconds, not {seconds}")),
@@ -76,7 +78,8 @@ mod tests {
     fn what_no_engine_takes_is_refused() {
         let many = Txn { ops: (0..=MOST_OPS).map(|i| Op::Delete(format!("k{i}"))).collect(), compares: Vec::new() };
         let twice = Txn { ops: vec![Op::Delete("a".into()), Op::Put("a".into(), "1".into(), None)], ..Txn::default() };
-        for txn in [many, twice, Txn::put("", "x"), Txn::put("k".repeat(1025), "x"), Txn::put("k", vec![0; LARGEST_TXN])]
+        for txn in
+            [many, twice, Txn::put("", "x"), Txn::put("k".repeat(1025), "x"), Txn::put("k", vec![0; LARGEST_TXN])]
         {
             assert!(matches!(check(&txn), Err(Error::Invalid { .. })));
         }

@@ -139,9 +139,26 @@ mod tests {
     #[test]
     fn everything_else_is_refused_with_the_forms() {
         let table = [
-            "", "etcd", "etcd://", "etcd:///x", "etcd://a,,b", "etcd://a:x", "etcd://a:0", "etcd://a:", "etcd://::1",
-            "etcd://u:secret@a", "etcd://a?prefix=", "etcd://a//", "http://", "http://a/path", "https://a", "unix:",
-            "unix:x", "embedded:", "memory:x", "redis://a",
+            "",
+            "etcd",
+            "etcd://",
+            "etcd:///x",
+            "etcd://a,,b",
+            "etcd://a:x",
+            "etcd://a:0",
+            "etcd://a:",
+            "etcd://::1",
+            "etcd://u:secret@a",
+            "etcd://a?prefix=",
+            "etcd://a//",
+            "http://",
+            "http://a/path",
+            "https://a",
+            "unix:",
+            "unix:x",
+            "embedded:",
+            "memory:x",
+            "redis://a",
         ];
         for url in table {
             let Err(Error::Invalid { reason }) = parse(url) else { panic!("{url} was taken") };

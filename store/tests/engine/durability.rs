@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use etna_store::engine::embedded;
-use etna_store::{Batch, Txn};
+use etna_store::{Batch, Error, Txn};
 
 use crate::suite;
 
@@ -60,6 +60,52 @@ async fn no_acknowledged_write_is_lost_to_a_kill() {
             assert_eq!(suite::next(&mut watch).await.revision.0, expected);
         }
     }
+}
+
+/// A limit on the size of files stands for a full disk.
+#[tokio::test]
+async fn a_full_disk_is_an_error_and_loses_nothing() {
+    if let Ok(dir) = std::env::var(CHILD_DIR) {
+        return fill_up(&dir).await;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = Command::new("sh");
+    child
+        .args(["-c", "trap '' XFSZ; ulimit -f 8192; exec \"$@\"", "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "durability::a_full_disk_is_an_error_and_loses_nothing", "--nocapture"])
+        .env(CHILD_DIR, dir.path());
+    let output = tokio::task::spawn_blocking(move || child.output()).await.unwrap().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let numbers: Vec<u64> = text.lines().filter_map(|line| line.strip_prefix(MARK)?.parse().ok()).collect();
+    assert!(!numbers.is_empty());
+    let snapshot = embedded::open(dir.path()).await.unwrap().snapshot().await.unwrap();
+    for number in numbers {
+        assert!(has(&snapshot, number), "write {number} is lost");
+    }
+}
+
+async fn fill_up(dir: &str) {
+    let engine = embedded::open(dir.as_ref()).await.unwrap();
+    let mut refused = 0;
+    for number in 0..1000 {
+        let before = engine.snapshot().await.unwrap();
+        match engine.commit(Txn::put(format!("n/{number}"), "v".repeat(100_000))).await {
+            Ok(_) => println!("\n{MARK}{number}"),
+            Err(Error::Unavailable { context, .. }) => {
+                assert!(context.contains("free space"), "{context}");
+                refused += 1;
+                let after = engine.snapshot().await.unwrap();
+                assert!(after.revision >= before.revision && after.changes.len() >= before.changes.len());
+            }
+            Err(error) => panic!("{error:?}"),
+        }
+        if refused == 5 {
+            return;
+        }
+    }
+    panic!("the disk never was full");
 }
 
 async fn write_for_ever(dir: &str) {

@@ -28,7 +28,7 @@ impl Bench for Embedded {
     async fn compact(&self) {
         let engine = self.engine();
         // Concurrent ones share their sync.
-        let puts = (0..10_000).map(|_| suite::put(&engine, "filler", "x"));
+        let puts = (0..=10_000).map(|_| suite::put(&engine, "filler", "x"));
         stream::iter(puts).buffer_unordered(256).for_each(async |_| {}).await;
     }
 
@@ -41,10 +41,10 @@ impl Bench for Embedded {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keeps_every_promise() {
-    suite::check_all(async || -> Box<dyn Bench> {
+    suite::check_all(async || {
         let dir = tempfile::tempdir().unwrap();
         let engine = Some(embedded::open(dir.path()).await.unwrap());
-        Box::new(Embedded { dir, engine })
+        Embedded { dir, engine }
     })
     .await;
 }

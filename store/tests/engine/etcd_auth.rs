@@ -95,7 +95,12 @@ async fn certificates() {
     let pki = pki();
     let at = |name: &str| pki.path().join(name).to_str().unwrap().to_owned();
     let flags = [
-        "--client-cert-auth", "--trusted-ca-file", &at("ca.pem"), "--cert-file", &at("server.pem"), "--key-file",
+        "--client-cert-auth",
+        "--trusted-ca-file",
+        &at("ca.pem"),
+        "--cert-file",
+        &at("server.pem"),
+        "--key-file",
         &at("server.key"),
     ];
     let etcd = Etcd::start_with("https", &flags).await;
@@ -122,7 +127,8 @@ async fn certificates() {
         let error = engine.snapshot().await.unwrap_err();
         assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
     }
-    for broken in [Options { key_file: None, ..options.clone() }, Options { ca_file: Some(at("none").into()), ..options }]
+    for broken in
+        [Options { key_file: None, ..options.clone() }, Options { ca_file: Some(at("none").into()), ..options }]
     {
         let Err(error) = etna_store::open(&url, &broken).await else { panic!("opened") };
         assert!(matches!(error, Error::Invalid { .. }), "{error:?}");
@@ -164,17 +170,68 @@ fn pki() -> TempDir {
 }
 
 fn authority(dir: &Path, name: &str) {
-    openssl(dir, &["req", "-x509", "-keyout", &format!("{name}.key"), "-out", &format!("{name}.pem"), "-days", "30",
-        "-subj", &format!("/CN={name}"), "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]);
+    openssl(
+        dir,
+        &[
+            "req",
+            "-x509",
+            "-keyout",
+            &format!("{name}.key"),
+            "-out",
+            &format!("{name}.pem"),
+            "-days",
+            "30",
+            "-subj",
+            &format!("/CN={name}"),
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+        ],
+    );
 }
 
 fn leaf(dir: &Path, name: &str, alternative: &str, usage: &str) {
     let extensions = format!("subjectAltName={alternative}\nextendedKeyUsage={usage}\nbasicConstraints=CA:FALSE\n");
     fs::write(dir.join("extensions"), extensions).unwrap();
-    openssl(dir, &["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout",
-        &format!("{name}.key"), "-out", "request", "-subj", &format!("/CN={name}")]);
-    openssl(dir, &["x509", "-req", "-in", "request", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days",
-        "30", "-out", &format!("{name}.pem"), "-extfile", "extensions"]);
+    openssl(
+        dir,
+        &[
+            "req",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-keyout",
+            &format!("{name}.key"),
+            "-out",
+            "request",
+            "-subj",
+            &format!("/CN={name}"),
+        ],
+    );
+    openssl(
+        dir,
+        &[
+            "x509",
+            "-req",
+            "-in",
+            "request",
+            "-CA",
+            "ca.pem",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-days",
+            "30",
+            "-out",
+            &format!("{name}.pem"),
+            "-extfile",
+            "extensions",
+        ],
+    );
 }
 
 fn openssl(dir: &Path, arguments: &[&str]) {

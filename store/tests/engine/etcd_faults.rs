@@ -81,6 +81,29 @@ async fn a_replaced_history_is_noticed() {
 }
 
 #[tokio::test]
+async fn a_replaced_history_that_is_longer_is_noticed() {
+    let mut etcd = Etcd::start().await;
+    let engine = etcd.engine().await;
+    // As in every cluster that has lived for a while, there was an election since the backup.
+    etcd.kill();
+    etcd.run().await;
+    suite::put(&engine, "k", "old").await;
+    let last = engine.snapshot().await.unwrap().revision;
+    etcd.kill();
+    etcd.run_empty().await;
+    for n in 0..5 {
+        suite::put(&engine, "k", &n.to_string()).await;
+    }
+    let error = suite::first_error(&engine, last).await;
+    assert!(matches!(error, Error::Compacted { .. }), "{error:?}");
+    let snapshot = engine.snapshot().await.unwrap();
+    assert!(snapshot.revision > last);
+    let mut watch = engine.watch(snapshot.revision).await.unwrap();
+    let new = suite::put(&engine, "k", "newer").await;
+    assert_eq!(suite::next(&mut watch).await.revision, new);
+}
+
+#[tokio::test]
 async fn a_dead_or_frozen_member_is_passed_over() {
     let alive = Etcd::start().await;
     let other = Etcd::start().await;

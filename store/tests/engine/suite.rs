@@ -51,11 +51,11 @@ const CHECKS: &[(&str, Check)] = &[
 ];
 
 /// Runs every check on a bench that `make` makes.
-pub async fn check_all<F: Future<Output = Box<dyn Bench>>>(make: impl Fn() -> F) {
+pub async fn check_all<B: Bench>(make: impl AsyncFn() -> B) {
     for (name, check) in CHECKS {
         println!("check: {name}");
         let mut bench = make().await;
-        let checked = check(bench.as_mut());
+        let checked = check(&mut bench);
         assert!(tokio::time::timeout(LONGEST_CHECK, checked).await.is_ok(), "`{name}` takes too long");
     }
 }
@@ -104,8 +104,7 @@ async fn revisions_come_whole_and_in_order(bench: &mut dyn Bench) {
         tokio::spawn(async move {
             let mut written = Vec::new();
             for n in 0..200 {
-                let mut ops: Vec<Op> =
-                    (0..3).map(|i| Op::Put(format!("k{i}"), format!("{n}").into(), None)).collect();
+                let mut ops: Vec<Op> = (0..3).map(|i| Op::Put(format!("k{i}"), format!("{n}").into(), None)).collect();
                 if n > 0 {
                     ops.push(Op::Delete(format!("d{}", n - 1)));
                 }

@@ -10,7 +10,9 @@ use std::path::Path;
 
 use bytes::Bytes;
 use imbl::ordmap::DiffItem;
-use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError, TableDefinition};
+use redb::{
+    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError, TableDefinition, TableError,
+};
 use tokio::time::Instant;
 
 use super::codec;
@@ -93,18 +95,12 @@ impl Disk {
     }
 
     fn load(&self, core: &mut Core, now: Instant) -> Result<Loaded, redb::Error> {
-        // Makes the tables of a new file.
-        let transaction = self.0.begin_write()?;
-        {
-            transaction.open_table(ITEMS)?;
-            transaction.open_table(HISTORY)?;
-            transaction.open_table(LEASES)?;
-            transaction.open_table(META)?;
-        }
-        transaction.commit()?;
-
         let transaction = self.0.begin_read()?;
-        let meta = transaction.open_table(META)?;
+        let meta = match transaction.open_table(META) {
+            // New: the first write makes all tables. Reading makes none, so that a full disk can still be read.
+            Err(TableError::TableDoesNotExist(_)) => return Ok(Loaded::Whole),
+            meta => meta?,
+        };
         let number = |name: &str| -> Result<Option<i64>, redb::Error> { Ok(meta.get(name)?.map(|n| n.value())) };
         let Some(format) = number("format")? else { return Ok(Loaded::Whole) };
         if format > FORMAT {

@@ -37,7 +37,7 @@ pub async fn open(dir: &Path) -> Result<Arc<dyn Engine>, Error> {
             other => break other?,
         }
     };
-    let place = Place { dir: dir.to_owned(), disk: Some(disk) };
+    let place = Place { dir: dir.to_owned(), disk: Some(disk), failing: false };
     Ok(Arc::new(Local::start(core, Some(place), name)))
 }
 
@@ -46,6 +46,8 @@ pub async fn open(dir: &Path) -> Result<Arc<dyn Engine>, Error> {
 pub(super) struct Place {
     dir: PathBuf,
     disk: Option<Disk>,
+    /// Whether it is known already that writing fails.
+    failing: bool,
 }
 
 impl Place {
@@ -55,7 +57,6 @@ impl Place {
             return Ok(None);
         }
         let (disk, core) = load(self.dir.clone(), now).await.map_err(|error| error.to_string())?;
-        tracing::info!(dir = %self.dir.display(), revision = core.revision.0, "the store's disk works again");
         self.disk = Some(disk);
         Ok(Some(core))
     }
@@ -74,6 +75,9 @@ impl Place {
         match written.await {
             Ok(Ok(disk)) => {
                 self.disk = Some(disk);
+                if std::mem::take(&mut self.failing) {
+                    tracing::info!(dir = %self.dir.display(), "the store can write to its disk again");
+                }
                 Ok(())
             }
             Ok(Err(cause)) => Err(self.failed(&cause)),
@@ -86,9 +90,11 @@ impl Place {
         let _ = tokio::task::spawn_blocking(move || drop(self.disk)).await;
     }
 
-    fn failed(&self, cause: &str) -> String {
+    fn failed(&mut self, cause: &str) -> String {
         let dir = self.dir.display();
-        tracing::error!(%dir, cause, "the store cannot write to its disk");
+        if !std::mem::replace(&mut self.failing, true) {
+            tracing::error!(%dir, cause, "the store cannot write to its disk");
+        }
         format!("cannot write to {dir}: {cause}; free space there, or check the disk")
     }
 }

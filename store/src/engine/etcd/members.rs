@@ -71,7 +71,8 @@ impl Members {
                 self.leave(index, member);
             }
             tries -= 1;
-            let may = trouble.unsent || (repeat && trouble.broken);
+            let refused = matches!(trouble.error, Error::Denied { .. });
+            let may = trouble.unsent || (repeat && trouble.broken && !refused);
             if !may || tries == 0 || Instant::now() >= deadline {
                 return Err(trouble.error);
             }

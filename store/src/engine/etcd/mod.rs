@@ -1,8 +1,8 @@
 //! An etcd cluster, version 3.4 or later, as a store below one prefix.
 //!
 //! Reads are linearizable: they tell the truth even when the member asked lags behind. A request is bounded to 5 s; a
-//! member that fails is left for the next; trying again later is the caller's. Not here: gRPC's details
-//! ([`members`], [`error`]) and following changes ([`watch`]).
+//! member that fails is left for the next; trying again later is the caller's. Not here: gRPC's details (`members`,
+//! `error`) and following changes (`watch`).
 
 mod error;
 mod members;
@@ -29,6 +29,8 @@ struct Inner {
     prefix: String,
     /// The cluster's id as of the last snapshot; 0 before.
     cluster: AtomicU64,
+    /// Its raft term then; 0 before. It never goes back in a history that lives.
+    term: AtomicU64,
 }
 
 impl Etcd {
@@ -41,7 +43,7 @@ impl Etcd {
         let members = Members::new(addresses, secure, options.clone());
         members.check().await?;
         let prefix = format!("{}/", prefix.trim_end_matches('/'));
-        Ok(Etcd(Arc::new(Inner { members, prefix, cluster: AtomicU64::new(0) })))
+        Ok(Etcd(Arc::new(Inner { members, prefix, cluster: AtomicU64::new(0), term: AtomicU64::new(0) })))
     }
 
     fn key(&self, key: &str) -> String {
@@ -142,9 +144,7 @@ impl Etcd {
             .compares
             .into_iter()
             .map(|compare| match compare {
-                Compare::Absent(key) => {
-                    etcd_client::Compare::create_revision(self.key(&key), CompareOp::Equal, 0)
-                }
+                Compare::Absent(key) => etcd_client::Compare::create_revision(self.key(&key), CompareOp::Equal, 0),
                 Compare::Unchanged(key, Revision(at)) => {
                     etcd_client::Compare::mod_revision(self.key(&key), CompareOp::Equal, at)
                 }
@@ -170,6 +170,7 @@ impl Inner {
     async fn snapshot(&self) -> Result<Batch, Error> {
         let mut batch = Batch::default();
         let mut cluster = None;
+        let mut term = 0;
         let mut from = self.prefix.clone().into_bytes();
         loop {
             let (mut page, more) = self.page(&from, batch.revision).await?;
@@ -183,6 +184,7 @@ impl Inner {
             }
             if batch.revision == Revision::default() {
                 batch.revision = Revision(header.revision());
+                term = header.raft_term();
             }
             for pair in page.take_kvs() {
                 let (key, value) = pair.into_key_value();
@@ -197,6 +199,7 @@ impl Inner {
             from.push(0);
         }
         self.cluster.store(cluster.unwrap_or_default(), Ordering::Relaxed);
+        self.term.store(term, Ordering::Relaxed);
         Ok(batch)
     }
 

@@ -1,9 +1,9 @@
 //! Following an etcd: whole revisions, in order, and never silence without knowing.
 //!
 //! etcd does not split a revision over answers unless it is asked to, and it is not. Every 2 s without an answer we
-//! ask for progress: a member that does not answer within 3.5 s is frozen. A revision lower than one already seen means
-//! that the history was replaced (a backup was restored), which etcd itself never tells; since a member may also only
-//! lag behind, the cluster is asked before that is believed.
+//! ask for progress: a member that does not answer within 3.5 s is frozen. A revision or a raft term lower than one
+//! already seen means that the history was replaced (a backup was restored), which etcd itself never tells; since a
+//! member may also only lag behind, the cluster is asked before a lower revision is believed.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,9 +25,9 @@ pub(super) async fn start(
 ) -> Result<BoxStream<'static, Result<Batch, Error>>, Error> {
     let first = |client: Client| open(&etcd, client, after);
     let (requests, answers, first) = etcd.members.ask("watch", true, first).await?;
-    let cluster = etcd.cluster.load(Ordering::Relaxed);
-    if cluster != 0 && first.header().is_some_and(|header| header.cluster_id() != cluster) {
-        tracing::warn!("etcd's cluster is another one than before; its content is read anew");
+    let (cluster, term) = (etcd.cluster.load(Ordering::Relaxed), etcd.term.load(Ordering::Relaxed));
+    if cluster != 0 && first.header().is_some_and(|now| now.cluster_id() != cluster || now.raft_term() < term) {
+        tracing::warn!("etcd is not the cluster it was, or its history was replaced; it is read anew");
         return Err(replaced());
     }
     let mut watching = Watching {

@@ -62,12 +62,7 @@ impl Peer {
         })
     }
 
-    async fn request(
-        &self,
-        method: Method,
-        what: &str,
-        body: Option<Vec<u8>>,
-    ) -> Result<Request<Full<Bytes>>, Error> {
+    async fn request(&self, method: Method, what: &str, body: Option<Vec<u8>>) -> Result<Request<Full<Bytes>>, Error> {
         let host = match &self.target {
             Target::Tcp(address) => address.as_str(),
             Target::Unix(_) => "localhost",

@@ -1,0 +1,337 @@
+//! `GET /v3/explain`: what would happen to a request, and why. Decided by the code that serves, on the table in force.
+//!
+//! Parameters: `url`, and where wanted `method`, `header` (`Name: value`, repeated), `client` (an address) and
+//! `listener`. Nothing is sent and nothing is counted; the order of servers is that of a request coming now.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use axum::extract::{RawQuery, State as Extract};
+use axum::response::Response;
+use etna_store::object::{Policy, ServerState};
+use http::header::HOST;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use percent_encoding::percent_decode_str;
+use serde_json::{Value, json};
+
+use super::objects::url;
+use super::reply::{self, Refusal};
+use crate::backend::{Backend, sticky};
+use crate::control::State;
+use crate::error::Error;
+use crate::router::Candidate;
+use crate::rule::{Head, host_of};
+use crate::table::{Frontend, Route, Table};
+
+/// The endpoint.
+pub(super) async fn explain(
+    Extract(state): Extract<Arc<State>>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Refusal> {
+    let asked = Asked::read(query.as_deref().unwrap_or_default())?;
+    Ok(reply::json(&answer(&state.live.table(), &asked)))
+}
+
+/// The request that is asked about.
+#[derive(Debug)]
+struct Asked {
+    method: Method,
+    uri: Uri,
+    host: String,
+    headers: HeaderMap,
+    client: IpAddr,
+    listener: String,
+}
+
+impl Asked {
+    fn read(query: &str) -> Result<Asked, Refusal> {
+        let mut asked = Asked {
+            method: Method::GET,
+            uri: Uri::default(),
+            host: String::new(),
+            headers: HeaderMap::new(),
+            client: IpAddr::from([127, 0, 0, 1]),
+            listener: "default".into(),
+        };
+        let mut url = None;
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let value = decode(value);
+            match &*decode(name) {
+                "url" => url = Some(value),
+                "method" => {
+                    asked.method = value.parse().map_err(|_| Refusal::bad(format!("{value:?} is no method")))?;
+                }
+                "header" => {
+                    let (name, value) = header(&value)?;
+                    asked.headers.append(name, value);
+                }
+                "client" => {
+                    asked.client = value.parse().map_err(|_| {
+                        Refusal::bad(format!("client {value:?} is no IP address: write it without a port"))
+                    })?;
+                }
+                "listener" => asked.listener = value,
+                other => {
+                    let known = "url, method, header, client, listener";
+                    return Err(Refusal::bad(format!("unknown parameter {other:?}: known are {known}")));
+                }
+            }
+        }
+        let url = url.ok_or_else(|| Refusal::bad("url is missing: ask /v3/explain?url=http://HOST/PATH"))?;
+        asked.uri = parse_url(&url)?;
+        asked.host = asked.uri.authority().map(|authority| authority.as_str().to_owned()).unwrap_or_default();
+        // As a client would send it, unless the header was given.
+        match asked.headers.get(HOST).and_then(|host| host.to_str().ok()) {
+            Some(host) => asked.host = host.to_owned(),
+            None => {
+                if let Ok(host) = HeaderValue::from_str(&asked.host) {
+                    asked.headers.insert(HOST, host);
+                }
+            }
+        }
+        Ok(asked)
+    }
+}
+
+fn answer(table: &Table, asked: &Asked) -> Value {
+    let host = host_of(&asked.host);
+    let uri = &asked.uri;
+    let head = Head::new(&asked.method, &host, uri.path(), uri.query(), &asked.headers, asked.client);
+    let scoped_out = table.scopes.get(&*asked.listener).is_some_and(|scope| !scope.matches(&head));
+    let route = match asked.method {
+        Method::CONNECT => Err(Error::Method),
+        _ => table.route(&asked.listener, &head),
+    };
+    let candidates = table.router.candidates(&head);
+    let chosen = route.as_ref().ok().map(|route| &route.frontend);
+    let mut answer = json!({
+        "request": {
+            "method": asked.method.as_str(),
+            "host": host,
+            "path": uri.path(),
+            "query": uri.query(),
+            "client": asked.client.to_string(),
+            "listener": asked.listener,
+        },
+        "revision": table.revision.0,
+        "frontend": chosen.map(|frontend| shape(frontend)),
+        "why": why(table, chosen.map(|frontend| &**frontend), &candidates, scoped_out, asked),
+        "candidates": candidates.iter().take(MOST_SHOWN).map(|candidate| considered(candidate, chosen, &head)).collect::<Vec<_>>(),
+    });
+    let more = match &route {
+        Ok(route) => path(route, &asked.headers),
+        Err(error) => {
+            json!({ "outcome": format!("{}, {error}", error.status().as_u16()), "middlewares": [], "servers": [] })
+        }
+    };
+    if let (Value::Object(answer), Value::Object(more)) = (&mut answer, more) {
+        answer.extend(more);
+    }
+    answer
+}
+
+fn shape(frontend: &Frontend) -> Value {
+    json!({
+        "id": &*frontend.id,
+        "route": frontend.rule.source(),
+        "priority": frontend.spec.priority,
+        "site": frontend.spec.site.as_deref(),
+        "broken": frontend.broken,
+        "deny": frontend.deny.map(|status| status.as_u16()),
+    })
+}
+
+fn why(
+    table: &Table,
+    chosen: Option<&Frontend>,
+    candidates: &[Candidate<Arc<Frontend>>],
+    scoped_out: bool,
+    asked: &Asked,
+) -> String {
+    let matching = candidates.iter().filter(|candidate| candidate.matches).count();
+    match chosen {
+        Some(_) if matching > 1 => {
+            format!(
+                "of {matching} rules that match it has the highest priority, or at the same one the most specific rule"
+            )
+        }
+        Some(_) => "its rule is the only one that matches".into(),
+        None if asked.method == Method::CONNECT => "CONNECT is never forwarded".into(),
+        None if scoped_out => {
+            format!("the scope of listener {} does not match, so nothing is served there", asked.listener)
+        }
+        None if candidates.is_empty() => {
+            format!("none of the {} frontends has a rule for such a host and path", table.router.len())
+        }
+        None => format!("no rule matches; {} came close", candidates.len()),
+    }
+}
+
+fn considered(candidate: &Candidate<Arc<Frontend>>, chosen: Option<&Arc<Frontend>>, head: &Head<'_>) -> Value {
+    let is_chosen = chosen.is_some_and(|chosen| chosen.id == candidate.id);
+    let reason = match (is_chosen, candidate.matches) {
+        (true, _) => "chosen".to_owned(),
+        (false, false) => {
+            let parts = candidate.rule.explain(head);
+            let failed: Vec<&str> =
+                parts.iter().filter(|(_, matched)| !matched).map(|(part, _)| part.as_str()).collect();
+            match failed.as_slice() {
+                // A negated part that matches, and nothing that does not.
+                [] => "does not match: what it excludes is there".into(),
+                failed => format!("does not match: {}", failed.join(", ")),
+            }
+        }
+        (false, true) => match chosen {
+            Some(chosen) if chosen.spec.priority > candidate.value.spec.priority => {
+                format!("matches, but {} has a higher priority", chosen.id)
+            }
+            Some(chosen) => format!("matches, but the rule of {} is more specific", chosen.id),
+            None => "matches, but is not served on this listener".into(),
+        },
+    };
+    json!({
+        "id": &*candidate.id,
+        "route": candidate.rule.source(),
+        "priority": candidate.value.spec.priority,
+        "matches": candidate.matches,
+        "chosen": is_chosen,
+        "reason": reason,
+    })
+}
+
+/// What comes after the choice of the frontend.
+fn path(route: &Route, headers: &HeaderMap) -> Value {
+    let frontend = &route.frontend;
+    let middlewares: Vec<Value> = frontend
+        .chain
+        .iter()
+        .map(|step| json!({ "id": &*step.spec.id, "type": step.spec.kind, "priority": step.spec.priority }))
+        .collect();
+    let has_server = |backend: &&Arc<Backend>| !backend.schedule.is_empty();
+    let first = route.backend.as_ref().filter(has_server);
+    let used = first.or(route.fallback.as_ref().filter(has_server));
+    let outcome = match (frontend.deny, frontend.broken, used) {
+        (Some(status), ..) => format!("{}, denied by the site's rules", status.as_u16()),
+        (None, true, _) => "503, a middleware of it cannot be built: see the problems".into(),
+        (None, false, None) => format!("503, backend {} has no server", frontend.spec.backend),
+        (None, false, Some(used)) if first.is_none() => {
+            format!("forwarded to backend {}, because {} has no server", used.id, frontend.spec.backend)
+        }
+        (None, false, Some(used)) => format!("forwarded to backend {}", used.id),
+    };
+    let used = used.filter(|_| frontend.deny.is_none() && !frontend.broken);
+    let cookie = used.and_then(|used| frontend.cookie.as_ref().or(used.cookie.as_ref()));
+    let stuck = used.zip(cookie).and_then(|(used, cookie)| sticky::find(used, cookie, headers));
+    let stuck_id =
+        used.zip(stuck).and_then(|(used, at)| used.servers.get(usize::from(at))).map(|s| s.spec.id.to_string());
+    json!({
+        "outcome": outcome,
+        "middlewares": middlewares,
+        "backend": { "id": &*frontend.spec.backend, "exists": route.backend.is_some() },
+        "fallback": frontend.spec.fallback.as_ref().map(|id| json!({ "id": &**id, "exists": route.fallback.is_some() })),
+        "elsewhere": frontend.spec.elsewhere.as_ref().map(|elsewhere| {
+            json!({ "id": &*elsewhere.backend, "statuses": elsewhere.statuses, "exists": route.elsewhere.is_some() })
+        }),
+        "sticky": cookie.map(|cookie| json!({ "cookie": &**cookie, "server": stuck_id })),
+        "servers": used.map(|used| servers(used, stuck)).unwrap_or_default(),
+    })
+}
+
+/// The servers of a backend, as the next request would try them; those that take none come last.
+fn servers(backend: &Backend, stuck: Option<u16>) -> Vec<Value> {
+    let turn = backend.live.turn.load(Relaxed);
+    let mut order: Vec<u16> = stuck.into_iter().collect();
+    while order.len() < MOST_SHOWN {
+        let Some(next) = backend.schedule.pick(&backend.servers, turn, 0, &order) else { break };
+        order.push(next);
+    }
+    let tried = order.len();
+    let rest = (0..u16::try_from(backend.servers.len()).unwrap_or(u16::MAX)).filter(|at| !order.contains(at));
+    let all: Vec<u16> = order.iter().copied().chain(rest).take(MOST_SHOWN).collect();
+    let drawn = backend.spec.policy == Policy::PowerOfTwoChoices;
+    let server = |(place, at): (usize, &u16)| {
+        let server = backend.servers.get(usize::from(*at))?;
+        let draining = server.spec.state == ServerState::Draining;
+        let note = match (stuck == Some(*at), draining, server.spec.weight) {
+            (true, ..) => "the cookie names it",
+            (_, _, 0) => "weight 0: takes no requests",
+            (_, true, _) => "draining: last resort",
+            _ if drawn => "drawn at random, the less loaded of two",
+            _ => "",
+        };
+        Some(json!({
+            "id": &*server.spec.id,
+            "url": url(&server.spec),
+            "state": if draining { "draining" } else { "up" },
+            "weight": server.spec.weight,
+            "priority": server.spec.priority,
+            "in_flight": server.live.in_flight(),
+            "order": (place < tried).then_some(place + 1),
+            "note": note,
+        }))
+    };
+    all.iter().enumerate().filter_map(server).collect()
+}
+
+fn parse_url(url: &str) -> Result<Uri, Refusal> {
+    let whole = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+    // A fragment stays in the client.
+    let whole = whole.split('#').next().unwrap_or_default();
+    let uri: Uri = whole.parse().map_err(|error| Refusal::bad(format!("{url:?} is no URL: {error}")))?;
+    match (uri.scheme_str(), uri.host()) {
+        (Some("http" | "https"), Some(host)) if !host.is_empty() => Ok(uri),
+        _ => Err(Refusal::bad(format!("{url:?} is no URL: write http://HOST/PATH"))),
+    }
+}
+
+fn header(text: &str) -> Result<(HeaderName, HeaderValue), Refusal> {
+    let wrong = || Refusal::bad(format!("{text:?} is no header: write Name: value"));
+    let (name, value) = text.split_once(':').ok_or_else(wrong)?;
+    let name = name.trim().parse().map_err(|_| wrong())?;
+    Ok((name, value.trim().parse().map_err(|_| wrong())?))
+}
+
+/// A part of a query as forms write it.
+fn decode(text: &str) -> String {
+    let spaced = text.replace('+', " ");
+    percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
+}
+
+const MOST_SHOWN: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_are_read() {
+        let asked = Asked::read(
+            "method=POST&url=http%3A%2F%2FBlog.test:81%2Fa%3Fb=c%23d&header=X-A:+1&header=X-A: 2&client=::1",
+        )
+        .unwrap();
+        assert_eq!((asked.method, asked.host.as_str()), (Method::POST, "Blog.test:81"));
+        assert_eq!((asked.uri.path(), asked.uri.query()), ("/a", Some("b=c")));
+        assert_eq!(asked.headers.get_all("x-a").iter().count(), 2);
+        assert_eq!(asked.client, "::1".parse::<IpAddr>().unwrap());
+        assert_eq!(Asked::read("url=a.test/x").unwrap().host, "a.test");
+        assert_eq!(Asked::read("url=http://a/&header=Host:%20b").unwrap().host, "b");
+    }
+
+    #[test]
+    fn bad_questions_are_refused() {
+        for query in [
+            "",
+            "url=",
+            "url=ftp://a/",
+            "url=http:///x",
+            "url=a&method=%20",
+            "url=a&header=x",
+            "url=a&client=x",
+            "url=a&heder=x:y",
+        ] {
+            assert!(Asked::read(query).is_err(), "{query}");
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! `/metrics`: what is counted, as Prometheus text.
+//!
+//! Written piece by piece while the client reads, so that a large table needs no large buffer. Only what served is
+//! shown, so that idle frontends cost no scraper anything. Not here: the counters (`stats.rs`).
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::State as Extract;
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::stream;
+
+use super::exposition::{Kind, family, sample};
+use super::reply;
+use crate::backend::{Backend, Server};
+use crate::control::State;
+use crate::stats::{BOUNDS_US, Process, Requests};
+use crate::table::Frontend;
+
+/// `GET /metrics`.
+pub(super) async fn metrics(Extract(state): Extract<Arc<State>>) -> Response {
+    let pieces = pieces(&state, Instant::now()).map(|piece| Ok::<_, std::convert::Infallible>(Bytes::from(piece)));
+    reply::text("text/plain; version=0.0.4; charset=utf-8", Body::from_stream(stream::iter(pieces)))
+}
+
+/// The whole text, in order, in pieces of about [`PIECE`] bytes.
+pub(super) fn pieces(state: &State, now: Instant) -> impl Iterator<Item = String> + Send + use<> {
+    let table = state.live.table();
+    let mut frontends: Vec<Arc<Frontend>> =
+        table.frontends.values().filter(|frontend| frontend.live.counted().is_some()).cloned().collect();
+    frontends.sort_by(|a, b| a.id.cmp(&b.id));
+    let mut servers: Vec<(Arc<Backend>, usize)> = Vec::new();
+    for backend in table.backends.iter().flatten() {
+        let known = backend.servers.iter().enumerate().filter(|(_, server)| has_served(server));
+        servers.extend(known.map(|(index, _)| (backend.clone(), index)));
+    }
+    servers.sort_by(|a, b| a.0.id.cmp(&b.0.id));
+    let (frontends, servers) = (Arc::<[_]>::from(frontends), Arc::<[_]>::from(servers));
+
+    std::iter::once(process(state, now))
+        .chain(section(&REQUESTS, frontends.clone(), requests))
+        .chain(section(&DURATIONS, frontends, durations))
+        .chain(section(&SERVER_REQUESTS, servers.clone(), server_requests))
+        .chain(section(&SERVER_IN_FLIGHT, servers.clone(), |out, server| {
+            by_server(out, SERVER_IN_FLIGHT.name, server, |server| u64::from(server.live.in_flight()));
+        }))
+        .chain(section(&SERVER_CONNECT_ERRORS, servers.clone(), |out, server| {
+            by_server(out, SERVER_CONNECT_ERRORS.name, server, |server| server.live.connect_errors.get());
+        }))
+        .chain(section(&SERVER_REQUEST_ERRORS, servers, |out, server| {
+            by_server(out, SERVER_REQUEST_ERRORS.name, server, |server| server.live.request_errors.get());
+        }))
+}
+
+/// One metric of many objects: its head, then every object's samples, a piece at a time.
+fn section<T: Send + Sync + 'static>(
+    metric: &'static Metric,
+    objects: Arc<[T]>,
+    write: fn(&mut String, &T),
+) -> impl Iterator<Item = String> + Send {
+    let mut next = 0;
+    std::iter::from_fn(move || {
+        let mut out = String::new();
+        if next == 0 && !objects.is_empty() {
+            family(&mut out, metric.name, metric.help, metric.kind);
+        }
+        while out.len() < PIECE {
+            let Some(object) = objects.get(next) else { break };
+            write(&mut out, object);
+            next += 1;
+        }
+        (!out.is_empty()).then_some(out)
+    })
+}
+
+fn requests(out: &mut String, frontend: &Arc<Frontend>) {
+    if let Some(counted) = frontend.live.counted() {
+        classes(out, REQUESTS.name, &[("frontend", &frontend.id), ("backend", &frontend.spec.backend)], counted);
+    }
+}
+
+fn durations(out: &mut String, frontend: &Arc<Frontend>) {
+    let Some(counted) = frontend.live.counted() else { return };
+    let labels = [("frontend", &*frontend.id)];
+    let mut so_far = 0;
+    let buckets = counted.buckets();
+    for (bound, count) in BOUNDS_US.iter().zip(&buckets) {
+        so_far += count;
+        let bound = seconds(*bound);
+        sample(out, "etna_request_duration_seconds_bucket", &[labels[0], ("le", &bound)], so_far);
+    }
+    // The count is the sum of what was read once, so that it agrees with the buckets whatever is counted meanwhile.
+    let all: u64 = buckets.iter().sum();
+    sample(out, "etna_request_duration_seconds_bucket", &[labels[0], ("le", "+Inf")], all);
+    sample(out, "etna_request_duration_seconds_sum", &labels, seconds(counted.sum_us()));
+    sample(out, "etna_request_duration_seconds_count", &labels, all);
+}
+
+fn server_requests(out: &mut String, (backend, index): &(Arc<Backend>, usize)) {
+    if let Some(server) = backend.servers.get(*index) {
+        let labels = [("backend", &*backend.id), ("server", &*server.spec.id)];
+        classes(out, SERVER_REQUESTS.name, &labels, &server.live.requests);
+    }
+}
+
+fn by_server(out: &mut String, name: &str, (backend, index): &(Arc<Backend>, usize), value: fn(&Server) -> u64) {
+    if let Some(server) = backend.servers.get(*index) {
+        sample(out, name, &[("backend", &backend.id), ("server", &server.spec.id)], value(server));
+    }
+}
+
+fn classes(out: &mut String, name: &str, labels: &[(&str, &str); 2], requests: &Requests) {
+    for (class, count) in CLASSES.iter().zip(requests.classes()) {
+        sample(out, name, &[labels[0], labels[1], ("class", class)], count);
+    }
+}
+
+fn has_served(server: &Server) -> bool {
+    let live = &server.live;
+    live.requests.total() > 0 || live.in_flight() > 0 || live.connect_errors.get() > 0 || live.request_errors.get() > 0
+}
+
+/// What concerns the process as a whole.
+fn process(state: &State, now: Instant) -> String {
+    let mut out = String::with_capacity(4096);
+    let store = state.store();
+    let table = state.live.table();
+    family(&mut out, "etna_build_info", "The version that runs.", Kind::Gauge);
+    sample(&mut out, "etna_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    let age = store.heard.map_or(f64::NAN, |heard| now.saturating_duration_since(heard).as_secs_f64());
+    let servers: usize = table.backends.iter().flatten().map(|backend| backend.servers.len()).sum();
+    let gauges: [(&str, &str, f64); 9] = [
+        (
+            "etna_uptime_seconds",
+            "Since the process started.",
+            now.saturating_duration_since(state.started).as_secs_f64(),
+        ),
+        ("etna_ready", "Whether requests can be served.", f64::from(u8::from(state.is_ready()))),
+        ("etna_store_revision", "Revision of the store that is in force.", store.revision.map_or(0.0, |r| r.0 as f64)),
+        ("etna_store_following", "Whether changes of the store arrive.", f64::from(u8::from(store.following))),
+        ("etna_store_age_seconds", "Since the store was last heard of.", age),
+        ("etna_problems", "Stored objects that are not served as written.", state.problems().len() as f64),
+        ("etna_frontends", "Frontends in force.", table.frontends.len() as f64),
+        ("etna_backends", "Backends in force.", table.backends.iter().flatten().count() as f64),
+        ("etna_servers", "Servers in force.", servers as f64),
+    ];
+    for (name, help, value) in gauges {
+        family(&mut out, name, help, Kind::Gauge);
+        let value = if value.is_nan() { "NaN".to_owned() } else { value.to_string() };
+        sample(&mut out, name, &[], value);
+    }
+    let Process {
+        accepted,
+        connections,
+        accept_errors,
+        tunnels,
+        tunnels_opened,
+        unrouted,
+        retries,
+        upstream_connections,
+        errors,
+    } = &*state.process;
+    for (name, help, kind, value) in [
+        ("etna_connections", "Client connections open now.", Kind::Gauge, connections.get()),
+        ("etna_tunnels", "Tunnels (WebSocket) open now.", Kind::Gauge, tunnels.get()),
+        ("etna_connections_total", "Client connections accepted.", Kind::Counter, accepted.get()),
+        ("etna_accept_errors_total", "Connections that could not be accepted.", Kind::Counter, accept_errors.get()),
+        ("etna_tunnels_total", "Tunnels opened.", Kind::Counter, tunnels_opened.get()),
+        ("etna_unrouted_total", "Requests that no frontend took.", Kind::Counter, unrouted.get()),
+        ("etna_retries_total", "Requests sent once more.", Kind::Counter, retries.get()),
+        (
+            "etna_upstream_connections_total",
+            "Connections opened to servers.",
+            Kind::Counter,
+            upstream_connections.get(),
+        ),
+        ("etna_errors_total", "Requests answered with an error of the proxy's own.", Kind::Counter, errors.get()),
+        ("etna_store_snapshots_total", "Snapshots taken of the store.", Kind::Counter, store.snapshots),
+        ("etna_publishes_total", "Tables put in force.", Kind::Counter, store.publishes),
+    ] {
+        family(&mut out, name, help, kind);
+        sample(&mut out, name, &[], value);
+    }
+    out
+}
+
+/// Microseconds as seconds, exactly.
+fn seconds(us: u64) -> String {
+    let mut text = (us / 1_000_000).to_string();
+    let below = us % 1_000_000;
+    if below > 0 {
+        let _ = write!(text, ".{below:06}");
+        text.truncate(text.trim_end_matches('0').len());
+    }
+    text
+}
+
+/// A metric that many objects have.
+struct Metric {
+    name: &'static str,
+    help: &'static str,
+    kind: Kind,
+}
+
+const REQUESTS: Metric =
+    Metric { name: "etna_requests_total", help: "Requests answered, by status class.", kind: Kind::Counter };
+const DURATIONS: Metric = Metric {
+    name: "etna_request_duration_seconds",
+    help: "Time until the response header was there.",
+    kind: Kind::Histogram,
+};
+const SERVER_REQUESTS: Metric =
+    Metric { name: "etna_server_requests_total", help: "Answers of a server, by status class.", kind: Kind::Counter };
+const SERVER_IN_FLIGHT: Metric =
+    Metric { name: "etna_server_in_flight", help: "Requests a server is answering now.", kind: Kind::Gauge };
+const SERVER_CONNECT_ERRORS: Metric = Metric {
+    name: "etna_server_connect_errors_total",
+    help: "Connections to a server that could not be made.",
+    kind: Kind::Counter,
+};
+const SERVER_REQUEST_ERRORS: Metric = Metric {
+    name: "etna_server_request_errors_total",
+    help: "Requests that broke after they were sent to a server.",
+    kind: Kind::Counter,
+};
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+const PIECE: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn microseconds_are_exact_seconds() {
+        for (us, text) in [(0, "0"), (500, "0.0005"), (2_500_000, "2.5"), (30_000_000, "30"), (1, "0.000001")] {
+            assert_eq!(seconds(us), text);
+        }
+    }
+
+    #[test]
+    fn a_long_section_comes_in_pieces_with_one_head() {
+        let objects: Arc<[u32]> = (0..10_000).collect();
+        let pieces: Vec<String> =
+            section(&REQUESTS, objects, |out, n| sample(out, REQUESTS.name, &[("frontend", &n.to_string())], 1))
+                .collect();
+        assert!(pieces.len() > 3 && pieces.iter().all(|piece| piece.len() < 2 * PIECE));
+        let text = pieces.concat();
+        assert_eq!(text.matches("# TYPE").count(), 1);
+        assert_eq!(text.lines().count(), 10_002);
+        let none: Arc<[u32]> = Arc::from([]);
+        assert_eq!(section(&REQUESTS, none, |_, _| ()).count(), 0);
+    }
+}

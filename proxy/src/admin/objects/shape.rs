@@ -1,0 +1,184 @@
+//! Objects as vulcand's JSON: its names, its zero values, and our additions where they are not the default.
+
+use std::time::Duration;
+
+use etna_store::object::{
+    Ajax, Backend, Frontend, Host, Listener, Middleware, Network, OnClientAbort, Policy, Protocol, Scheme, Server,
+    ServerState, Site, Sticky,
+};
+use serde_json::{Map, Value, json};
+
+/// A backend, its time limits with the defaults in force.
+pub(super) fn backend(backend: &Backend) -> Value {
+    let mut fields = object(json!({
+        "Id": &*backend.id,
+        "Type": "http",
+        "Settings": {
+            "Timeouts": {
+                "Read": duration(backend.timeouts.read),
+                "Dial": duration(backend.timeouts.dial),
+                "TLSHandshake": duration(backend.timeouts.tls_handshake),
+            },
+            "KeepAlive": {
+                "Period": duration(backend.keep_alive.period),
+                "MaxIdleConnsPerHost": backend.keep_alive.max_idle,
+            },
+            "TLS": null,
+        },
+    }));
+    match backend.policy {
+        Policy::WeightedRoundRobin => {}
+        Policy::PowerOfTwoChoices => add(&mut fields, "Policy", "p2c"),
+    }
+    if let Some(sticky) = &backend.sticky {
+        add(&mut fields, "Sticky", self::sticky(sticky));
+    }
+    fields.into()
+}
+
+/// A server.
+pub(super) fn server(server: &Server) -> Value {
+    let mut fields = object(json!({ "Id": &*server.id, "URL": url(server) }));
+    if server.weight != 1 {
+        add(&mut fields, "Weight", server.weight);
+    }
+    if server.priority != 1 {
+        add(&mut fields, "Priority", server.priority);
+    }
+    if let Some(zone) = &server.zone {
+        add(&mut fields, "Zone", zone.as_str());
+    }
+    if server.state == ServerState::Draining {
+        add(&mut fields, "State", "draining");
+    }
+    if !server.meta.is_empty() {
+        add(&mut fields, "Meta", json!(server.meta));
+    }
+    fields.into()
+}
+
+/// A frontend; one that was derived from a site says so.
+pub(super) fn frontend(frontend: &Frontend) -> Value {
+    let settings = &frontend.settings;
+    let mut fields = object(json!({
+        "Id": &*frontend.id,
+        "Route": frontend.route,
+        "Type": "http",
+        "BackendId": &*frontend.backend,
+        "Settings": {
+            "Limits": { "MaxMemBodyBytes": 0, "MaxBodyBytes": settings.limits.max_body_bytes.unwrap_or(0) },
+            "FailoverPredicate": settings.failover_predicate.as_deref().unwrap_or_default(),
+            "Hostname": settings.hostname.as_deref().unwrap_or_default(),
+            "TrustForwardHeader": settings.trust_forward_header,
+            "PassHostHeader": settings.pass_host_header,
+        },
+    }));
+    if frontend.priority != 0 {
+        add(&mut fields, "Priority", frontend.priority);
+    }
+    if let Some(sticky) = &frontend.sticky {
+        add(&mut fields, "Sticky", self::sticky(sticky));
+    }
+    if frontend.on_client_abort == OnClientAbort::Continue {
+        add(&mut fields, "OnClientAbort", "continue");
+    }
+    if let Some(status) = frontend.deny {
+        add(&mut fields, "Deny", status);
+    }
+    if let Some(site) = &frontend.site {
+        add(&mut fields, "Site", &**site);
+    }
+    fields.into()
+}
+
+/// A middleware with its settings as stored.
+pub(super) fn middleware(middleware: &Middleware) -> Value {
+    let settings: Value = serde_json::from_str(middleware.settings.get()).unwrap_or_default();
+    json!({
+        "Id": &*middleware.id,
+        "Priority": middleware.priority,
+        "Type": middleware.kind,
+        "Middleware": settings,
+    })
+}
+
+/// A host. Never its private key, sealed or not: only whether it has one.
+pub(super) fn host(host: &Host) -> Value {
+    json!({
+        "Name": &*host.name,
+        "Settings": { "Default": host.default, "KeyPair": null, "HasKeyPair": host.key_pair.is_some() },
+    })
+}
+
+/// A listener.
+pub(super) fn listener(listener: &Listener) -> Value {
+    let protocol = match listener.protocol {
+        Protocol::Http => "http",
+        Protocol::Https => "https",
+    };
+    let network = match listener.network {
+        Network::Tcp => "tcp",
+        Network::Unix => "unix",
+    };
+    json!({
+        "Id": &*listener.id,
+        "Protocol": protocol,
+        "Address": { "Network": network, "Address": listener.address },
+        "Scope": listener.scope.as_deref().unwrap_or_default(),
+        "Settings": null,
+        "ProxyProtocol": "",
+    })
+}
+
+/// A site.
+pub(super) fn site(site: &Site) -> Value {
+    let ajax = match site.ajax {
+        Ajax::Admin => "admin",
+        Ajax::Public => "public",
+        Ajax::Auto => "auto",
+    };
+    json!({
+        "Id": &*site.id,
+        "Preset": "wordpress",
+        "Hosts": site.hosts,
+        "Public": &*site.public,
+        "Admin": site.admin.as_deref(),
+        "Ajax": ajax,
+        "UploadsFallback": site.uploads_fallback,
+        "Sticky": sticky(&site.sticky),
+    })
+}
+
+/// A server's URL as it is stored.
+pub(in super::super) fn url(server: &Server) -> String {
+    let scheme = match server.scheme {
+        Scheme::Http => "http",
+        Scheme::Https => "https",
+    };
+    match server.host.contains(':') {
+        true => format!("{scheme}://[{}]:{}", server.host, server.port),
+        false => format!("{scheme}://{}:{}", server.host, server.port),
+    }
+}
+
+fn sticky(sticky: &Sticky) -> Value {
+    match &sticky.cookie {
+        Some(cookie) => json!({ "Cookie": cookie }),
+        None => json!({}),
+    }
+}
+
+fn duration(duration: Duration) -> String {
+    etna_store::duration::format(duration)
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    }
+}
+
+fn add(fields: &mut Map<String, Value>, name: &str, value: impl Into<Value>) {
+    fields.insert(name.to_owned(), value.into());
+}

@@ -1,0 +1,100 @@
+//! The token that callers of the admin API show.
+//!
+//! Only its digest is kept, and digests are compared, so that neither the time a comparison takes nor the memory of
+//! the process tells the token.
+
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use sha2::{Digest, Sha256};
+
+/// A token, as a digest.
+#[derive(Clone)]
+pub(super) struct Token([u8; 32]);
+
+impl Token {
+    /// Reads a token from its file; white space around it does not count.
+    pub(super) fn read(path: &Path) -> anyhow::Result<Token> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the admin token file {}", path.display()))?;
+        let token = text.trim();
+        if token.len() < SHORTEST || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            bail!(
+                "the admin token file {} must hold one word of at least {SHORTEST} characters: make one with \
+                 `openssl rand -hex 32`",
+                path.display()
+            );
+        }
+        warn_if_open(path);
+        Ok(Token::new(token))
+    }
+
+    fn new(token: &str) -> Token {
+        Token(Sha256::digest(token).into())
+    }
+
+    /// Whether a request shows this token, once, as `Authorization: Bearer …`.
+    pub(super) fn is_shown(&self, headers: &HeaderMap) -> bool {
+        let mut fields = headers.get_all(AUTHORIZATION).iter();
+        let (Some(field), None) = (fields.next(), fields.next()) else { return false };
+        let Ok(field) = field.to_str() else { return false };
+        let Some((scheme, shown)) = field.split_once(' ') else { return false };
+        scheme.eq_ignore_ascii_case("bearer") && same(&self.0, &Token::new(shown.trim()).0)
+    }
+}
+
+/// Equal, found out in a time that does not depend on where they differ.
+fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
+    a.iter().zip(b).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+}
+
+fn warn_if_open(path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    if std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o007 != 0) {
+        tracing::warn!(path = %path.display(), "every user can read the admin token file: chmod o= it");
+    }
+}
+
+const SHORTEST: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    fn headers(values: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn only_the_whole_token_passes_and_only_once() {
+        let token = Token::new("0123456789abcdef");
+        assert!(token.is_shown(&headers(&["Bearer 0123456789abcdef"])));
+        assert!(token.is_shown(&headers(&["bearer 0123456789abcdef"])));
+        for wrong in
+            ["Bearer 0123456789abcde", "Bearer 0123456789abcdef0", "Basic 0123456789abcdef", "Bearer ", "Bearer"]
+        {
+            assert!(!token.is_shown(&headers(&[wrong])), "{wrong}");
+        }
+        assert!(!token.is_shown(&headers(&[])));
+        assert!(!token.is_shown(&headers(&["Bearer 0123456789abcdef", "Bearer 0123456789abcdef"])));
+    }
+
+    #[test]
+    fn short_and_many_worded_files_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        for bad in ["", "short", "two words of some length here"] {
+            std::fs::write(&path, bad).unwrap();
+            assert!(Token::read(&path).is_err(), "{bad:?}");
+        }
+        std::fs::write(&path, "0123456789abcdef\n").unwrap();
+        assert!(Token::read(&path).unwrap().is_shown(&headers(&["Bearer 0123456789abcdef"])));
+    }
+}

@@ -1,0 +1,309 @@
+//! How long a response is, and where its chunks end. Pure: bytes in, bytes out.
+//!
+//! Strict, because a length that two parties read differently lets one response be taken for another: whatever is
+//! ambiguous breaks the exchange (RFC 9112 sections 6 and 7).
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING};
+use http::{Method, StatusCode};
+
+/// What is left of a response's body.
+#[derive(Debug)]
+pub enum Framing {
+    /// Nothing.
+    Done,
+    /// So many bytes.
+    Length(u64),
+    /// Chunks.
+    Chunked(Chunks),
+    /// Everything until the server closes.
+    UntilClose,
+}
+
+/// Why a response cannot be understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// Its length is ambiguous or not a number.
+    #[error("the response's length is ambiguous")]
+    Length,
+    /// A chunk is not one.
+    #[error("the response has a malformed chunk")]
+    Chunk,
+    /// Its head is not HTTP/1.
+    #[error("the response's head is malformed")]
+    Head,
+    /// Its head is longer than accepted.
+    #[error("the response's head is too long")]
+    TooLong,
+}
+
+/// Reads the framing of a response from its fields, as they came.
+pub fn of_response<'h>(
+    method: &Method,
+    status: StatusCode,
+    fields: impl Iterator<Item = (&'h [u8], &'h [u8])>,
+) -> Result<Framing, Malformed> {
+    let mut length: Option<u64> = None;
+    let mut chunked = false;
+    for (name, value) in fields {
+        if name.eq_ignore_ascii_case(b"content-length") {
+            let value = parse_length(value).ok_or(Malformed::Length)?;
+            if length.is_some() {
+                return Err(Malformed::Length);
+            }
+            length = Some(value);
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            if chunked || !value.trim_ascii().eq_ignore_ascii_case(b"chunked") {
+                return Err(Malformed::Length);
+            }
+            chunked = true;
+        }
+    }
+    if chunked && length.is_some() {
+        return Err(Malformed::Length);
+    }
+    let no_body = *method == Method::HEAD
+        || status.is_informational()
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED;
+    Ok(match (no_body, chunked, length) {
+        (true, ..) | (false, false, Some(0)) => Framing::Done,
+        (false, true, _) => Framing::Chunked(Chunks::default()),
+        (false, false, Some(length)) => Framing::Length(length),
+        (false, false, None) => Framing::UntilClose,
+    })
+}
+
+/// `1*DIGIT` without leading zeros, as everybody writes it (RFC 9110 section 8.6).
+fn parse_length(value: &[u8]) -> Option<u64> {
+    let value = value.trim_ascii();
+    let plain = !value.is_empty() && value.iter().all(u8::is_ascii_digit) && (value == b"0" || value[0] != b'0');
+    if plain { std::str::from_utf8(value).ok()?.parse().ok() } else { None }
+}
+
+/// A decoder of chunks.
+#[derive(Debug, Default)]
+pub struct Chunks {
+    state: State,
+    /// Bytes of chunk extensions so far.
+    extensions: usize,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum State {
+    /// Before a chunk's size line.
+    #[default]
+    Size,
+    /// Inside a chunk, so many bytes before its end.
+    Data(u64),
+    /// Before the line end after a chunk.
+    DataEnd,
+    /// After the last chunk.
+    Trailers,
+}
+
+/// What a decoder found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Bytes of the body.
+    Data(Bytes),
+    /// It needs more bytes.
+    More,
+    /// The body has ended, with these trailers.
+    End(HeaderMap),
+}
+
+impl Chunks {
+    /// Takes what can be taken from the front of `buffer`.
+    pub fn step(&mut self, buffer: &mut BytesMut) -> Result<Step, Malformed> {
+        loop {
+            match self.state {
+                State::Size => {
+                    let Some(end) = line_end(buffer, MAX_SIZE_LINE)? else { return Ok(Step::More) };
+                    let line = buffer.split_to(end + 2);
+                    let line = &line[..end];
+                    let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+                    let (size, extension) = line.split_at(digits);
+                    self.extensions += extension.len();
+                    let plain = extension.is_empty() || matches!(extension[0], b';' | b' ' | b'\t');
+                    if digits == 0 || digits > 15 || !plain || self.extensions > MAX_EXTENSIONS {
+                        return Err(Malformed::Chunk);
+                    }
+                    if extension.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
+                        return Err(Malformed::Chunk);
+                    }
+                    let size = size.iter().fold(0u64, |size, digit| size << 4 | u64::from(hex(*digit)));
+                    self.state = if size == 0 { State::Trailers } else { State::Data(size) };
+                }
+                State::Data(left) => {
+                    if buffer.is_empty() {
+                        return Ok(Step::More);
+                    }
+                    let here = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+                    let left = left - here as u64;
+                    self.state = if left == 0 { State::DataEnd } else { State::Data(left) };
+                    return Ok(Step::Data(buffer.split_to(here).freeze()));
+                }
+                State::DataEnd => match buffer.get(..2) {
+                    Some(b"\r\n") => {
+                        let _ = buffer.split_to(2);
+                        self.state = State::Size;
+                    }
+                    Some(_) => return Err(Malformed::Chunk),
+                    None => return Ok(Step::More),
+                },
+                State::Trailers => return trailers(buffer),
+            }
+        }
+    }
+}
+
+fn trailers(buffer: &mut BytesMut) -> Result<Step, Malformed> {
+    if buffer.starts_with(b"\r\n") {
+        let _ = buffer.split_to(2);
+        return Ok(Step::End(HeaderMap::new()));
+    }
+    let mut fields = [httparse::EMPTY_HEADER; MAX_TRAILERS];
+    let (length, map) = match httparse::parse_headers(buffer, &mut fields) {
+        Ok(httparse::Status::Complete((length, fields))) => {
+            let mut map = HeaderMap::new();
+            for field in fields {
+                let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed::Chunk)?;
+                let value = HeaderValue::from_bytes(field.value).map_err(|_| Malformed::Chunk)?;
+                // What frames or routes must not come after the body (RFC 9110 section 6.5.1).
+                if ![CONTENT_LENGTH, TRANSFER_ENCODING, HOST, TE, TRAILER].contains(&name) {
+                    map.append(name, value);
+                }
+            }
+            (length, map)
+        }
+        Ok(httparse::Status::Partial) if buffer.len() < MAX_TRAILER_BYTES => return Ok(Step::More),
+        Ok(httparse::Status::Partial) => return Err(Malformed::TooLong),
+        Err(_) => return Err(Malformed::Chunk),
+    };
+    let _ = buffer.split_to(length);
+    Ok(Step::End(map))
+}
+
+/// Where the first line ends; a bare LF or CR does not end one.
+fn line_end(buffer: &[u8], longest: usize) -> Result<Option<usize>, Malformed> {
+    match buffer.iter().position(|byte| *byte == b'\n') {
+        Some(at) if at > longest => Err(Malformed::TooLong),
+        Some(at) if at > 0 && buffer[at - 1] == b'\r' => Ok(Some(at - 1)),
+        Some(_) => Err(Malformed::Chunk),
+        None if buffer.len() > longest => Err(Malformed::TooLong),
+        None => Ok(None),
+    }
+}
+
+fn hex(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        b'a'..=b'f' => digit - b'a' + 10,
+        _ => digit.to_ascii_lowercase().wrapping_sub(b'a') + 10,
+    }
+}
+
+const MAX_SIZE_LINE: usize = 4 * 1024;
+const MAX_EXTENSIONS: usize = 4 * 1024;
+const MAX_TRAILERS: usize = 64;
+const MAX_TRAILER_BYTES: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn framing(fields: &[(&str, &str)]) -> Result<Framing, Malformed> {
+        let fields = fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        of_response(&Method::GET, StatusCode::OK, fields)
+    }
+
+    #[test]
+    fn ambiguous_lengths_are_refused() {
+        for bad in [
+            &[("Content-Length", "5"), ("Content-Length", "5")][..],
+            &[("content-length", "5"), ("transfer-encoding", "chunked")],
+            &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
+            &[("transfer-encoding", "gzip, chunked")],
+            &[("transfer-encoding", "xchunked")],
+            &[("content-length", "+5")],
+            &[("content-length", "005")],
+            &[("content-length", "5, 5")],
+            &[("content-length", "")],
+            &[("content-length", "99999999999999999999")],
+        ] {
+            assert!(framing(bad).is_err(), "{bad:?}");
+        }
+        assert!(matches!(framing(&[("content-length", "5")]), Ok(Framing::Length(5))));
+        assert!(matches!(framing(&[("Transfer-Encoding", "Chunked")]), Ok(Framing::Chunked(_))));
+        assert!(matches!(framing(&[]), Ok(Framing::UntilClose)));
+    }
+
+    #[test]
+    fn answers_without_a_body_have_none_whatever_they_say() {
+        let with = |method: Method, status: u16| {
+            of_response(
+                &method,
+                StatusCode::from_u16(status).unwrap(),
+                [(&b"content-length"[..], &b"5"[..])].into_iter(),
+            )
+        };
+        assert!(matches!(with(Method::HEAD, 200), Ok(Framing::Done)));
+        assert!(matches!(with(Method::GET, 204), Ok(Framing::Done)));
+        assert!(matches!(with(Method::GET, 304), Ok(Framing::Done)));
+        assert!(matches!(with(Method::GET, 200), Ok(Framing::Length(5))));
+    }
+
+    fn decode(wire: &[u8], cut: usize) -> Result<(Vec<u8>, HeaderMap, Vec<u8>), Malformed> {
+        let mut chunks = Chunks::default();
+        let mut buffer = BytesMut::new();
+        let mut body = Vec::new();
+        for piece in wire.chunks(cut) {
+            buffer.extend_from_slice(piece);
+            loop {
+                match chunks.step(&mut buffer)? {
+                    Step::Data(data) => body.extend_from_slice(&data),
+                    Step::More => break,
+                    Step::End(trailers) => return Ok((body, trailers, buffer.to_vec())),
+                }
+            }
+        }
+        Err(Malformed::Head)
+    }
+
+    #[test]
+    fn chunks_are_decoded_however_they_are_cut() {
+        let wire = b"5;a=b\r\nhello\r\n1\r\n \r\n05\r\nworld\r\n0\r\nx-sum: 7\r\nhost: evil\r\n\r\n";
+        for cut in 1..wire.len() {
+            let (body, trailers, rest) = decode(wire, cut).unwrap();
+            assert_eq!(body, b"hello world");
+            assert_eq!(trailers["x-sum"], "7");
+            assert!(!trailers.contains_key("host"));
+            assert!(rest.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_is_no_chunk_is_refused() {
+        for bad in [
+            &b"5\nhello\r\n0\r\n\r\n"[..],
+            b"-5\r\nhello",
+            b"0x5\r\nhello",
+            b"5\r\nhelloX\r\n",
+            b"\r\n",
+            b"5 \x00\r\nhello\r\n",
+            b"fffffffffffffffff\r\n",
+        ] {
+            assert!(matches!(decode(bad, 1), Err(Malformed::Chunk)), "{:?}", String::from_utf8_lossy(bad));
+        }
+        assert!(decode(&[b'a'; 9000], 100).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(wire in proptest::collection::vec(any::<u8>(), 1..600), cut in 1usize..64) {
+            let _ = decode(&wire, cut);
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Stickiness: the cookie that brings a client back to the server it was on.
+//!
+//! The cookie's value is a digest of the backend's and the server's names: every proxy computes the same one, nothing
+//! about the server can be read from it, and it can only ever name a server of the backend it is looked up in.
+//! Nothing is kept in memory per client.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::header::{COOKIE, HeaderMap, HeaderValue};
+use sha2::{Digest, Sha256};
+
+use super::{Backend, Live};
+
+/// The value that names a server: 96 bits, 16 characters.
+pub fn token(backend: &str, server: &str) -> Arc<str> {
+    let mut digest = Sha256::new();
+    digest.update(b"etna sticky 1\0");
+    digest.update(backend.as_bytes());
+    digest.update(b"\0");
+    digest.update(server.as_bytes());
+    URL_SAFE_NO_PAD.encode(&digest.finalize()[..12]).into()
+}
+
+/// The cookie name of a backend whose settings give none: two backends under one host must not share one.
+pub fn default_cookie(backend: &str) -> Arc<str> {
+    let digest = Sha256::digest(backend.as_bytes());
+    let mut name = String::from("etna-");
+    for byte in &digest[..4] {
+        name.push_str(&format!("{byte:02x}"));
+    }
+    name.into()
+}
+
+/// Where the server stands that a request is stuck to: the cookie's, if it still serves. A draining server keeps its clients, one that
+/// was given the weight 0 does not.
+pub fn find(backend: &Backend, cookie: &str, headers: &HeaderMap) -> Option<u16> {
+    let value = cookie_value(headers, cookie)?;
+    let at = backend.servers.iter().position(|server| &*server.live.token == value && server.spec.weight > 0)?;
+    u16::try_from(at).ok()
+}
+
+/// `Set-Cookie` that sticks a client to a server for its browser session.
+pub fn set_cookie(cookie: &str, server: &Live, secure: bool) -> Option<HeaderValue> {
+    let secure = if secure { "; Secure" } else { "" };
+    let text = format!("{cookie}={}; Path=/; HttpOnly; SameSite=Lax{secure}", server.token);
+    HeaderValue::from_str(&text).ok()
+}
+
+/// The first cookie of that name (RFC 6265 section 5.4; a request may carry several `Cookie` fields).
+fn cookie_value<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find_map(|(key, value)| (key == name).then_some(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_depends_on_backend_and_server_and_nothing_else() {
+        assert_eq!(token("b", "s1"), token("b", "s1"));
+        assert_ne!(token("b", "s1"), token("b", "s2"));
+        assert_ne!(token("b", "s1"), token("c", "s1"));
+        assert_ne!(token("ab", "c"), token("a", "bc"));
+        assert_eq!(token("b", "s1").len(), 16);
+    }
+
+    #[test]
+    fn cookies_are_found_among_others_and_across_fields() {
+        let mut headers = HeaderMap::new();
+        headers.append(COOKIE, HeaderValue::from_static("a=1; etna=x"));
+        headers.append(COOKIE, HeaderValue::from_static("b=2"));
+        assert_eq!(cookie_value(&headers, "etna"), Some("x"));
+        assert_eq!(cookie_value(&headers, "b"), Some("2"));
+        assert_eq!(cookie_value(&headers, "tna"), None);
+    }
+}

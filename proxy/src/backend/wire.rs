@@ -1,0 +1,403 @@
+//! HTTP/1.1 on one upstream connection: a request out, a response head in, then the body.
+//!
+//! A narrow path of our own: the request is written from the client's head in one piece, nothing is built in between,
+//! and it is known exactly whether a byte of an answer was seen. The response's framing is `framing.rs`.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode, Version};
+use http_body::{Body, Frame};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio_util::io::poll_read_buf;
+
+use super::framing::{self, Framing, Malformed, Step};
+use crate::traffic::body::RequestBody;
+
+/// An upstream connection.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+    /// Read and not used yet.
+    buffer: BytesMut,
+    /// Whether it answered a request before: then the server may have closed it without our knowing yet.
+    pub reused: bool,
+}
+
+/// A response's head.
+#[derive(Debug)]
+pub struct Head {
+    /// The status.
+    pub status: StatusCode,
+    /// Its fields, without those that are for one hop.
+    pub fields: HeaderMap,
+    /// How its body is framed.
+    pub framing: Framing,
+    /// Whether another request may follow on the connection once the body has ended.
+    pub reusable: bool,
+    /// For how many seconds the server says that it keeps the connection.
+    pub keep_alive: Option<u32>,
+}
+
+/// Why an exchange broke.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// The connection ended before a byte of an answer; `consumed` says whether the request's body was begun.
+    #[error("the connection ended before the answer: {source}")]
+    Unanswered {
+        /// Whether the body can no longer be sent again.
+        consumed: bool,
+        /// The cause.
+        source: io::Error,
+    },
+    /// It ended inside the head.
+    #[error("the connection ended inside the response's head")]
+    Truncated,
+    /// The response cannot be understood.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// The request's body could not be read to its end.
+    #[error("the request's body: {0}")]
+    Request(#[from] crate::traffic::body::BodyError),
+}
+
+impl Connection {
+    /// A connection that just came to stand.
+    pub fn new(stream: TcpStream) -> Connection {
+        Connection { stream, buffer: BytesMut::new(), reused: false }
+    }
+
+    /// Whether it can still be used: open, and the server sent nothing that nobody asked for. Costs a system call only
+    /// when something has arrived.
+    pub fn is_usable(&self) -> bool {
+        let mut byte = [0];
+        self.buffer.is_empty()
+            && matches!(self.stream.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Sends a request, head first, and reads the head of the answer. An answer that comes before the body has been
+    /// sent ends the sending, and the connection with it.
+    pub async fn exchange(
+        &mut self,
+        method: &Method,
+        head: &[u8],
+        chunked: bool,
+        body: &mut RequestBody,
+    ) -> Result<Head, Broken> {
+        let unanswered = |source| Broken::Unanswered { consumed: false, source };
+        self.stream.write_all(head).await.map_err(unanswered)?;
+        if body.is_end_stream() {
+            return self.head(method).await;
+        }
+        let (mut reader, mut writer) = self.stream.split();
+        let mut sending = pin!(send_body(&mut writer, body, chunked));
+        let mut answer = pin!(read_head(&mut reader, &mut self.buffer, method));
+        // Whether all of the body was sent; `None` while it is being sent.
+        let mut whole = None;
+        let mut head = loop {
+            tokio::select! {
+                biased;
+                sent = &mut sending, if whole.is_none() => match sent {
+                    Ok(()) => whole = Some(true),
+                    Err(SendError::Body(error)) => return Err(error.into()),
+                    // The server may have answered before it stopped listening: its answer says more.
+                    Err(SendError::Write) => whole = Some(false),
+                },
+                head = &mut answer => break head.map_err(consumed)?,
+            }
+        };
+        head.reusable &= whole == Some(true);
+        Ok(head)
+    }
+
+    async fn head(&mut self, method: &Method) -> Result<Head, Broken> {
+        let (mut reader, _) = self.stream.split();
+        read_head(&mut reader, &mut self.buffer, method).await
+    }
+
+    /// Reads on in the body.
+    pub fn poll_body(&mut self, framing: &mut Framing, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        loop {
+            match framing {
+                Framing::Done => return Poll::Ready(None),
+                Framing::Length(left) if !self.buffer.is_empty() => {
+                    let here = usize::try_from(*left).unwrap_or(usize::MAX).min(self.buffer.len());
+                    *left -= here as u64;
+                    if *left == 0 {
+                        *framing = Framing::Done;
+                    }
+                    return Poll::Ready(Some(Ok(Frame::data(self.buffer.split_to(here).freeze()))));
+                }
+                Framing::UntilClose if !self.buffer.is_empty() => {
+                    return Poll::Ready(Some(Ok(Frame::data(self.buffer.split().freeze()))));
+                }
+                Framing::Chunked(chunks) => match chunks.step(&mut self.buffer) {
+                    Ok(Step::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                    Ok(Step::End(trailers)) => {
+                        *framing = Framing::Done;
+                        if trailers.is_empty() {
+                            return Poll::Ready(None);
+                        }
+                        return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                    }
+                    Ok(Step::More) => {}
+                    Err(error) => return Poll::Ready(Some(Err(io::Error::other(error)))),
+                },
+                Framing::Length(_) | Framing::UntilClose => {}
+            }
+            let more = match framing {
+                Framing::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX).clamp(SMALL_READ, LARGE_READ),
+                _ => LARGE_READ / 4,
+            };
+            self.buffer.reserve(more);
+            let read = ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.buffer));
+            match read {
+                Ok(0) if matches!(framing, Framing::UntilClose) => *framing = Framing::Done,
+                Ok(0) => return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into()))),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Some(Err(error))),
+            }
+        }
+    }
+
+    /// The stream, and what was read from it already, once it no longer speaks HTTP.
+    pub fn into_tunnel(self) -> (TcpStream, Bytes) {
+        (self.stream, self.buffer.freeze())
+    }
+}
+
+enum SendError {
+    Body(crate::traffic::body::BodyError),
+    Write,
+}
+
+async fn send_body(writer: &mut WriteHalf<'_>, body: &mut RequestBody, chunked: bool) -> Result<(), SendError> {
+    let next = |body: &mut RequestBody, cx: &mut Context<'_>| Pin::new(body).poll_frame(cx);
+    while let Some(frame) = std::future::poll_fn(|cx| next(body, cx)).await {
+        let Ok(data) = frame.map_err(SendError::Body)?.into_data() else {
+            // Trailers: nothing in HTTP/1.1 that was announced depends on them.
+            continue;
+        };
+        if data.is_empty() {
+            continue;
+        }
+        if chunked {
+            let mut chunk = Vec::with_capacity(data.len() + 20);
+            chunk.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
+            chunk.extend_from_slice(&data);
+            chunk.extend_from_slice(b"\r\n");
+            writer.write_all(&chunk).await.map_err(|_| SendError::Write)?;
+        } else {
+            writer.write_all(&data).await.map_err(|_| SendError::Write)?;
+        }
+    }
+    if chunked {
+        writer.write_all(b"0\r\n\r\n").await.map_err(|_| SendError::Write)?;
+    }
+    Ok(())
+}
+
+fn consumed(error: Broken) -> Broken {
+    match error {
+        Broken::Unanswered { source, .. } => Broken::Unanswered { consumed: true, source },
+        other => other,
+    }
+}
+
+async fn read_head(reader: &mut ReadHalf<'_>, buffer: &mut BytesMut, method: &Method) -> Result<Head, Broken> {
+    let mut interim = 0;
+    loop {
+        if let Some(head) = parse(buffer, method)? {
+            // 100 and its like say nothing to a client that was already told to go on.
+            if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+                interim += 1;
+                if interim > MOST_INTERIM {
+                    return Err(Malformed::TooLong.into());
+                }
+                continue;
+            }
+            return Ok(head);
+        }
+        if buffer.len() > MAX_HEAD {
+            return Err(Malformed::TooLong.into());
+        }
+        buffer.reserve(SMALL_READ);
+        match reader.read_buf(buffer).await {
+            Ok(0) if buffer.is_empty() && interim == 0 => {
+                return Err(Broken::Unanswered { consumed: false, source: io::ErrorKind::UnexpectedEof.into() });
+            }
+            Ok(0) => return Err(Broken::Truncated),
+            Ok(_) => {}
+            Err(source) if buffer.is_empty() && interim == 0 => {
+                return Err(Broken::Unanswered { consumed: false, source });
+            }
+            Err(_) => return Err(Broken::Truncated),
+        }
+    }
+}
+
+/// Takes a head off the front of `buffer`, if it is all there.
+fn parse(buffer: &mut BytesMut, method: &Method) -> Result<Option<Head>, Malformed> {
+    if buffer.is_empty() {
+        return Ok(None);
+    }
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut response = httparse::Response::new(&mut []);
+    let parsed =
+        httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, buffer, &mut fields);
+    let length = match parsed {
+        Ok(httparse::Status::Complete(length)) if length <= MAX_HEAD => length,
+        Ok(httparse::Status::Complete(_)) => return Err(Malformed::TooLong),
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => return Err(Malformed::TooLong),
+        Err(_) => return Err(Malformed::Head),
+    };
+    let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Malformed::Head)?;
+    let version = if response.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
+    let framing = framing::of_response(method, status, response.headers.iter().map(|f| (f.name.as_bytes(), f.value)))?;
+    let mut close = version == Version::HTTP_10;
+    let mut keep_alive = None;
+    let mut nominated: Vec<&str> = Vec::new();
+    for field in response.headers.iter() {
+        if field.name.eq_ignore_ascii_case("connection") {
+            for token in std::str::from_utf8(field.value).unwrap_or_default().split(',').map(str::trim) {
+                close |= token.eq_ignore_ascii_case("close");
+                if !token.eq_ignore_ascii_case("close") && !token.eq_ignore_ascii_case("keep-alive") {
+                    nominated.push(token);
+                }
+            }
+        } else if field.name.eq_ignore_ascii_case("keep-alive") {
+            keep_alive = keep_alive_timeout(field.value);
+        }
+    }
+    // The length of a body that is not sent is information, not framing (RFC 9110 section 8.6).
+    let informative = *method == Method::HEAD || status == StatusCode::NOT_MODIFIED;
+    let base = buffer.as_ptr() as usize;
+    let place = |part: &[u8]| {
+        let start = part.as_ptr() as usize - base;
+        start..start + part.len()
+    };
+    let kept: Vec<(Range<usize>, Range<usize>)> = response
+        .headers
+        .iter()
+        .filter(|field| !is_for_one_hop(field.name, informative))
+        .filter(|field| !nominated.iter().any(|name| name.eq_ignore_ascii_case(field.name)))
+        .map(|field| (place(field.name.as_bytes()), place(field.value)))
+        .collect();
+    let head = buffer.split_to(length).freeze();
+    // Room for what is added on the way out, so that the map does not grow twice.
+    let mut fields = HeaderMap::with_capacity(kept.len() + 2);
+    for (name, value) in kept {
+        let name = HeaderName::from_bytes(&head[name]).map_err(|_| Malformed::Head)?;
+        let value = HeaderValue::from_maybe_shared(head.slice(value)).map_err(|_| Malformed::Head)?;
+        fields.append(name, value);
+    }
+    let reusable = !close && !matches!(framing, Framing::UntilClose);
+    Ok(Some(Head { status, fields, framing, reusable, keep_alive }))
+}
+
+/// RFC 9110 section 7.6.1, and the framing, which is written anew for the client.
+fn is_for_one_hop(name: &str, length_informs: bool) -> bool {
+    const NAMES: [&str; 8] = [
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    // Most names differ in length or first letter from all of these.
+    NAMES.iter().any(|hop| hop.len() == name.len() && hop.eq_ignore_ascii_case(name))
+        || (!length_informs && name.len() == 14 && name.eq_ignore_ascii_case("content-length"))
+}
+
+/// `Keep-Alive: timeout=5, max=100`; with `max=0` the server is about to close.
+fn keep_alive_timeout(value: &[u8]) -> Option<u32> {
+    let mut timeout = None;
+    for part in std::str::from_utf8(value).ok()?.split(',').map(str::trim) {
+        if part.eq_ignore_ascii_case("max=0") {
+            return Some(0);
+        }
+        if let Some(seconds) = part.strip_prefix("timeout=") {
+            timeout = seconds.trim().parse().ok();
+        }
+    }
+    timeout
+}
+
+/// Header fields of a response.
+const MAX_FIELDS: usize = 200;
+/// Longest response head, in bytes.
+const MAX_HEAD: usize = 128 * 1024;
+/// 1xx answers before the one that counts.
+const MOST_INTERIM: u32 = 8;
+const SMALL_READ: usize = 4 * 1024;
+const LARGE_READ: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(wire: &str, method: Method) -> Result<Option<Head>, Malformed> {
+        parse(&mut BytesMut::from(wire), &method)
+    }
+
+    #[test]
+    fn fields_for_one_hop_stay_there() {
+        let wire = "HTTP/1.1 200 OK\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5, max=100\r\n\
+                    Content-Length: 2\r\nX-End: 1\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n\r\nok";
+        let head = read(wire, Method::GET).unwrap().unwrap();
+        assert!(head.reusable);
+        assert_eq!(head.keep_alive, Some(5));
+        assert_eq!(head.fields.len(), 3);
+        assert_eq!(head.fields["x-end"], "1");
+        assert_eq!(head.fields.get_all("set-cookie").iter().count(), 2);
+    }
+
+    #[test]
+    fn a_length_is_kept_only_where_it_frames_nothing() {
+        let wire = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n";
+        assert_eq!(read(wire, Method::HEAD).unwrap().unwrap().fields["content-length"], "10");
+        assert!(read(wire, Method::GET).unwrap().unwrap().fields.is_empty());
+    }
+
+    #[test]
+    fn a_server_that_will_close_is_not_used_again() {
+        assert!(
+            !read("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", Method::GET)
+                .unwrap()
+                .unwrap()
+                .reusable
+        );
+        assert!(!read("HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", Method::GET).unwrap().unwrap().reusable);
+        assert!(!read("HTTP/1.1 200 OK\r\n\r\n", Method::GET).unwrap().unwrap().reusable);
+    }
+
+    #[test]
+    fn garbage_is_refused_and_a_beginning_waited_for() {
+        assert!(read("SSH-2.0-OpenSSH\r\n\r\n", Method::GET).is_err());
+        assert!(read("HTTP/1.1 200 OK\r\nA: b\r\n", Method::GET).unwrap().is_none());
+        assert!(read("HTTP/1.1 200 OK\r\nA : b\r\n\r\n", Method::GET).is_err());
+        assert!(read("HTTP/1.1 200 OK\r\nA: b\r\n folded\r\n\r\n", Method::GET).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(wire in proptest::collection::vec(any::<u8>(), 0..600)) {
+            let _ = parse(&mut BytesMut::from(&wire[..]), &Method::GET);
+            let mut wire_with_line = b"HTTP/1.1 200 OK\r\n".to_vec();
+            wire_with_line.extend(wire);
+            let _ = parse(&mut BytesMut::from(&wire_with_line[..]), &Method::GET);
+        }
+    }
+}

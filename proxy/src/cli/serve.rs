@@ -1,0 +1,145 @@
+//! `etna serve`: every flag is also an `ETNA_*` variable.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use etna_proxy::config::{AdminAddress, Config};
+use etna_store::engine::Options;
+use ipnet::IpNet;
+
+use super::logging;
+
+/// Flags of `etna serve`.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    etna serve\n  \
+    etna serve --store etcd://10.0.0.1:2379,10.0.0.2:2379/vulcand --listen 0.0.0.0:80\n  \
+    ETNA_STORE=etcds://etcd.internal:2379/vulcand etna serve --store-ca /etc/etna/ca.pem\n\n\
+    Signals: TERM and INT drain and exit 0, a second one cuts what still runs.")]
+pub(super) struct Flags {
+    #[command(flatten)]
+    pub(super) store: StoreFlags,
+    /// Address to accept HTTP on; may be given more than once. Listeners may also be put in the store.
+    #[arg(long, env = "ETNA_LISTEN", value_name = "IP:PORT", value_delimiter = ',', default_value = "0.0.0.0:8181")]
+    listen: Vec<SocketAddr>,
+    /// Address of the admin API: IP:PORT, or unix:/PATH.
+    #[arg(long, env = "ETNA_ADMIN", value_name = "ADDRESS", default_value = "127.0.0.1:8182")]
+    admin: AdminAddress,
+    /// File with the token the admin API asks for; needed where it does not listen on loopback.
+    #[arg(long, env = "ETNA_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
+    /// Worker threads [default: one per core].
+    #[arg(long, env = "ETNA_WORKERS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
+    workers: Option<u16>,
+    /// Network whose X-Forwarded-* and Forwarded headers are believed; may be given more than once [default: none].
+    #[arg(long, env = "ETNA_TRUSTED_PROXIES", value_name = "CIDR", value_delimiter = ',')]
+    trusted_proxies: Vec<IpNet>,
+    /// Seconds a drain may take before what still runs is cut.
+    #[arg(long, env = "ETNA_DRAIN_SECONDS", value_name = "SECONDS", default_value_t = 30)]
+    drain_seconds: u64,
+    /// What is logged: error, warn, info, debug, or a filter such as etna_proxy=debug.
+    #[arg(long, env = "ETNA_LOG", value_name = "LEVEL", default_value = "info")]
+    log: String,
+}
+
+/// Where the store is, for every command that needs one.
+#[derive(Args, Clone)]
+pub(super) struct StoreFlags {
+    /// The store: embedded:DIR, etcd://H1:2379,H2:2379/PREFIX, etcds://…, http://HOST:8182, unix:/PATH
+    /// [default: embedded, in the state directory].
+    #[arg(long, env = "ETNA_STORE", value_name = "URL")]
+    store: Option<String>,
+    /// PEM file of the authority that signed the store's certificate.
+    #[arg(long, env = "ETNA_STORE_CA", value_name = "FILE")]
+    store_ca: Option<PathBuf>,
+    /// PEM file of the client certificate shown to the store.
+    #[arg(long, env = "ETNA_STORE_CERT", value_name = "FILE", requires = "store_key")]
+    store_cert: Option<PathBuf>,
+    /// PEM file of its key.
+    #[arg(long, env = "ETNA_STORE_KEY", value_name = "FILE", requires = "store_cert")]
+    store_key: Option<PathBuf>,
+    /// User name at the store.
+    #[arg(long, env = "ETNA_STORE_USER", value_name = "NAME", requires = "store_password_file")]
+    store_user: Option<String>,
+    /// File with that user's password, or with the token of another etna's admin API.
+    #[arg(long, env = "ETNA_STORE_PASSWORD_FILE", value_name = "FILE")]
+    store_password_file: Option<PathBuf>,
+    /// Directory for what must be found again [default: $STATE_DIRECTORY, or /var/lib/etna for root, or
+    /// ~/.local/state/etna].
+    #[arg(long, env = "ETNA_STATE_DIR", value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+impl StoreFlags {
+    /// The state directory.
+    pub(super) fn state_dir(&self) -> PathBuf {
+        let given = self.state_dir.clone().or_else(|| std::env::var_os("STATE_DIRECTORY").map(PathBuf::from));
+        given.unwrap_or_else(|| match std::env::var_os("HOME") {
+            Some(home) if !std::path::Path::new("/var/lib").metadata().is_ok_and(|dir| writable(&dir)) => {
+                PathBuf::from(home).join(".local/state/etna")
+            }
+            _ => PathBuf::from("/var/lib/etna"),
+        })
+    }
+
+    /// The store's URL.
+    pub(super) fn url(&self) -> String {
+        self.store.clone().unwrap_or_else(|| format!("embedded:{}", self.state_dir().join("store").display()))
+    }
+
+    /// How to reach it.
+    pub(super) fn options(&self) -> Options {
+        Options {
+            ca_file: self.store_ca.clone(),
+            cert_file: self.store_cert.clone(),
+            key_file: self.store_key.clone(),
+            user: self.store_user.clone(),
+            password_file: self.store_password_file.clone(),
+        }
+    }
+}
+
+/// Serves until told to stop.
+pub(super) fn run(flags: Flags) -> ExitCode {
+    if let Err(error) = logging::start(&flags.log) {
+        eprintln_error(&error);
+        return ExitCode::from(super::USAGE);
+    }
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let config = Config {
+        store: flags.store.url(),
+        store_options: flags.store.options(),
+        state_dir: flags.store.state_dir(),
+        listen: flags.listen,
+        admin: flags.admin,
+        admin_token_file: flags.admin_token_file,
+        workers: flags.workers.map_or(cores, usize::from),
+        trusted_proxies: flags.trusted_proxies,
+        drain: Duration::from_secs(flags.drain_seconds),
+    };
+    // The control side: following, admin, signals. Two threads, so that a long compile does not hold up readiness.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build();
+    let result = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(etna_proxy::run(config)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "cannot serve");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the log could not be started")]
+fn eprintln_error(error: &str) {
+    eprintln!("etna: {error}");
+}
+
+fn writable(dir: &std::fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    // Root's directory is writable for root alone; who is not root sees it by owning no process of uid 0.
+    dir.uid() == 0 && std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+}

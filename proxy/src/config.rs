@@ -1,0 +1,61 @@
+//! Settings of the process, which never change while it runs. What may change lives in the store.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use etna_store::engine::Options;
+use ipnet::IpNet;
+
+/// How a proxy runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The store, as a URL.
+    pub store: String,
+    /// How to reach it.
+    pub store_options: Options,
+    /// Addresses of the command line's listeners.
+    pub listen: Vec<SocketAddr>,
+    /// Where the admin API listens.
+    pub admin: AdminAddress,
+    /// File with the token that the admin API asks for.
+    pub admin_token_file: Option<PathBuf>,
+    /// Worker threads.
+    pub workers: usize,
+    /// Where the process keeps what it must find again.
+    pub state_dir: PathBuf,
+    /// Whose forwarding headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How long a drain may take.
+    pub drain: Duration,
+}
+
+/// An address of the admin API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminAddress {
+    /// Over TCP.
+    Tcp(SocketAddr),
+    /// A unix socket, mode 0660.
+    Unix(PathBuf),
+}
+
+impl std::str::FromStr for AdminAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<AdminAddress, String> {
+        match text.strip_prefix("unix:") {
+            Some(path) if path.starts_with('/') => Ok(AdminAddress::Unix(path.into())),
+            Some(_) => Err("the path after unix: must be absolute".into()),
+            None => text.parse().map(AdminAddress::Tcp).map_err(|_| "write IP:PORT or unix:/PATH".into()),
+        }
+    }
+}
+
+impl std::fmt::Display for AdminAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            AdminAddress::Tcp(address) => address.fmt(f),
+            AdminAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Why a request was not answered by a server: whose fault, whether it may be tried again, and which status it becomes.
+//!
+//! One exhaustive match turns an error into a status; nothing else in the crate invents a status for a failure.
+
+use http::StatusCode;
+
+/// Who has to change something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The client sent what cannot be served.
+    Client,
+    /// The server failed.
+    Server,
+    /// We cannot serve it as configured.
+    Us,
+}
+
+/// What went wrong with one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The request is malformed or ambiguous.
+    #[error("bad request: {0}")]
+    BadRequest(&'static str),
+    /// No frontend matches.
+    #[error("no route")]
+    NoRoute,
+    /// The store has not been read yet, so nobody knows what matches.
+    #[error("starting: the store has not been read yet")]
+    Starting,
+    /// A site's rule denies the path; told as if it were not there.
+    #[error("denied")]
+    Denied(StatusCode),
+    /// The method is never forwarded (CONNECT).
+    #[error("method not allowed")]
+    Method,
+    /// The body is longer than the frontend allows.
+    #[error("request body too large")]
+    TooLarge,
+    /// A rate or connection limit was reached; the value is the seconds until it may be tried again.
+    #[error("too many requests")]
+    Limited(u32),
+    /// The frontend cannot be served as written: see the problems.
+    #[error("this frontend has a problem")]
+    Broken,
+    /// The backend has no server to take it.
+    #[error("no server")]
+    NoServer,
+    /// No connection to any server could be made; nothing was sent.
+    #[error("could not connect to a server")]
+    Connect,
+    /// The connection ended before the response began.
+    #[error("the server closed the connection before it answered")]
+    Upstream,
+    /// The server did not answer in time.
+    #[error("the server did not answer in time")]
+    Timeout,
+    /// The proxy is shedding load.
+    #[error("overloaded")]
+    Overloaded,
+}
+
+impl Error {
+    /// The status the client gets.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Error::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Error::NoRoute => StatusCode::NOT_FOUND,
+            Error::Denied(status) => status,
+            Error::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Error::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Error::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
+            Error::Starting | Error::Broken | Error::NoServer | Error::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Error::Connect | Error::Upstream => StatusCode::BAD_GATEWAY,
+            Error::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// Whose fault it is.
+    pub fn fault(self) -> Fault {
+        match self {
+            Error::BadRequest(_)
+            | Error::NoRoute
+            | Error::Denied(_)
+            | Error::Method
+            | Error::TooLarge
+            | Error::Limited(_) => Fault::Client,
+            Error::Connect | Error::Upstream | Error::Timeout => Fault::Server,
+            Error::Starting | Error::Broken | Error::NoServer | Error::Overloaded => Fault::Us,
+        }
+    }
+
+    /// Whether the client may send the same request again, and after how many seconds.
+    pub fn retry_after(self) -> Option<u32> {
+        match self {
+            Error::Limited(seconds) => Some(seconds),
+            Error::Starting | Error::NoServer | Error::Overloaded | Error::Broken => Some(1),
+            Error::BadRequest(_)
+            | Error::NoRoute
+            | Error::Denied(_)
+            | Error::Method
+            | Error::TooLarge
+            | Error::Connect
+            | Error::Upstream
+            | Error::Timeout => None,
+        }
+    }
+
+    /// A short, stable word for logs and metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Error::BadRequest(_) => "bad_request",
+            Error::NoRoute => "no_route",
+            Error::Starting => "starting",
+            Error::Denied(_) => "denied",
+            Error::Method => "method",
+            Error::TooLarge => "too_large",
+            Error::Limited(_) => "limited",
+            Error::Broken => "broken",
+            Error::NoServer => "no_server",
+            Error::Connect => "connect",
+            Error::Upstream => "upstream",
+            Error::Timeout => "timeout",
+            Error::Overloaded => "overloaded",
+        }
+    }
+}

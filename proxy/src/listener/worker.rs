@@ -1,0 +1,324 @@
+//! A worker: one thread that accepts, proxies and owns its upstream connections.
+//!
+//! Workers share the table and atomics, nothing else. The accept loop never ends by an error, never waits for a
+//! client, and backs off when accepting fails. Once a second a worker looks over its connections: there is no timer
+//! per connection or request for what may be a second late.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use etna_store::object::Id;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+use tokio_util::sync::CancellationToken;
+
+use super::conn;
+use super::io::{Order, Phase, Watch};
+use crate::backend::pool::Pool;
+use crate::stats::Process;
+use crate::table::LiveTable;
+use crate::traffic::trust::Trusted;
+
+/// What all workers share.
+#[derive(Clone)]
+pub struct Shared {
+    /// The table in force.
+    pub live: Arc<LiveTable>,
+    /// What the process counts.
+    pub process: Arc<Process>,
+    /// Whose forwarding headers are believed.
+    pub trusted: Arc<Trusted>,
+    /// Cancelled when a drain must end at once.
+    pub force: CancellationToken,
+}
+
+/// What a worker's thread knows.
+pub struct Worker {
+    /// The table in force.
+    pub live: Arc<LiveTable>,
+    /// What the process counts.
+    pub process: Arc<Process>,
+    /// Whose forwarding headers are believed.
+    pub trusted: Arc<Trusted>,
+    /// Idle connections to servers.
+    pub pool: Rc<Pool>,
+    /// Cancelled when a drain's time is over: what still runs is cut.
+    pub cut: CancellationToken,
+    /// Seconds since the worker started.
+    clock: Arc<AtomicU32>,
+    connections: RefCell<HashMap<u64, Arc<Watch>, foldhash::fast::RandomState>>,
+    next_connection: Cell<u64>,
+    random: RefCell<fastrand::Rng>,
+    draining: Cell<bool>,
+    buffers: RefCell<Vec<Vec<u8>>>,
+}
+
+/// A request's head, written.
+pub struct HeadBuffer<'w> {
+    bytes: Vec<u8>,
+    worker: &'w Worker,
+}
+
+impl std::ops::Deref for HeadBuffer<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for HeadBuffer<'_> {
+    fn drop(&mut self) {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        let mut buffers = self.worker.buffers.borrow_mut();
+        if bytes.capacity() <= 4 * HEAD_BUFFER && buffers.len() < MOST_BUFFERS {
+            bytes.clear();
+            buffers.push(bytes);
+        }
+    }
+}
+
+/// A connection or tunnel of a worker: known to it as long as this value lives.
+pub struct Running {
+    worker: Rc<Worker>,
+    number: u64,
+    watch: Arc<Watch>,
+}
+
+/// What the control side tells a worker.
+pub enum Command {
+    /// Accept on a socket; it replaces the listener's former one.
+    Open {
+        /// The listener.
+        id: Id,
+        /// Its address.
+        address: SocketAddr,
+        /// This worker's socket.
+        socket: std::net::TcpListener,
+    },
+    /// Stop accepting on a listener. Its connections stay.
+    Close(Id),
+    /// Finish: accept what waits, answer with `Connection: close`, end when nothing runs or the time is over.
+    Drain(Duration),
+}
+
+/// A worker, seen from the control side.
+pub struct Handle {
+    commands: mpsc::Sender<Command>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Handle {
+    /// Starts a worker's thread.
+    pub fn start(number: usize, shared: Shared) -> io::Result<Handle> {
+        let (commands, inbox) = mpsc::channel(64);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+            let local = LocalSet::new();
+            runtime.block_on(local.run_until(run(shared, inbox)));
+        })?;
+        Ok(Handle { commands, thread: Some(thread) })
+    }
+
+    /// Tells the worker what to do.
+    pub async fn tell(&self, command: Command) {
+        if self.commands.send(command).await.is_err() {
+            tracing::error!("a worker has ended before its time");
+        }
+    }
+
+    /// Waits until the worker has drained. Blocks: not for the control runtime's own threads.
+    pub fn join(mut self) {
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("a worker panicked");
+        }
+    }
+}
+
+impl Worker {
+    /// Whether responses should tell clients to go.
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// A random number for balancing.
+    pub fn random(&self) -> u64 {
+        self.random.borrow_mut().u64(..)
+    }
+
+    /// Writes a request's head into a buffer that goes back to the worker when it is dropped.
+    pub fn write_head(&self, write: impl FnOnce(&mut Vec<u8>)) -> HeadBuffer<'_> {
+        let mut bytes = self.buffers.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(HEAD_BUFFER));
+        write(&mut bytes);
+        HeadBuffer { bytes, worker: self }
+    }
+
+    /// Makes one more connection or tunnel known.
+    pub fn running(self: &Rc<Worker>) -> Running {
+        let number = self.next_connection.get();
+        self.next_connection.set(number + 1);
+        let watch = Arc::new(Watch::new(self.clock.clone()));
+        self.connections.borrow_mut().insert(number, watch.clone());
+        self.process.connections.up();
+        Running { worker: self.clone(), number, watch }
+    }
+
+    fn second_passed(&self) {
+        self.clock.fetch_add(1, Relaxed);
+        self.pool.sweep(self.now());
+        for watch in self.connections.borrow().values() {
+            match watch.phase() {
+                (Phase::Head, seconds) if seconds > HEAD_SECONDS => watch.order(Order::Close),
+                (Phase::Idle, seconds) if seconds > IDLE_SECONDS => watch.order(Order::Finish),
+                _ if watch.is_overdue() => watch.nudge(),
+                _ => {}
+            }
+        }
+    }
+
+    /// The worker's clock: seconds since it started.
+    pub fn now(&self) -> u32 {
+        self.clock.load(Relaxed)
+    }
+
+    /// Ends idle connections. Their clients had [`QUIET`] to send one more request and be told to go.
+    fn dismiss(&self) {
+        for watch in self.connections.borrow().values() {
+            watch.order(Order::Finish);
+        }
+    }
+}
+
+impl Running {
+    /// What the worker watches of it.
+    pub fn watch(&self) -> &Arc<Watch> {
+        &self.watch
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.worker.connections.borrow_mut().remove(&self.number);
+        self.worker.process.connections.down();
+    }
+}
+
+async fn run(shared: Shared, mut inbox: mpsc::Receiver<Command>) {
+    let worker = Rc::new(Worker {
+        live: shared.live,
+        process: shared.process,
+        trusted: shared.trusted,
+        pool: Rc::default(),
+        cut: CancellationToken::new(),
+        clock: Arc::default(),
+        connections: RefCell::default(),
+        next_connection: Cell::new(0),
+        random: RefCell::new(fastrand::Rng::new()),
+        draining: Cell::new(false),
+        buffers: RefCell::default(),
+    });
+    let force = shared.force;
+    let mut accepting: HashMap<Id, CancellationToken> = HashMap::new();
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    let drain = loop {
+        let command = tokio::select! {
+            command = inbox.recv() => command,
+            _ = seconds.tick() => {
+                worker.second_passed();
+                continue;
+            }
+        };
+        match command {
+            Some(Command::Open { id, address, socket }) => match TcpListener::from_std(socket) {
+                Ok(socket) => {
+                    let stop = CancellationToken::new();
+                    tokio::task::spawn_local(accept(worker.clone(), id.clone(), address, socket, stop.clone()));
+                    if let Some(former) = accepting.insert(id, stop) {
+                        former.cancel();
+                    }
+                }
+                Err(error) => tracing::error!(listener = %id, %error, "cannot use the socket"),
+            },
+            Some(Command::Close(id)) => {
+                if let Some(stop) = accepting.remove(&id) {
+                    stop.cancel();
+                }
+            }
+            Some(Command::Drain(limit)) => break limit,
+            None => break Duration::ZERO,
+        }
+    };
+    worker.draining.set(true);
+    for stop in accepting.values() {
+        stop.cancel();
+    }
+    finish(&worker, drain, &force).await;
+}
+
+/// Waits until every connection has ended, first by being told to go with its next response, at last by being cut.
+async fn finish(worker: &Worker, limit: Duration, force: &CancellationToken) {
+    let started = Instant::now();
+    let mut tick = tokio::time::interval(Duration::from_millis(20));
+    let mut dismissed = false;
+    while !worker.connections.borrow().is_empty() && started.elapsed() < limit && !force.is_cancelled() {
+        tick.tick().await;
+        if !dismissed && started.elapsed() >= QUIET.min(limit / 2) {
+            dismissed = true;
+            worker.dismiss();
+        }
+    }
+    worker.cut.cancel();
+    for watch in worker.connections.borrow().values() {
+        watch.order(Order::Close);
+    }
+    tokio::task::yield_now().await;
+}
+
+async fn accept(worker: Rc<Worker>, id: Id, address: SocketAddr, socket: TcpListener, stop: CancellationToken) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let accepted = tokio::select! {
+            // What waits in the queue when we are told to stop is still taken: it was promised to be served.
+            biased;
+            accepted = socket.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                pause = FIRST_PAUSE;
+                worker.process.accepted.add(1);
+                tokio::task::spawn_local(conn::serve(worker.clone(), id.clone(), address, stream, peer));
+            }
+            Err(error) => {
+                worker.process.accept_errors.add(1);
+                tracing::warn!(listener = %id, %error, "accept failed");
+                // Out of files, most likely: connections that end will free some.
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+/// Bytes of a buffer for a request's head; most are far shorter.
+const HEAD_BUFFER: usize = 2048;
+/// Buffers kept for the next requests.
+const MOST_BUFFERS: usize = 256;
+/// Seconds a request's head may take, from its first byte or from the connection's start.
+const HEAD_SECONDS: u32 = 10;
+/// Seconds a connection may wait for its next request.
+const IDLE_SECONDS: u32 = 75;
+/// How long a drain leaves idle connections open: a client that sends into it gets its answer and is told to go.
+const QUIET: Duration = Duration::from_secs(5);
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);

@@ -1,0 +1,293 @@
+//! Finding the frontend of a request, in time that does not grow with the number of frontends.
+//!
+//! A rule is put where a request that could match it will look: under its exact hosts or under the last labels of a host
+//! pattern, and there under its exact paths or the folder of its prefix. Those places over-approximate; the whole rule
+//! is always asked, best rank first ([`crate::rule::Rank`]). Everything is persistent: a clone is free, and changing
+//! one frontend costs what that one costs.
+//!
+//! Linear by nature, and searched last: rules without a host and without a literal beginning of the path (only
+//! `HostRegexp`, unanchored `PathRegexp`, `Header`, …). Under a host they are few.
+
+mod anchor;
+mod bucket;
+
+use std::sync::Arc;
+
+use etna_store::object::Id;
+
+use crate::rule::{Head, Rank, Rule};
+use anchor::{Anchors, HostAnchor, PathAnchor};
+use bucket::Bucket;
+
+type Map<V> = imbl::GenericHashMap<Box<str>, V, foldhash::fast::FixedState, imbl::shared_ptr::DefaultSharedPtr>;
+
+/// An index of rules.
+#[derive(Clone)]
+pub struct Router<T> {
+    hosts: Map<Paths<T>>,
+    /// Host patterns by their last one or two labels.
+    suffixes: Map<Paths<T>>,
+    anywhere: Paths<T>,
+    all: imbl::HashMap<Id, Arc<Entry<T>>>,
+}
+
+/// A rule and what it leads to.
+#[derive(Debug)]
+pub(crate) struct Entry<T> {
+    id: Id,
+    rule: Arc<Rule>,
+    rank: Rank,
+    value: T,
+}
+
+/// A rule that a request could have matched, for explaining.
+#[derive(Clone, Debug)]
+pub struct Candidate<T> {
+    /// The frontend.
+    pub id: Id,
+    /// Its rule.
+    pub rule: Arc<Rule>,
+    /// Whether it matches.
+    pub matches: bool,
+    /// What it leads to.
+    pub value: T,
+}
+
+/// Rules of one host, by path.
+#[derive(Clone)]
+enum Paths<T> {
+    /// So few that asking all of them is quickest.
+    Few(Bucket<T>),
+    Many(Arc<Index<T>>),
+}
+
+#[derive(Clone)]
+struct Index<T> {
+    exact: Map<Bucket<T>>,
+    /// By a folder: everything below it, its slash included.
+    folders: Map<Bucket<T>>,
+    /// Slashes of the deepest folder ever put here: no need to look deeper.
+    deepest: usize,
+    rest: Bucket<T>,
+}
+
+impl<T> Default for Router<T> {
+    fn default() -> Router<T> {
+        Router {
+            hosts: Map::default(),
+            suffixes: Map::default(),
+            anywhere: Paths::Few(Bucket::default()),
+            all: imbl::HashMap::default(),
+        }
+    }
+}
+
+impl<T: Clone> Router<T> {
+    /// Puts a rule in, instead of the one that had its name.
+    pub fn insert(&mut self, id: Id, rule: Arc<Rule>, priority: i64, value: T) {
+        self.remove(&id);
+        let entry = Arc::new(Entry { id: id.clone(), rank: rule.rank(priority), rule, value });
+        let anchors = Anchors::of(&entry.rule);
+        self.change(&anchors, |paths| paths.insert(&entry, &anchors.paths));
+        self.all.insert(id, entry);
+    }
+
+    /// Takes a rule out.
+    pub fn remove(&mut self, id: &str) {
+        let Some(entry) = self.all.remove(id) else { return };
+        let anchors = Anchors::of(&entry.rule);
+        self.change(&anchors, |paths| paths.remove(&entry, &anchors.paths));
+    }
+
+    /// What the most specific matching rule leads to.
+    pub fn find(&self, head: &Head<'_>) -> Option<&T> {
+        let mut best: Option<&Arc<Entry<T>>> = None;
+        self.each_bucket(head, |bucket| {
+            for entry in bucket.iter() {
+                if best.is_some_and(|best| best.before(entry)) {
+                    break;
+                }
+                if entry.rule.matches(head) {
+                    best = Some(entry);
+                    break;
+                }
+            }
+        });
+        best.map(|entry| &entry.value)
+    }
+
+    /// Every rule that was worth asking, best rank first.
+    pub fn candidates(&self, head: &Head<'_>) -> Vec<Candidate<T>> {
+        let mut entries: Vec<&Arc<Entry<T>>> = Vec::new();
+        self.each_bucket(head, |bucket| entries.extend(bucket.iter()));
+        entries.sort_by(|a, b| a.order(b));
+        entries.dedup_by(|a, b| a.id == b.id);
+        entries
+            .into_iter()
+            .map(|entry| Candidate {
+                id: entry.id.clone(),
+                rule: entry.rule.clone(),
+                matches: entry.rule.matches(head),
+                value: entry.value.clone(),
+            })
+            .collect()
+    }
+
+    /// How many rules there are.
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    fn each_bucket<'r>(&'r self, head: &Head<'_>, mut look: impl FnMut(&'r Bucket<T>)) {
+        if let Some(paths) = self.hosts.get(head.host()) {
+            paths.each_bucket(head.path(), &mut look);
+        }
+        if !self.suffixes.is_empty() {
+            for suffix in anchor::last_labels(head.host()).into_iter().flatten() {
+                if let Some(paths) = self.suffixes.get(suffix) {
+                    paths.each_bucket(head.path(), &mut look);
+                }
+            }
+        }
+        self.anywhere.each_bucket(head.path(), &mut look);
+    }
+
+    fn change(&mut self, anchors: &Anchors, change: impl Fn(&mut Paths<T>)) {
+        for host in &anchors.hosts {
+            let (map, name) = match host {
+                HostAnchor::Exact(name) => (&mut self.hosts, name),
+                HostAnchor::Suffix(name) => (&mut self.suffixes, name),
+                HostAnchor::Any => {
+                    change(&mut self.anywhere);
+                    continue;
+                }
+            };
+            let mut paths = map.get(name).cloned().unwrap_or_else(|| Paths::Few(Bucket::default()));
+            change(&mut paths);
+            if paths.is_empty() {
+                map.remove(name);
+            } else {
+                map.insert(name.clone(), paths);
+            }
+        }
+    }
+}
+
+impl<T> Entry<T> {
+    /// Best first.
+    fn order(&self, other: &Entry<T>) -> std::cmp::Ordering {
+        other.rank.cmp(&self.rank).then_with(|| self.id.cmp(&other.id))
+    }
+
+    fn before(&self, other: &Entry<T>) -> bool {
+        self.order(other).is_lt()
+    }
+}
+
+impl<T: Clone> Paths<T> {
+    fn is_empty(&self) -> bool {
+        match self {
+            Paths::Few(bucket) => bucket.is_empty(),
+            Paths::Many(index) => index.exact.is_empty() && index.folders.is_empty() && index.rest.is_empty(),
+        }
+    }
+
+    fn insert(&mut self, entry: &Arc<Entry<T>>, paths: &[PathAnchor]) {
+        match self {
+            Paths::Few(bucket) if bucket.len() < FEW => bucket.insert(entry),
+            Paths::Few(bucket) => {
+                let mut index = Index::default();
+                for known in bucket.iter() {
+                    index.insert(known, &Anchors::of(&known.rule).paths);
+                }
+                index.insert(entry, paths);
+                *self = Paths::Many(Arc::new(index));
+            }
+            Paths::Many(index) => Arc::make_mut(index).insert(entry, paths),
+        }
+    }
+
+    fn remove(&mut self, entry: &Arc<Entry<T>>, paths: &[PathAnchor]) {
+        match self {
+            Paths::Few(bucket) => bucket.remove(entry),
+            Paths::Many(index) => Arc::make_mut(index).remove(entry, paths),
+        }
+    }
+
+    fn each_bucket<'r>(&'r self, path: &str, look: &mut impl FnMut(&'r Bucket<T>)) {
+        let index = match self {
+            Paths::Few(bucket) => return look(bucket),
+            Paths::Many(index) => index,
+        };
+        if let Some(bucket) = index.exact.get(path) {
+            look(bucket);
+        }
+        if !index.folders.is_empty() {
+            let slashes = path.bytes().enumerate().filter(|(_, byte)| *byte == b'/').take(index.deepest);
+            for (at, _) in slashes {
+                if let Some(bucket) = index.folders.get(&path[..=at]) {
+                    look(bucket);
+                }
+            }
+        }
+        look(&index.rest);
+    }
+}
+
+impl<T> Default for Index<T> {
+    fn default() -> Index<T> {
+        Index { exact: Map::default(), folders: Map::default(), deepest: 0, rest: Bucket::default() }
+    }
+}
+
+impl<T: Clone> Index<T> {
+    fn insert(&mut self, entry: &Arc<Entry<T>>, paths: &[PathAnchor]) {
+        for path in paths {
+            let (map, name) = match path {
+                PathAnchor::Exact(name) => (&mut self.exact, name),
+                PathAnchor::Folder(name) => {
+                    self.deepest = self.deepest.max(name.bytes().filter(|byte| *byte == b'/').count());
+                    (&mut self.folders, name)
+                }
+                PathAnchor::Any => {
+                    self.rest.insert(entry);
+                    continue;
+                }
+            };
+            let mut bucket = map.get(name).cloned().unwrap_or_default();
+            bucket.insert(entry);
+            map.insert(name.clone(), bucket);
+        }
+    }
+
+    fn remove(&mut self, entry: &Arc<Entry<T>>, paths: &[PathAnchor]) {
+        for path in paths {
+            let (map, name) = match path {
+                PathAnchor::Exact(name) => (&mut self.exact, name),
+                PathAnchor::Folder(name) => (&mut self.folders, name),
+                PathAnchor::Any => {
+                    self.rest.remove(entry);
+                    continue;
+                }
+            };
+            let Some(mut bucket) = map.get(name).cloned() else { continue };
+            bucket.remove(entry);
+            if bucket.is_empty() {
+                map.remove(name);
+            } else {
+                map.insert(name.clone(), bucket);
+            }
+        }
+    }
+}
+
+/// Rules of one host that are simply asked one after the other.
+const FEW: usize = 16;
+
+#[cfg(test)]
+mod tests;

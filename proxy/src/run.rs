@@ -1,0 +1,144 @@
+//! A proxy from start to end: open the store, start the workers, follow, serve, drain.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use etna_store::Engine;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::admin;
+use crate::config::Config;
+use crate::control::{Control, State};
+use crate::listener::Listeners;
+use crate::listener::worker::{Handle, Shared};
+use crate::traffic::trust::Trusted;
+
+/// Opens the store, and serves until the process is told to stop.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let engine = etna_store::open(&config.store, &config.store_options)
+        .await
+        .with_context(|| format!("cannot open the store {}", config.store))?;
+    serve(config, engine).await
+}
+
+/// Serves what a store holds until the process is told to stop and everything that ran has ended.
+pub async fn serve(config: Config, engine: Arc<dyn Engine>) -> anyhow::Result<()> {
+    std::fs::create_dir_all(&config.state_dir)
+        .with_context(|| format!("cannot create the state directory {}", config.state_dir.display()))?;
+    tracing::info!(store = %engine.describe(), workers = config.workers, "starting");
+    let state = Arc::new(State::new(engine));
+
+    let force = CancellationToken::new();
+    let shared = Shared {
+        live: state.live.clone(),
+        process: state.process.clone(),
+        trusted: Arc::new(Trusted::new(config.trusted_proxies.clone())),
+        force: force.clone(),
+    };
+    let workers = (0..config.workers)
+        .map(|number| Handle::start(number, shared.clone()))
+        .collect::<Result<Vec<Handle>, _>>()
+        .context("cannot start a worker")?;
+    let mut listeners = Listeners::new(workers);
+    for (number, address) in config.listen.iter().enumerate() {
+        let id = if number == 0 { "default".to_owned() } else { format!("default-{number}") };
+        let bound = listeners
+            .open_own(id.as_str().into(), *address)
+            .await
+            .with_context(|| format!("cannot listen on {address}: free it, or give another address with --listen"))?;
+        tracing::info!(listener = id, address = %bound, "listening");
+    }
+    let admin = admin::bind(&config, state.clone()).await?;
+    let admin_address = admin.address().to_string();
+    tracing::info!(address = %admin_address, "admin API");
+    let admin = tokio::spawn(admin.serve());
+
+    tokio::spawn(signals(state.draining.clone(), force.clone()));
+    tokio::spawn(announce(state.clone(), config.state_dir.clone(), admin_address));
+    let control = tokio::spawn(Control::new(state.clone(), listeners).run());
+
+    let listeners = control.await.context("the control loop broke")?;
+    tracing::info!(seconds = config.drain.as_secs(), "draining");
+    let _ = sd_notify::notify(&[NotifyState::Stopping, NotifyState::Status("draining")]);
+    listeners.drain(config.drain).await;
+    // Last, so that its readiness could be asked for until the end.
+    admin.abort();
+    let _ = std::fs::remove_file(config.state_dir.join(ADDRESSES));
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// TERM and INT drain, a second one ends at once.
+async fn signals(draining: CancellationToken, force: CancellationToken) {
+    let (Ok(mut term), Ok(mut int), Ok(mut hup)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
+    else {
+        tracing::error!("cannot handle signals: stop this process with SIGKILL only");
+        return;
+    };
+    loop {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+            _ = hup.recv() => {
+                // Nothing of the command line is read from a file that could have changed.
+                tracing::info!("SIGHUP: nothing to read again");
+                continue;
+            }
+        }
+        if draining.is_cancelled() {
+            tracing::warn!("told to stop a second time: cutting what still runs");
+            force.cancel();
+        }
+        draining.cancel();
+    }
+}
+
+/// Says that the process is ready, to systemd and in a file, and then how it goes.
+async fn announce(state: Arc<State>, state_dir: std::path::PathBuf, admin: String) {
+    let mut store = state.subscribe_store();
+    if store.wait_for(|store| store.revision.is_some()).await.is_err() {
+        return;
+    }
+    write_addresses(&state, &state_dir.join(ADDRESSES), &admin);
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    tracing::info!("ready");
+    let every = sd_notify::watchdog_enabled().map_or(Duration::from_secs(10), |watchdog| watchdog / 3);
+    let mut tick = tokio::time::interval(every);
+    while !state.draining.is_cancelled() {
+        tick.tick().await;
+        let store = state.store();
+        let table = state.live.table();
+        let status = format!(
+            "{} revision {} · {} frontends · {} problems",
+            if store.following { "following," } else { "store away," },
+            table.revision.0,
+            table.frontends.len(),
+            state.problems().len()
+        );
+        let _ = sd_notify::notify(&[NotifyState::Watchdog, NotifyState::Status(&status)]);
+    }
+}
+
+fn write_addresses(state: &State, path: &Path, admin: &str) {
+    let addresses = state.addresses();
+    let text = serde_json::json!({
+        "pid": std::process::id(),
+        "listen": addresses.get("default"),
+        "admin": admin,
+        "listeners": addresses.iter().map(|(id, address)| (id.to_string(), address.to_string())).collect::<std::collections::BTreeMap<_, _>>(),
+    });
+    // Whole or not at all: whoever waits for the file reads it as soon as it is there.
+    let temporary = path.with_extension("new");
+    let written = std::fs::write(&temporary, text.to_string() + "\n").and_then(|()| std::fs::rename(&temporary, path));
+    if let Err(error) = written {
+        tracing::warn!(path = %path.display(), %error, "cannot write the addresses");
+    }
+}
+
+/// Where tools on this host find what was bound.
+const ADDRESSES: &str = "addresses.json";

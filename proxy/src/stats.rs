@@ -1,0 +1,111 @@
+//! Counters of what was served: atomics that outlive tables, read by `/metrics` and `/v3/status`.
+//!
+//! A frontend's counters are allocated by its first request, so that a hundred thousand idle ones cost nothing.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// Upper bounds of the latency buckets, in microseconds; a last bucket without bound follows.
+pub const BOUNDS_US: [u64; 14] = [
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
+    30_000_000,
+];
+
+/// Requests by status class, and how long they took until the response header.
+#[derive(Debug, Default)]
+pub struct Requests {
+    /// 1xx (101 only), 2xx, 3xx, 4xx, 5xx.
+    classes: [AtomicU64; 5],
+    buckets: [AtomicU64; BOUNDS_US.len() + 1],
+    sum_us: AtomicU64,
+}
+
+impl Requests {
+    /// Counts one answered request.
+    pub fn record(&self, status: http::StatusCode, took: Duration) {
+        let class = usize::from(status.as_u16() / 100).clamp(1, 5) - 1;
+        self.classes[class].fetch_add(1, Relaxed);
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = BOUNDS_US.iter().position(|bound| us <= *bound).unwrap_or(BOUNDS_US.len());
+        self.buckets[bucket].fetch_add(1, Relaxed);
+        self.sum_us.fetch_add(us, Relaxed);
+    }
+
+    /// Requests so far by class: 1xx, 2xx, 3xx, 4xx, 5xx.
+    pub fn classes(&self) -> [u64; 5] {
+        std::array::from_fn(|i| self.classes[i].load(Relaxed))
+    }
+
+    /// All requests so far.
+    pub fn total(&self) -> u64 {
+        self.classes().iter().sum()
+    }
+
+    /// Requests so far by latency bucket (not cumulative), the unbounded one last.
+    pub fn buckets(&self) -> [u64; BOUNDS_US.len() + 1] {
+        std::array::from_fn(|i| self.buckets[i].load(Relaxed))
+    }
+
+    /// Sum of all latencies, in microseconds.
+    pub fn sum_us(&self) -> u64 {
+        self.sum_us.load(Relaxed)
+    }
+}
+
+/// A number that goes up and down with the guards that hold it.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// What it stands at.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    pub(crate) fn up(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn down(&self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// What it stands at.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    /// One more.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+}
+
+/// What the whole process counts.
+#[derive(Debug, Default)]
+pub struct Process {
+    /// Client connections accepted so far.
+    pub accepted: Counter,
+    /// Client connections open now.
+    pub connections: Gauge,
+    /// `accept` calls that failed.
+    pub accept_errors: Counter,
+    /// Tunnels (WebSocket) open now.
+    pub tunnels: Gauge,
+    /// Tunnels opened so far.
+    pub tunnels_opened: Counter,
+    /// Requests that no frontend took.
+    pub unrouted: Counter,
+    /// Requests sent once more to another server or on another connection.
+    pub retries: Counter,
+    /// Connections opened to servers.
+    pub upstream_connections: Counter,
+    /// Requests that ended with an error of ours instead of a server's answer.
+    pub errors: Counter,
+}

@@ -1,0 +1,306 @@
+//! Compiling: model and table in force → next table and problems. Cannot fail.
+//!
+//! Only what a [`Delta`] names is compiled again; everything else is the same value as before. An object whose new
+//! version cannot be compiled keeps its last good one. Living state is found by identity: a frontend and a backend by
+//! name, a server by name and address, a middleware by its unchanged settings.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use etna_store::object::{Id, Network, Protocol, Scheme};
+use etna_store::{Delta, Key, Model, Problem};
+use http::StatusCode;
+
+use super::{Frontend, Step, Table};
+use crate::backend::balance::Schedule;
+use crate::backend::{Backend, Live, Server, Slot, sticky};
+use crate::middleware;
+use crate::rule::Rule;
+
+/// Compiles tables one after the other. What must not be in a table, because only compiling needs it, is here.
+#[derive(Default)]
+pub struct Compiler {
+    slots: HashMap<Id, Slot>,
+    problems: BTreeMap<Id, Vec<Problem>>,
+    servers_made: u64,
+    /// Whether the problems differ from when they were last asked about.
+    changed: bool,
+}
+
+impl Compiler {
+    /// The table that shows the model, given the one in force and what changed since.
+    pub fn compile(&mut self, model: &Model, delta: &Delta, current: &Table) -> Table {
+        let mut next = current.clone();
+        next.loaded = true;
+        next.revision = model.revision();
+        for id in &delta.backends {
+            self.backend(model, id, &mut next);
+        }
+        for id in &delta.frontends {
+            self.frontend(model, id, &mut next);
+        }
+        if !delta.listeners.is_empty() {
+            self.listeners(model, &mut next);
+        }
+        next
+    }
+
+    /// What could be decoded but not compiled as written.
+    pub fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.problems.values().flatten()
+    }
+
+    /// Whether the problems changed since this was last asked.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    fn slot(&mut self, id: &Id, table: &mut Table) -> Slot {
+        if let Some(slot) = self.slots.get(id) {
+            return *slot;
+        }
+        // Slots are 32 bits wide; a store cannot hold as many backends.
+        let slot = Slot(u32::try_from(table.backends.len()).unwrap_or(u32::MAX));
+        table.backends.push_back(None);
+        self.slots.insert(id.clone(), slot);
+        slot
+    }
+
+    fn backend(&mut self, model: &Model, id: &Id, table: &mut Table) {
+        let slot = self.slot(id, table);
+        let old = table.backend(slot).cloned();
+        let next = model.backend(id).map(|spec| Arc::new(self.make_backend(model, spec, old.as_deref())));
+        let came_or_went = old.is_some() != next.is_some();
+        table.backends.set(slot.0 as usize, next);
+        if came_or_went {
+            for frontend in model.frontends_of(id) {
+                self.dangling(model, frontend);
+            }
+        }
+    }
+
+    fn make_backend(&mut self, model: &Model, spec: &Arc<etna_store::Backend>, old: Option<&Backend>) -> Backend {
+        let mut problems = Vec::new();
+        let mut servers = Vec::new();
+        for server in model.servers(&spec.id) {
+            if server.scheme == Scheme::Https {
+                problems.push(Problem {
+                    key: Key::Server(spec.id.clone(), server.id.clone()).to_string(),
+                    reason: "TLS to servers is not supported".into(),
+                    hint: "give the server an http:// URL".into(),
+                    line: None,
+                    column: None,
+                    effect: "the server is not used".into(),
+                });
+                continue;
+            }
+            let known = old.and_then(|old| {
+                let at = old.servers.binary_search_by(|known| known.spec.id.cmp(&server.id)).ok()?;
+                old.servers[at].same_place(server).then(|| old.servers[at].live.clone())
+            });
+            let live = known.unwrap_or_else(|| {
+                self.servers_made += 1;
+                Arc::new(Live::new(self.servers_made, &spec.id, server))
+            });
+            servers.push(Server { spec: server.clone(), live });
+        }
+        if servers.len() > MOST_SERVERS {
+            problems.push(Problem {
+                key: Key::Backend(spec.id.clone()).to_string(),
+                reason: format!("the backend has {} servers", servers.len()),
+                hint: format!("spread them over backends of at most {MOST_SERVERS} servers"),
+                line: None,
+                column: None,
+                effect: format!("only the first {MOST_SERVERS} are used"),
+            });
+            servers.truncate(MOST_SERVERS);
+        }
+        self.tell(&format!("backends/{}", spec.id).into(), problems);
+        Backend {
+            id: spec.id.clone(),
+            schedule: Schedule::new(spec.policy, &servers),
+            cookie: spec.sticky.as_ref().map(|sticky| cookie_name(sticky, &spec.id)),
+            servers,
+            spec: spec.clone(),
+            live: old.map(|old| old.live.clone()).unwrap_or_default(),
+        }
+    }
+
+    fn frontend(&mut self, model: &Model, id: &Id, table: &mut Table) {
+        let old = table.frontends.get(id).cloned();
+        let Some(spec) = model.frontend(id) else {
+            table.router.remove(id);
+            table.frontends.remove(id);
+            self.tell(id, Vec::new());
+            return;
+        };
+        let mut problems = Vec::new();
+        let rule = match old.as_ref().filter(|old| old.spec.route == spec.route) {
+            Some(old) => Some(old.rule.clone()),
+            None => match Rule::parse(&spec.route) {
+                Ok(rule) => Some(Arc::new(rule)),
+                Err(error) => {
+                    problems.push(Problem {
+                        key: key_of(model, id),
+                        reason: format!("route {:?}: {}", spec.route, error.message),
+                        hint: error.hint,
+                        line: None,
+                        column: Some(error.column),
+                        effect: effect(old.is_some()).into(),
+                    });
+                    None
+                }
+            },
+        };
+        // A frontend whose rule cannot be read keeps serving as it last could.
+        if let Some(rule) = rule {
+            let (chain, broken) = chain(model, id, old.as_deref(), &mut problems);
+            let frontend = Arc::new(Frontend {
+                id: id.clone(),
+                rule: rule.clone(),
+                backend: self.slot(&spec.backend, table),
+                fallback: spec.fallback.as_ref().map(|backend| self.slot(backend, table)),
+                elsewhere: spec
+                    .elsewhere
+                    .as_ref()
+                    .map(|elsewhere| (elsewhere.statuses.clone().into(), self.slot(&elsewhere.backend, table))),
+                deny: spec.deny.and_then(|status| StatusCode::from_u16(status).ok()),
+                cookie: spec.sticky.as_ref().map(|sticky| cookie_name(sticky, &spec.backend)),
+                chain,
+                broken,
+                live: old.map(|old| old.live.clone()).unwrap_or_default(),
+                spec: spec.clone(),
+            });
+            table.router.insert(id.clone(), rule, spec.priority, frontend.clone());
+            table.frontends.insert(id.clone(), frontend);
+        }
+        self.tell(id, problems);
+        self.dangling(model, id);
+    }
+
+    /// Says, or no longer says, that a frontend names a backend that is not there.
+    fn dangling(&mut self, model: &Model, frontend: &Id) {
+        let missing = model
+            .frontend(frontend)
+            .filter(|spec| spec.deny.is_none() && model.backend(&spec.backend).is_none())
+            // A site's rows all name the same two backends, and one that has no container yet is no mistake.
+            .filter(|spec| spec.site.is_none());
+        let problem = missing.map(|spec| Problem {
+            key: key_of(model, frontend),
+            reason: format!("backend {:?} does not exist", spec.backend),
+            hint: format!("put backends/{}/backend or one of its servers, or correct BackendId", spec.backend),
+            line: None,
+            column: None,
+            effect: "answers 503".into(),
+        });
+        self.tell(&format!("{frontend} backend").into(), problem.into_iter().collect());
+    }
+
+    fn listeners(&mut self, model: &Model, table: &mut Table) {
+        let mut listeners = BTreeMap::new();
+        let mut scopes = BTreeMap::new();
+        for spec in model.listeners() {
+            let key = Key::Listener(spec.id.clone()).to_string();
+            let problem = |reason: String, hint: &str, column| Problem {
+                key: key.clone(),
+                reason,
+                hint: hint.into(),
+                line: None,
+                column,
+                effect: "not listening there".into(),
+            };
+            let mut problems = Vec::new();
+            match (spec.protocol, spec.network) {
+                (Protocol::Http, Network::Tcp) => match spec.scope.as_deref().map(Rule::parse) {
+                    None => {
+                        listeners.insert(spec.id.clone(), spec.clone());
+                    }
+                    Some(Ok(rule)) => {
+                        scopes.insert(spec.id.clone(), Arc::new(rule));
+                        listeners.insert(spec.id.clone(), spec.clone());
+                    }
+                    Some(Err(error)) => {
+                        // Serving everything where only some was asked for would fail open.
+                        problems.push(problem(format!("scope: {}", error.message), &error.hint, Some(error.column)));
+                    }
+                },
+                (Protocol::Https, _) => problems.push(problem(
+                    "https listeners are not supported".into(),
+                    "set Protocol to http and terminate TLS in front",
+                    None,
+                )),
+                (Protocol::Http, Network::Unix) => problems.push(problem(
+                    "unix listeners are not supported".into(),
+                    "set Address.Network to tcp",
+                    None,
+                )),
+            }
+            self.tell(&format!("listeners/{}", spec.id).into(), problems);
+        }
+        for gone in table.listeners.keys().filter(|id| !model.listeners().any(|spec| spec.id == **id)) {
+            self.tell(&format!("listeners/{gone}").into(), Vec::new());
+        }
+        table.listeners = Arc::new(listeners);
+        table.scopes = Arc::new(scopes);
+    }
+
+    fn tell(&mut self, about: &Id, problems: Vec<Problem>) {
+        if problems.is_empty() {
+            self.changed |= self.problems.remove(about).is_some();
+        } else {
+            self.changed |= self.problems.insert(about.clone(), problems.clone()).is_none_or(|old| old != problems);
+        }
+    }
+}
+
+fn chain(model: &Model, id: &Id, old: Option<&Frontend>, problems: &mut Vec<Problem>) -> (Arc<[Step]>, bool) {
+    let mut broken = false;
+    let mut steps = Vec::new();
+    for spec in model.middlewares(id) {
+        let known = old.and_then(|old| old.chain.iter().find(|step| step.spec.id == spec.id));
+        let same = |step: &&Step| step.spec.kind == spec.kind && step.spec.settings.get() == spec.settings.get();
+        if let Some(step) = known.filter(same) {
+            steps.push(Step { spec: spec.clone(), middleware: step.middleware.clone() });
+            continue;
+        }
+        match middleware::build(spec) {
+            Ok(middleware) => steps.push(Step { spec: spec.clone(), middleware }),
+            // Its value could not be read at all, which the model has told already.
+            Err(_) if spec.kind.is_empty() => broken = true,
+            Err(error) => {
+                problems.push(Problem {
+                    key: Key::Middleware(id.clone(), spec.id.clone()).to_string(),
+                    reason: error.reason,
+                    hint: error.hint,
+                    line: None,
+                    column: None,
+                    effect: effect(known.is_some()).into(),
+                });
+                match known {
+                    Some(step) => steps.push(step.clone()),
+                    None => broken = true,
+                }
+            }
+        }
+    }
+    (steps.into(), broken)
+}
+
+fn effect(has_good: bool) -> &'static str {
+    if has_good { "its last good version serves" } else { "answers 503" }
+}
+
+/// The key an operator edits to change a frontend: its own, a site's, or one of the old layout.
+fn key_of(model: &Model, id: &Id) -> String {
+    model.frontend_key(id).unwrap_or_else(|| Key::Frontend(id.clone()).to_string())
+}
+
+fn cookie_name(sticky: &etna_store::object::Sticky, backend: &str) -> Arc<str> {
+    match &sticky.cookie {
+        Some(name) => name.as_str().into(),
+        None => sticky::default_cookie(backend),
+    }
+}
+
+/// Servers are numbered with 16 bits inside a backend.
+const MOST_SERVERS: usize = 10_000;

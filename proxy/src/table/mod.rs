@@ -1,0 +1,176 @@
+//! The model compiled for serving: immutable, published whole, shared by all workers.
+//!
+//! Every part is a persistent structure, so that a table that differs by one server costs what that server costs.
+//! A frontend names its backends by slot: backends change under it without its being compiled again, and both always
+//! come out of the same table. Only the control loop publishes ([`LiveTable::publish`] holds the one `store`).
+
+pub mod compile;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwap;
+use etna_store::Revision;
+use etna_store::object::Id;
+use http::StatusCode;
+use tokio::sync::watch;
+
+use crate::backend::{Backend, Slot};
+use crate::error::Error;
+use crate::middleware::Middleware;
+use crate::router::Router;
+use crate::rule::{Head, Rule};
+use crate::stats::Requests;
+
+/// Everything a request may need, at one revision.
+#[derive(Clone, Default)]
+pub struct Table {
+    /// Whether it shows a store at all; the first one does not.
+    pub loaded: bool,
+    /// The revision of the store it shows.
+    pub revision: Revision,
+    /// Finds frontends.
+    pub router: Router<Arc<Frontend>>,
+    /// Every compiled frontend, by id.
+    pub frontends: imbl::HashMap<Id, Arc<Frontend>>,
+    /// Backends by slot; `None` where a frontend names one that is not there.
+    pub backends: imbl::Vector<Option<Arc<Backend>>>,
+    /// The rules of listeners that serve only some requests, by listener.
+    pub scopes: Arc<BTreeMap<Id, Arc<Rule>>>,
+    /// The listeners to accept on, by id.
+    pub listeners: Arc<BTreeMap<Id, Arc<etna_store::Listener>>>,
+}
+
+/// A frontend compiled for serving.
+#[derive(Debug)]
+pub struct Frontend {
+    /// Its name.
+    pub id: Id,
+    /// What is stored of it.
+    pub spec: Arc<etna_store::Frontend>,
+    /// When it is chosen.
+    pub rule: Arc<Rule>,
+    /// Where it leads.
+    pub backend: Slot,
+    /// Where it leads when that backend has no server.
+    pub fallback: Option<Slot>,
+    /// Where it asks again when the backend answers one of these statuses.
+    pub elsewhere: Option<(Box<[u16]>, Slot)>,
+    /// The status it answers with instead of forwarding.
+    pub deny: Option<StatusCode>,
+    /// Name of its sticky cookie, where it has one of its own.
+    pub cookie: Option<Arc<str>>,
+    /// Its middlewares, outermost first.
+    pub chain: Arc<[Step]>,
+    /// Whether a middleware of it cannot be built: then it answers 503, for a middleware is never skipped.
+    pub broken: bool,
+    /// What survives publishes.
+    pub live: Arc<FrontendLive>,
+}
+
+/// A middleware in a frontend's chain.
+#[derive(Clone)]
+pub struct Step {
+    /// What is stored of it.
+    pub spec: Arc<etna_store::Middleware>,
+    /// The step itself, with its living state.
+    pub middleware: Arc<dyn Middleware>,
+}
+
+impl std::fmt::Debug for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.spec.fmt(f)
+    }
+}
+
+/// A frontend's living state, identified by its name.
+#[derive(Debug, Default)]
+pub struct FrontendLive {
+    requests: OnceLock<Box<Requests>>,
+}
+
+impl FrontendLive {
+    /// Its counters, for counting.
+    pub fn requests(&self) -> &Requests {
+        self.requests.get_or_init(Box::default)
+    }
+
+    /// Its counters, if it ever answered.
+    pub fn counted(&self) -> Option<&Requests> {
+        self.requests.get().map(|requests| &**requests)
+    }
+}
+
+/// What a request takes out of the table: closed, nothing is looked up after it.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// The frontend.
+    pub frontend: Arc<Frontend>,
+    /// Where it leads.
+    pub backend: Option<Arc<Backend>>,
+    /// Where it leads when that has no server.
+    pub fallback: Option<Arc<Backend>>,
+    /// Where it asks again.
+    pub elsewhere: Option<Arc<Backend>>,
+}
+
+impl Table {
+    /// The route of a request that came in on a listener.
+    pub fn route(&self, listener: &str, head: &Head<'_>) -> Result<Route, Error> {
+        if !self.scopes.is_empty() && self.scopes.get(listener).is_some_and(|scope| !scope.matches(head)) {
+            return Err(Error::NoRoute);
+        }
+        let none = if self.loaded { Error::NoRoute } else { Error::Starting };
+        let frontend = self.router.find(head).ok_or(none)?.clone();
+        Ok(Route {
+            backend: self.backend(frontend.backend).cloned(),
+            fallback: frontend.fallback.and_then(|slot| self.backend(slot)).cloned(),
+            elsewhere: frontend.elsewhere.as_ref().and_then(|(_, slot)| self.backend(*slot)).cloned(),
+            frontend,
+        })
+    }
+
+    /// The backend in a slot.
+    pub fn backend(&self, slot: Slot) -> Option<&Arc<Backend>> {
+        self.backends.get(slot.0 as usize)?.as_ref()
+    }
+}
+
+/// The table in force.
+pub struct LiveTable {
+    current: ArcSwap<Table>,
+    revision: watch::Sender<Revision>,
+}
+
+impl Default for LiveTable {
+    fn default() -> LiveTable {
+        LiveTable { current: ArcSwap::from_pointee(Table::default()), revision: watch::Sender::new(Revision(0)) }
+    }
+}
+
+impl LiveTable {
+    /// The route of a request, taken out of the table in force. Called once per request.
+    pub fn route(&self, listener: &str, head: &Head<'_>) -> Result<Route, Error> {
+        self.current.load().route(listener, head)
+    }
+
+    /// The table in force, for looking at; the request path uses [`LiveTable::route`].
+    pub fn table(&self) -> Arc<Table> {
+        self.current.load_full()
+    }
+
+    /// Puts a table in force and returns the one it replaces, so that the control loop frees it, not a worker.
+    #[expect(clippy::disallowed_methods, reason = "the one place that publishes")]
+    pub(crate) fn publish(&self, table: Table) -> Arc<Table> {
+        let revision = table.revision;
+        let old = self.current.load_full();
+        self.current.store(Arc::new(table));
+        self.revision.send_replace(revision);
+        old
+    }
+
+    /// Tells when another table is in force.
+    pub fn subscribe(&self) -> watch::Receiver<Revision> {
+        self.revision.subscribe()
+    }
+}

@@ -1,0 +1,234 @@
+//! Bodies on their way through: streamed, never gathered.
+//!
+//! A response body carries what has to happen when it ends: the connection goes back to the pool, the request stops
+//! counting as in flight. All of it happens on drop, so that it also happens when the client leaves.
+
+use std::any::Any;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::backend::InFlight;
+use crate::backend::framing::Framing;
+use crate::backend::pool::Keep;
+use crate::backend::wire::Connection;
+use crate::listener::conn::Busy;
+use crate::listener::worker::Worker;
+
+/// Why a body stopped before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The connection it came from broke.
+    #[error(transparent)]
+    Broken(#[from] hyper::Error),
+    /// It became longer than the frontend allows.
+    #[error("request body too large")]
+    TooLarge,
+}
+
+/// A request body towards a server.
+#[derive(Debug)]
+pub enum RequestBody {
+    /// None.
+    Empty,
+    /// As it comes from the client.
+    Streamed(Incoming),
+    /// As it comes from the client, up to so many bytes.
+    Limited(Incoming, u64),
+    /// Read before, because the request may have to be sent twice.
+    Whole {
+        /// All of it.
+        bytes: Bytes,
+        /// Whether it was taken.
+        taken: bool,
+    },
+}
+
+impl RequestBody {
+    /// A body that was read before.
+    pub fn whole(bytes: Bytes) -> RequestBody {
+        RequestBody::Whole { bytes, taken: false }
+    }
+
+    /// Goes back to its beginning, where that is possible.
+    pub fn rewind(&mut self) -> bool {
+        match self {
+            RequestBody::Empty => true,
+            RequestBody::Whole { taken, .. } => {
+                *taken = false;
+                true
+            }
+            RequestBody::Streamed(_) | RequestBody::Limited(..) => false,
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut *self {
+            RequestBody::Empty => Poll::Ready(None),
+            RequestBody::Streamed(incoming) => {
+                Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|result| result.map_err(BodyError::from)))
+            }
+            RequestBody::Limited(incoming, left) => {
+                let polled = Pin::new(incoming).poll_frame(cx);
+                let Poll::Ready(Some(Ok(frame))) = polled else {
+                    return polled.map(|frame| frame.map(|result| result.map_err(BodyError::from)));
+                };
+                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                match left.checked_sub(length) {
+                    Some(rest) => *left = rest,
+                    None => return Poll::Ready(Some(Err(BodyError::TooLarge))),
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            RequestBody::Whole { taken: true, .. } => Poll::Ready(None),
+            RequestBody::Whole { bytes, taken } => {
+                *taken = true;
+                Poll::Ready(Some(Ok(Frame::data(bytes.clone()))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            RequestBody::Empty => true,
+            RequestBody::Streamed(incoming) | RequestBody::Limited(incoming, _) => incoming.is_end_stream(),
+            RequestBody::Whole { taken, .. } => *taken,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            RequestBody::Empty => SizeHint::with_exact(0),
+            RequestBody::Streamed(incoming) | RequestBody::Limited(incoming, _) => incoming.size_hint(),
+            RequestBody::Whole { bytes, .. } => SizeHint::with_exact(bytes.len() as u64),
+        }
+    }
+}
+
+/// A response body towards the client.
+pub struct ResponseBody {
+    source: Source,
+    /// The client's connection counts as busy until here.
+    _busy: Option<Busy>,
+    /// What a middleware holds until here.
+    _guard: Option<Box<dyn Any + Send>>,
+}
+
+enum Source {
+    Whole(Option<Bytes>),
+    Upstream(Upstream),
+}
+
+/// A response as it comes from a server.
+pub struct Upstream {
+    /// The connection, to be kept for the next request once this body has ended.
+    connection: Option<Connection>,
+    framing: Framing,
+    keep: Keep,
+    worker: Rc<Worker>,
+    _in_flight: InFlight,
+}
+
+impl Upstream {
+    /// A body that hands its connection back to the pool when it has ended; with `keep` of 0 seconds it closes it.
+    pub fn new(
+        connection: Connection,
+        framing: Framing,
+        keep: Keep,
+        worker: Rc<Worker>,
+        in_flight: InFlight,
+    ) -> Upstream {
+        let mut body = Upstream { connection: Some(connection), framing, keep, worker, _in_flight: in_flight };
+        body.release_if_ended();
+        body
+    }
+
+    /// A body dropped before its end drops the connection with it, and the server sees that nobody listens.
+    fn release_if_ended(&mut self) {
+        if matches!(self.framing, Framing::Done)
+            && let Some(connection) = self.connection.take()
+        {
+            self.worker.pool.put(connection, self.keep, self.worker.now());
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let Some(connection) = &mut self.connection else { return Poll::Ready(None) };
+        let polled = connection.poll_body(&mut self.framing, cx);
+        if let Poll::Ready(Some(Err(_))) = polled {
+            // Nothing on it can be trusted any more.
+            self.connection = None;
+        }
+        self.release_if_ended();
+        polled
+    }
+}
+
+impl ResponseBody {
+    /// A body of our own.
+    pub fn whole(bytes: impl Into<Bytes>) -> ResponseBody {
+        let bytes: Bytes = bytes.into();
+        ResponseBody { source: Source::Whole((!bytes.is_empty()).then_some(bytes)), _busy: None, _guard: None }
+    }
+
+    /// A server's body.
+    pub fn upstream(upstream: Upstream) -> ResponseBody {
+        ResponseBody { source: Source::Upstream(upstream), _busy: None, _guard: None }
+    }
+
+    /// The same body, keeping the client's connection busy until it has ended.
+    pub fn holding(mut self, busy: Busy) -> ResponseBody {
+        self._busy = Some(busy);
+        self
+    }
+}
+
+impl ResponseBody {
+    /// The same body, holding a middleware's guard until it has ended.
+    pub fn guarded(mut self, guard: impl Any + Send) -> ResponseBody {
+        // Guards nest: the one before stays alive inside the new one.
+        let before = self._guard.take();
+        self._guard = Some(Box::new((before, guard)));
+        self
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        match &mut self.source {
+            Source::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Source::Upstream(upstream) => upstream.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Whole(bytes) => bytes.is_none(),
+            Source::Upstream(upstream) => matches!(upstream.framing, Framing::Done),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Source::Upstream(upstream) => match upstream.framing {
+                Framing::Done => SizeHint::with_exact(0),
+                Framing::Length(left) => SizeHint::with_exact(left),
+                Framing::Chunked(_) | Framing::UntilClose => SizeHint::default(),
+            },
+        }
+    }
+}

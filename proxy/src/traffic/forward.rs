@@ -1,0 +1,314 @@
+//! Forwarding: choose a server, take a connection, send, and send again only where that is safe.
+//!
+//! Safe to send again, if its body was not begun or can be sent twice, is: a request that could not be connected for;
+//! one sent on a kept connection that ended without a byte of an answer, for then the server had closed it before; and
+//! any other that got no byte of an answer, if its method is idempotent (RFC 9110 section 9.2.2). Never to a server
+//! that failed it before, except on a fresh connection after a kept one, which says nothing about the server.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use etna_store::object::OnClientAbort;
+use http::header::{CONNECTION, HeaderValue, SET_COOKIE, UPGRADE};
+use http::request::Parts;
+use http::{Method, StatusCode};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+
+use super::body::{BodyError, RequestBody, ResponseBody, Upstream};
+use super::headers::{self, Outbound};
+use super::tunnel;
+use crate::backend::pool::{self, Keep};
+use crate::backend::wire::{self, Broken, Connection};
+use crate::backend::{Backend, InFlight, Live, sticky};
+use crate::error::Error;
+use crate::listener::conn::Client;
+use crate::middleware::{self, Response};
+use crate::table::Route;
+
+/// Sends a request to a server of its route and brings the answer back.
+pub async fn forward(client: Rc<Client>, route: Route, request: middleware::Request) -> Result<Response, Error> {
+    match route.frontend.spec.on_client_abort {
+        OnClientAbort::Cancel => exchange(client, route, request).await,
+        // In a task of its own it goes on when the client's connection is dropped.
+        OnClientAbort::Continue => {
+            let task = tokio::task::spawn_local(exchange(client, route, request));
+            task.await.unwrap_or(Err(Error::Upstream))
+        }
+    }
+}
+
+async fn exchange(client: Rc<Client>, route: Route, request: middleware::Request) -> Result<Response, Error> {
+    let has_server = |backend: &&Arc<Backend>| !backend.schedule.is_empty();
+    let backend = route.backend.as_ref().filter(has_server).or(route.fallback.as_ref().filter(has_server));
+    let backend = backend.cloned().ok_or(Error::NoServer)?;
+
+    let middleware::Request { mut head, body, client: _ } = request;
+    let spec = &route.frontend.spec.settings;
+    let mut upgrade = headers::wants_websocket(&head.headers).then(|| head.extensions.remove::<OnUpgrade>()).flatten();
+    let body = request_body(body, spec.limits.max_body_bytes, route.elsewhere.is_some()).await?;
+    let believe = spec.trust_forward_header || client.worker.trusted.contains(client.peer.address);
+    let cookie = route.frontend.cookie.as_ref().or(backend.cookie.as_ref());
+    let stuck = cookie.and_then(|cookie| sticky::find(&backend, cookie, &head.headers));
+    let mut outgoing = Outgoing {
+        framing: framing(&head, &body),
+        head,
+        believe,
+        server_name: spec.hostname.as_deref(),
+        pass_host: spec.pass_host_header,
+        websocket: upgrade.is_some(),
+        alone: route.frontend.spec.on_client_abort == OnClientAbort::Continue,
+        body,
+    };
+
+    let mut answered = send(&client, &backend, stuck, &mut outgoing).await?;
+    if let (Some((statuses, _)), Some(elsewhere)) = (&route.frontend.elsewhere, &route.elsewhere)
+        && statuses.contains(&answered.head.status.as_u16())
+        && !elsewhere.schedule.is_empty()
+        && outgoing.body.rewind()
+    {
+        drop(answered);
+        answered = Box::pin(send(&client, elsewhere, None, &mut outgoing)).await?;
+    }
+    let set_cookie =
+        cookie.filter(|_| stuck.is_none_or(|at| !Arc::ptr_eq(&backend.servers[usize::from(at)].live, &answered.live)));
+    let set_cookie = set_cookie.and_then(|cookie| {
+        let secure = client.peer.is_secure(&outgoing.head.headers, believe);
+        sticky::set_cookie(cookie, &answered.live, secure)
+    });
+    deliver(&client, &backend, answered, upgrade.take(), set_cookie)
+}
+
+/// A request as servers get it. Nothing of it is used up by sending it, but the body.
+struct Outgoing<'a> {
+    head: Parts,
+    framing: headers::Framing,
+    /// Whether the client's forwarding fields are believed.
+    believe: bool,
+    server_name: Option<&'a str>,
+    /// Whether servers see the client's `Host` or their own.
+    pass_host: bool,
+    websocket: bool,
+    /// Whether it runs in a task of its own, which the worker's look at its connections does not wake.
+    alone: bool,
+    body: RequestBody,
+}
+
+/// A server's answer, and what holds it.
+struct Answered {
+    head: wire::Head,
+    connection: Connection,
+    in_flight: InFlight,
+    live: Arc<Live>,
+}
+
+async fn send(
+    client: &Client,
+    backend: &Backend,
+    stuck: Option<u16>,
+    outgoing: &mut Outgoing<'_>,
+) -> Result<Answered, Error> {
+    let worker = &client.worker;
+    let turn = backend.live.turn.fetch_add(1, Relaxed);
+    let random = worker.random();
+    let mut tried: Vec<u16> = Vec::new();
+    let mut stuck = stuck;
+    let mut failure = Error::NoServer;
+    let mut fresh = false;
+    let mut sent = 0;
+    while let Some(at) = stuck.or_else(|| backend.schedule.pick(&backend.servers, turn, random, &tried)) {
+        let server = &backend.servers[usize::from(at)];
+        let live = &server.live;
+        // Counted before connecting, so that a server that is slow to accept looks as busy as it is.
+        let in_flight = InFlight::enter(live);
+        let kept = if fresh { None } else { worker.pool.take(live.number, worker.now()) };
+        let mut connection = match kept {
+            Some(connection) => connection,
+            // Boxed: connecting is rare, and its state would otherwise be moved with every request.
+            None => match Box::pin(pool::connect(live, backend.spec.timeouts.dial)).await {
+                Ok(connection) => {
+                    worker.process.upstream_connections.add(1);
+                    connection
+                }
+                Err(error) => {
+                    tracing::debug!(backend = %backend.id, server = %server.spec.id, %error, "connect failed");
+                    live.connect_errors.add(1);
+                    worker.process.retries.add(1);
+                    failure = Error::Connect;
+                    tried.push(at);
+                    stuck = None;
+                    continue;
+                }
+            },
+        };
+        let began = Instant::now();
+        let answer = {
+            let written = worker.write_head(|out| {
+                let how = Outbound {
+                    peer: &client.peer,
+                    believe: outgoing.believe,
+                    server_name: outgoing.server_name,
+                    host: if outgoing.pass_host { None } else { Some(live.authority.as_bytes()) },
+                    websocket: outgoing.websocket,
+                    framing: outgoing.framing,
+                };
+                headers::write(out, &outgoing.head, &how);
+            });
+            let chunked = outgoing.framing == headers::Framing::Chunked;
+            let exchange = connection.exchange(&outgoing.head.method, &written, chunked, &mut outgoing.body);
+            within(client, backend.spec.timeouts.read, outgoing.alone, exchange).await
+        };
+        let error = match answer {
+            Some(Ok(head)) => {
+                live.requests.record(head.status, began.elapsed());
+                return Ok(Answered { head, connection, in_flight, live: live.clone() });
+            }
+            Some(Err(error)) => error,
+            None => {
+                live.request_errors.add(1);
+                return Err(Error::Timeout);
+            }
+        };
+        let consumed = match &error {
+            Broken::Unanswered { consumed, .. } => *consumed,
+            Broken::Request(error) => return Err(body_fault(error)),
+            Broken::Truncated | Broken::Malformed(_) => {
+                tracing::debug!(backend = %backend.id, server = %server.spec.id, %error, "bad answer");
+                live.request_errors.add(1);
+                return Err(Error::Upstream);
+            }
+        };
+        tracing::debug!(backend = %backend.id, server = %server.spec.id, %error, "no answer");
+        failure = Error::Upstream;
+        let again = !consumed || outgoing.body.rewind();
+        if connection.reused {
+            // The server closed a kept connection as we used it: that says nothing about the server, and the request
+            // was not taken up.
+            if !again {
+                return Err(failure);
+            }
+            fresh = true;
+            stuck = Some(at);
+        } else {
+            live.request_errors.add(1);
+            sent += 1;
+            if !again || !is_idempotent(&outgoing.head.method) || sent == MOST_SENT {
+                return Err(failure);
+            }
+            tried.push(at);
+            stuck = None;
+        }
+        worker.process.retries.add(1);
+    }
+    Err(failure)
+}
+
+/// Waits for an answer, or gives up. Long limits are watched by the worker once a second and cost no timer.
+async fn within<T>(client: &Client, limit: Duration, alone: bool, answer: impl Future<Output = T>) -> Option<T> {
+    if limit < COARSE || alone {
+        return tokio::time::timeout(limit, answer).await.ok();
+    }
+    let mut answer = pin!(answer);
+    client.watch.wait_at_most(limit);
+    let result = poll_fn(|cx| match answer.as_mut().poll(cx) {
+        Poll::Ready(answer) => Poll::Ready(Some(answer)),
+        Poll::Pending if client.watch.is_overdue() => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await;
+    client.watch.waited();
+    result
+}
+
+/// Turns a server's answer into the client's.
+fn deliver(
+    client: &Client,
+    backend: &Backend,
+    answered: Answered,
+    upgrade: Option<OnUpgrade>,
+    set_cookie: Option<HeaderValue>,
+) -> Result<Response, Error> {
+    let Answered { mut head, connection, in_flight, live } = answered;
+    if let Some(set_cookie) = set_cookie {
+        head.fields.append(SET_COOKIE, set_cookie);
+    }
+    let body = if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        // A server that switches without having been asked is not speaking HTTP any more.
+        let upgrade = upgrade.ok_or(Error::Upstream)?;
+        head.fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        head.fields.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        tunnel::open(&client.worker, upgrade, connection, in_flight);
+        ResponseBody::whole(Bytes::new())
+    } else {
+        let idle_seconds = head.keep_alive.map_or(pool::DEFAULT_IDLE, |seconds| seconds.saturating_sub(1));
+        let keep = Keep {
+            server: live.number,
+            idle_seconds: if head.reusable { idle_seconds } else { 0 },
+            at_most: backend.spec.keep_alive.max_idle,
+        };
+        ResponseBody::upstream(Upstream::new(connection, head.framing, keep, client.worker.clone(), in_flight))
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.fields;
+    Ok(response)
+}
+
+/// The body as it will be sent; read before when the request may have to be sent to a second backend.
+async fn request_body(body: Incoming, limit: Option<u64>, twice: bool) -> Result<RequestBody, Error> {
+    if body.is_end_stream() {
+        return Ok(RequestBody::Empty);
+    }
+    let length = body.size_hint().exact();
+    if let (Some(limit), Some(length)) = (limit, length)
+        && length > limit
+    {
+        return Err(Error::TooLarge);
+    }
+    if twice && length.is_some_and(|length| length <= LONGEST_COPY) {
+        let whole = Box::pin(body.collect()).await.map_err(|_| Error::BadRequest("the body ended early"))?;
+        return Ok(RequestBody::whole(whole.to_bytes()));
+    }
+    Ok(match limit {
+        Some(limit) => RequestBody::Limited(body, limit),
+        None => RequestBody::Streamed(body),
+    })
+}
+
+/// How the body that is really sent is framed.
+fn framing(head: &Parts, body: &RequestBody) -> headers::Framing {
+    match body.size_hint().exact() {
+        // A body that could be there and is not is said to be empty.
+        Some(0) if matches!(head.method, Method::POST | Method::PUT | Method::PATCH) => headers::Framing::Length(0),
+        Some(0) => headers::Framing::None,
+        Some(length) => headers::Framing::Length(length),
+        None => headers::Framing::Chunked,
+    }
+}
+
+/// The client's part in a request that broke while its body was being sent.
+fn body_fault(error: &BodyError) -> Error {
+    match error {
+        BodyError::TooLarge => Error::TooLarge,
+        BodyError::Broken(_) => Error::BadRequest("the body ended early"),
+    }
+}
+
+fn is_idempotent(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE)
+}
+
+/// How often an idempotent request is sent at most: a request that kills servers must not kill them all.
+const MOST_SENT: u32 = 3;
+/// Limits from here on may be a second late.
+const COARSE: Duration = Duration::from_secs(5);
+/// Longest body kept for sending it twice, in bytes.
+const LONGEST_COPY: u64 = 64 * 1024;

@@ -1,0 +1,315 @@
+//! A request's head as a server gets it: what is for one hop stays there, what strangers claim is replaced.
+//!
+//! Written straight from the client's head into one buffer. Framing is never copied but written anew from the body
+//! that is really sent, and what a client nominates in `Connection` is left out before our own fields are added, so
+//! that it can never remove those.
+
+use http::header::{self, CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderMap, TE, TRANSFER_ENCODING, UPGRADE};
+use http::request::Parts;
+
+use super::trust::Peer;
+
+/// How a head is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Outbound<'a> {
+    /// Who sent it.
+    pub peer: &'a Peer,
+    /// Whether the peer's forwarding fields are kept and extended.
+    pub believe: bool,
+    /// `X-Forwarded-Server`, where the frontend names one.
+    pub server_name: Option<&'a str>,
+    /// `Host` for the server; `None`: the client's.
+    pub host: Option<&'a [u8]>,
+    /// Whether it asks for a WebSocket.
+    pub websocket: bool,
+    /// How the body is framed.
+    pub framing: Framing,
+}
+
+/// How a request's body is framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// There is none, and none is expected.
+    None,
+    /// So many bytes.
+    Length(u64),
+    /// Chunks.
+    Chunked,
+}
+
+/// Writes a request's head.
+pub fn write(out: &mut Vec<u8>, head: &Parts, how: &Outbound<'_>) {
+    let headers = &head.headers;
+    out.extend_from_slice(head.method.as_str().as_bytes());
+    out.push(b' ');
+    // Path and query, whatever form the client used (RFC 9112 section 3.2.1).
+    out.extend_from_slice(head.uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    let client_host = headers.get(HOST).map(|host| host.as_bytes());
+    if let Some(host) = how.host.or(client_host) {
+        field(out, "host", host);
+    }
+    let nominated: Vec<&str> = if headers.contains_key(CONNECTION) { tokens(headers).collect() } else { Vec::new() };
+    for (name, value) in headers {
+        let name = name.as_str();
+        let kept = !is_for_one_hop(name)
+            && !is_never_forwarded(name)
+            && !(is_claim(name) && (!how.believe || name == "x-forwarded-for"))
+            && !nominated.iter().any(|nominated| nominated.eq_ignore_ascii_case(name));
+        if kept {
+            field(out, name, value.as_bytes());
+        }
+    }
+    if headers.get(TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers")) {
+        field(out, "te", b"trailers");
+    }
+    forwarding(out, headers, client_host, how);
+    if how.websocket {
+        out.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
+    }
+    match how.framing {
+        Framing::None => {}
+        Framing::Length(length) => field(out, "content-length", length.to_string().as_bytes()),
+        Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Whether the client asks for a WebSocket. No other upgrade is ever forwarded, and none with a body.
+pub fn wants_websocket(headers: &HeaderMap) -> bool {
+    headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+        && tokens(headers).any(|token| token.eq_ignore_ascii_case("upgrade"))
+        && !headers.contains_key(CONTENT_LENGTH)
+        && !headers.contains_key(TRANSFER_ENCODING)
+}
+
+/// The one host a request is for: `Host`, or the target's authority, which must agree (RFC 9112 section 3.2).
+pub fn host(head: &Parts) -> Result<&str, &'static str> {
+    let mut fields = head.headers.get_all(header::HOST).iter();
+    let field = match fields.next() {
+        Some(value) => Some(value.to_str().map_err(|_| "the Host field is not text")?),
+        None => None,
+    };
+    if fields.next().is_some() {
+        return Err("more than one Host field");
+    }
+    match (field, head.uri.authority()) {
+        (Some(field), None) => Ok(field),
+        (Some(field), Some(authority)) if field.eq_ignore_ascii_case(authority.as_str()) => Ok(field),
+        (Some(_), Some(_)) => Err("Host and target name different hosts"),
+        (None, _) if head.version >= http::Version::HTTP_11 => Err("no Host field"),
+        (None, Some(authority)) => Ok(authority.as_str()),
+        (None, None) => Ok(""),
+    }
+}
+
+fn forwarding(out: &mut Vec<u8>, headers: &HeaderMap, host: Option<&[u8]>, how: &Outbound<'_>) {
+    let peer = how.peer;
+    let absent = |name: &str| !how.believe || !headers.contains_key(name);
+    out.extend_from_slice(b"x-forwarded-for: ");
+    if how.believe {
+        for value in headers.get_all("x-forwarded-for") {
+            out.extend_from_slice(value.as_bytes());
+            out.extend_from_slice(b", ");
+        }
+    }
+    out.extend_from_slice(peer.text.as_bytes());
+    out.extend_from_slice(b"\r\n");
+    if absent("x-real-ip") {
+        field(out, "x-real-ip", peer.text.as_bytes());
+    }
+    if absent("x-forwarded-proto") {
+        field(out, "x-forwarded-proto", peer.proto.as_bytes());
+    }
+    if absent("x-forwarded-port") {
+        field(out, "x-forwarded-port", peer.port.as_bytes());
+    }
+    if let Some(host) = host.filter(|_| absent("x-forwarded-host")) {
+        field(out, "x-forwarded-host", host);
+    }
+    if let Some(name) = how.server_name.filter(|name| name.bytes().all(|byte| byte.is_ascii_graphic())) {
+        field(out, "x-forwarded-server", name.as_bytes());
+    }
+    // Only where it was spoken of: a server that reads it must not be left with a stranger's.
+    if headers.contains_key(FORWARDED) {
+        forwarded(out, peer, host);
+    }
+}
+
+/// RFC 7239.
+fn forwarded(out: &mut Vec<u8>, peer: &Peer, host: Option<&[u8]>) {
+    let node = if peer.address.is_ipv6() { format!("\"[{}]\"", peer.text) } else { peer.text.clone() };
+    out.extend_from_slice(format!("forwarded: for={node};proto={}", peer.proto).as_bytes());
+    if let Some(host) = host.filter(|host| !host.iter().any(|byte| matches!(byte, b'"' | b'\\'))) {
+        out.extend_from_slice(b";host=\"");
+        out.extend_from_slice(host);
+        out.push(b'"');
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// What `Connection` lists.
+fn tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim)
+}
+
+/// RFC 9110 section 7.6.1; and what is written anew.
+fn is_for_one_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "host"
+            | "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "transfer-encoding"
+            | "content-length"
+            | "upgrade"
+    )
+}
+
+/// What only a proxy that we trust may say.
+fn is_claim(name: &str) -> bool {
+    match name.as_bytes().first() {
+        Some(b'x') => name.starts_with("x-forwarded-") || name == "x-real-ip",
+        Some(b'f') => name == "forwarded",
+        _ => false,
+    }
+}
+
+/// `Proxy` becomes `HTTP_PROXY` in CGI, and so does `X_Forwarded_For` become what `X-Forwarded-For` is; `X-Accel-*`
+/// are orders to a proxy; `Expect` is answered by us.
+fn is_never_forwarded(name: &str) -> bool {
+    name == "proxy" || name == "expect" || name.contains('_') || name.starts_with("x-accel-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn peer() -> Peer {
+        Peer { address: "192.0.2.7".parse().unwrap(), text: "192.0.2.7".into(), proto: "http", port: "80".into() }
+    }
+
+    fn sent(fields: &[(&str, &str)], believe: bool, framing: Framing) -> BTreeMap<String, String> {
+        let mut request = http::Request::get("/a?b");
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        let peer = peer();
+        let how = Outbound {
+            peer: &peer,
+            believe,
+            server_name: None,
+            host: None,
+            websocket: wants_websocket(&head.headers),
+            framing,
+        };
+        let mut out = Vec::new();
+        write(&mut out, &head, &how);
+        let text = String::from_utf8(out).unwrap();
+        let text = text.strip_suffix("\r\n\r\n").unwrap();
+        assert!(text.starts_with("GET /a?b HTTP/1.1\r\n"));
+        let fields: Vec<(&str, &str)> = text.split("\r\n").skip(1).map(|line| line.split_once(": ").unwrap()).collect();
+        let map: BTreeMap<String, String> =
+            fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        assert_eq!(map.len(), fields.len(), "a field twice: {text}");
+        map
+    }
+
+    #[test]
+    fn a_strangers_claims_are_replaced() {
+        let sent = sent(
+            &[
+                ("host", "a.test"),
+                ("x-forwarded-for", "10.0.0.1"),
+                ("x-forwarded-proto", "https"),
+                ("x-forwarded-prefix", "/x"),
+                ("forwarded", "for=10.0.0.1"),
+                ("x-real-ip", "10.0.0.1"),
+                ("x_forwarded_for", "10.0.0.1"),
+                ("proxy", "evil"),
+                ("accept", "*/*"),
+            ],
+            false,
+            Framing::None,
+        );
+        assert_eq!(sent["x-forwarded-for"], "192.0.2.7");
+        assert_eq!(sent["x-real-ip"], "192.0.2.7");
+        assert_eq!(sent["x-forwarded-proto"], "http");
+        assert_eq!(sent["x-forwarded-host"], "a.test");
+        assert_eq!(sent["forwarded"], "for=192.0.2.7;proto=http;host=\"a.test\"");
+        for gone in ["x-forwarded-prefix", "x_forwarded_for", "proxy"] {
+            assert!(!sent.contains_key(gone), "{gone}");
+        }
+        assert_eq!(sent["accept"], "*/*");
+    }
+
+    #[test]
+    fn nominated_fields_go_and_cannot_take_ours_with_them() {
+        let sent = sent(
+            &[
+                ("host", "a.test"),
+                ("connection", "close, X-Secret, X-Forwarded-For, Host"),
+                ("x-secret", "1"),
+                ("te", "trailers"),
+                ("content-length", "3"),
+            ],
+            false,
+            Framing::Length(4),
+        );
+        assert!(!sent.contains_key("x-secret"));
+        assert!(!sent.contains_key("connection"));
+        assert_eq!(sent["content-length"], "4");
+        assert_eq!(sent["x-forwarded-for"], "192.0.2.7");
+        assert_eq!(sent["host"], "a.test");
+        assert_eq!(sent["te"], "trailers");
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_believed_and_extended() {
+        let fields = [("host", "a"), ("x-forwarded-for", "203.0.113.9, 10.1.1.1"), ("x-forwarded-proto", "https")];
+        let sent = sent(&fields, true, Framing::None);
+        assert_eq!(sent["x-forwarded-for"], "203.0.113.9, 10.1.1.1, 192.0.2.7");
+        assert_eq!(sent["x-forwarded-proto"], "https");
+        assert_eq!(sent["x-forwarded-port"], "80");
+    }
+
+    #[test]
+    fn only_websockets_upgrade() {
+        let fields = [("host", "a"), ("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")];
+        let asked = sent(&fields, false, Framing::None);
+        assert_eq!((asked["connection"].as_str(), asked["upgrade"].as_str()), ("upgrade", "websocket"));
+        for other in [
+            &[("host", "a"), ("connection", "upgrade"), ("upgrade", "h2c")][..],
+            &[("host", "a"), ("upgrade", "websocket")],
+            &[("host", "a"), ("connection", "upgrade"), ("upgrade", "websocket"), ("content-length", "1")],
+        ] {
+            let asked = sent(other, false, Framing::None);
+            assert!(!asked.contains_key("upgrade") && !asked.contains_key("connection"), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_is_for_one_host() {
+        let parts = |request: http::request::Builder| request.body(()).unwrap().into_parts().0;
+        let ok = parts(http::Request::get("/").header("host", "a.test:8080"));
+        assert_eq!(host(&ok), Ok("a.test:8080"));
+        assert!(host(&parts(http::Request::get("http://a.test/").header("host", "b.test"))).is_err());
+        assert!(host(&parts(http::Request::get("/").header("host", "a").header("host", "a"))).is_err());
+        assert!(host(&parts(http::Request::get("/"))).is_err());
+        assert_eq!(host(&parts(http::Request::get("/").version(http::Version::HTTP_10))), Ok(""));
+    }
+}

@@ -1,0 +1,63 @@
+//! Answers of our own: an error becomes a short response, JSON or text as the client prefers.
+
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+
+use super::body::ResponseBody;
+use crate::error::Error;
+use crate::middleware::Response;
+
+/// Whether a client would rather read JSON (RFC 9110 section 12.5.1, coarsely: it names JSON, and not HTML).
+pub fn prefers_json(headers: &HeaderMap) -> bool {
+    let accepts =
+        |kind: &str| headers.get_all(ACCEPT).iter().any(|value| value.to_str().is_ok_and(|value| value.contains(kind)));
+    accepts("json") && !accepts("text/html")
+}
+
+/// The response to a request that failed.
+pub fn error(error: Error, json: bool) -> Response {
+    let status = error.status();
+    let text = match error {
+        Error::Denied(_) => "not found".to_owned(),
+        other => other.to_string(),
+    };
+    let (body, kind) = if json {
+        (serde_json::json!({ "error": text, "status": status.as_u16() }).to_string() + "\n", "application/json")
+    } else {
+        (format!("{} {text}\n", status.as_u16()), "text/plain; charset=utf-8")
+    };
+    let mut response = Response::new(ResponseBody::whole(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    if let Some(seconds) = error.retry_after() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::StatusCode;
+
+    #[test]
+    fn json_only_for_those_who_ask_for_it() {
+        let with = |accept: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, HeaderValue::from_static(accept));
+            prefers_json(&headers)
+        };
+        assert!(with("application/json"));
+        assert!(!with("text/html,application/json;q=0.5"));
+        assert!(!with("*/*"));
+        assert!(!prefers_json(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn what_may_be_tried_again_says_when() {
+        let response = error(Error::NoServer, false);
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[RETRY_AFTER], "1");
+        assert!(!error(Error::Connect, true).headers().contains_key(RETRY_AFTER));
+    }
+}

@@ -1,0 +1,74 @@
+//! The walk of one request: find the frontend, run its middlewares, forward, record.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header::{CONNECTION, HeaderValue};
+use http::{Method, Request};
+use hyper::body::Incoming;
+
+use super::{forward, headers, respond};
+use crate::error::Error;
+use crate::listener::conn::Client;
+use crate::middleware::{self, Next, Response};
+use crate::rule::{Head, host_of};
+use crate::table::{Frontend, Route};
+
+/// Answers one request of a client's connection. Whatever happens, there is a response.
+pub async fn handle(client: Rc<Client>, request: Request<Incoming>) -> Response {
+    let started = Instant::now();
+    let busy = client.begin();
+    let json = respond::prefers_json(request.headers());
+    let mut frontend = None;
+    let result = answer(&client, request, &mut frontend).await;
+    let mut response = result.unwrap_or_else(|error| {
+        client.worker.process.errors.add(1);
+        respond::error(error, json)
+    });
+    match frontend {
+        Some(frontend) => frontend.live.requests().record(response.status(), started.elapsed()),
+        None => client.worker.process.unrouted.add(1),
+    }
+    if client.worker.is_draining() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response.map(|body| body.holding(busy))
+}
+
+async fn answer(
+    client: &Rc<Client>,
+    request: Request<Incoming>,
+    chosen: &mut Option<Arc<Frontend>>,
+) -> Result<Response, Error> {
+    let (head, body) = request.into_parts();
+    let (route, client_ip) = route(client, &head)?;
+    *chosen = Some(route.frontend.clone());
+    if let Some(status) = route.frontend.deny {
+        return Err(Error::Denied(status));
+    }
+    if route.frontend.broken {
+        return Err(Error::Broken);
+    }
+    let request = middleware::Request { head, body, client: client_ip };
+    if route.frontend.chain.is_empty() {
+        return forward::forward(client.clone(), route, request).await;
+    }
+    let chain = route.frontend.chain.clone();
+    let end_client = client.clone();
+    let end = move |request| -> middleware::Answer<'_> { Box::pin(forward::forward(end_client, route, request)) };
+    Next::new(&chain, end).run(request).await
+}
+
+/// What the request is for. Everything is taken out of one table here, and nothing is looked up later.
+fn route(client: &Client, head: &http::request::Parts) -> Result<(Route, std::net::IpAddr), Error> {
+    if head.method == Method::CONNECT {
+        return Err(Error::Method);
+    }
+    let host = headers::host(head).map_err(Error::BadRequest)?;
+    let host = host_of(host);
+    let ip = client.worker.trusted.client(client.peer.address, &head.headers);
+    let view = Head::new(&head.method, &host, head.uri.path(), head.uri.query(), &head.headers, ip);
+    let route = client.worker.live.route(&client.listener, &view)?;
+    Ok((route, ip))
+}
