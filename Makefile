@@ -1,0 +1,62 @@
+# Etna: what people and CI run. `make` alone says what there is.
+
+SHELL := /bin/bash -eu -o pipefail
+.DEFAULT_GOAL := help
+.PHONY: help demo test check check-code check-deps build bench bench-quick install-deps clean
+
+CARGO ?= cargo
+PROGRAMS := --package etna-proxy --package etna-sidekick --package etna-ctl
+SCRIPTS := scripts/*.sh tests/testbed/*.sh tests/testbed/images/*/start .ci/run
+
+help: ## Say what there is (this)
+	@echo "Etna, a programmable HTTP load balancer. Targets:"
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "Each installs what it lacks with apt (scripts/apt-packages.txt), and says so. Rust has to be there."
+
+demo: ## Try it: a proxy, two public containers and an admin container, until Ctrl-C
+	@scripts/install-deps.sh build
+	@echo "Building Etna (a few minutes the first time)"
+	@$(CARGO) build $(PROGRAMS)
+	@target/debug/etna demo
+
+test: ## Run all tests, on real etcd, Docker and WordPress
+	@scripts/install-deps.sh build test
+	@$(CARGO) build $(PROGRAMS)
+	@scripts/test.sh
+
+check: check-code check-deps ## Check format, lints, docs, scripts and dependencies
+
+check-code: ## The part of check that needs no tool beside Rust's own
+	@scripts/install-deps.sh build check
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --quiet
+	shellcheck $(SCRIPTS)
+	@! $(CARGO) tree --workspace --edges no-dev --invert ring 2>/dev/null | grep . || \
+	  { echo "error: ring is linked in; one crypto provider, aws-lc-rs"; exit 1; }
+
+check-deps: ## The part of check that looks at dependencies (cargo-deny)
+	@scripts/deny.sh
+
+build: ## Build the three programs for use, into target/release
+	@scripts/install-deps.sh build
+	$(CARGO) build --release $(PROGRAMS)
+
+bench: ## Measure Etna beside HAProxy, nginx and Caddy (half an hour)
+	@scripts/install-deps.sh build bench
+	@$(CARGO) build --release --package etna-proxy
+	@$(CARGO) run --release --quiet --package etna-benches --bin side_by_side
+
+bench-quick: ## The same with fewer and shorter rounds (some minutes)
+	@scripts/install-deps.sh build bench
+	@$(CARGO) build --release --package etna-proxy
+	@$(CARGO) run --release --quiet --package etna-benches --bin side_by_side -- --quick
+
+install-deps: ## Install everything that any target needs
+	@scripts/install-deps.sh build test check bench
+
+clean: ## Remove what was built, and the testbed's engine and images
+	$(CARGO) clean
+	@tests/testbed/clean.sh

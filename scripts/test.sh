@@ -1,0 +1,28 @@
+#!/bin/bash
+# Runs all tests, then says how many of them ran on real parts. Arguments go to cargo test.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+report=$(mktemp)
+trap 'rm -f "$report"' EXIT
+status=0
+ETNA_TEST_REPORT=$report cargo test --workspace --no-fail-fast "$@" || status=$?
+
+count() { grep -cxF "$1" "$report" || true; }
+skipped=$(grep -c '^skipped ' "$report" || true)
+if grep -q '^measured ' "$report"; then
+  printf '\nMeasured, by programs built without optimisation:\n'
+  sed -n 's/^measured /  /p' "$report"
+fi
+printf '\nOn real parts: etcd: %s tests, docker: %s tests, wordpress: %s tests, skipped: %s\n' \
+  "$(count 'ran etcd')" "$(count 'ran docker')" "$(count 'ran wordpress')" "$skipped"
+if [ "$skipped" -gt 0 ]; then
+  printf '\n'
+  printf '*****************************************************************************\n'
+  printf '  %s tests did NOT run: no Docker engine answers here, and none could be\n' "$skipped"
+  printf '  started. Nothing was tested on containers or on WordPress. Start Docker, or\n'
+  printf '  run as root (or with sudo that asks for no password), and test again.\n'
+  printf '*****************************************************************************\n'
+fi
+[ "$status" -eq 0 ] || printf '\nFAILED: see above.\n'
+exit "$status"

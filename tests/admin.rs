@@ -1,0 +1,87 @@
+//! The admin side: vulcand's API programs the proxy, explain says what would happen, and one `etna` is the store of another.
+
+use etna_tests::client::{self, request};
+use etna_tests::proxy::Proxy;
+use etna_tests::scene::{Scene, frontend, frontend_key};
+use etna_tests::stand_in::StandIn;
+use http_body_util::Full;
+use serde_json::{Value, json};
+
+async fn api(proxy: &Proxy, method: &str, path: &str, body: Value) -> (u16, Value) {
+    let host = proxy.admin.to_string();
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let asked = request(method, &host, path).header("content-type", "application/json").body(Full::from(body)).unwrap();
+    let answer = client::send(proxy.admin, asked).await.unwrap();
+    (answer.status, serde_json::from_slice(&answer.body).unwrap_or(Value::Null))
+}
+
+#[tokio::test]
+async fn vulcands_api_programs_every_proxy_of_the_store() {
+    let scene = Scene::open("api").await;
+    let a = StandIn::start("a").await;
+    let (first, second) = (scene.proxy("first").await, scene.proxy("second").await);
+    let url = format!("http://{}", a.address);
+    for (path, body) in [
+        ("/v2/backends", json!({"Backend": {"Id": "b", "Type": "http"}})),
+        ("/v2/backends/b/servers", json!({"Server": {"Id": "s", "URL": url}})),
+        (
+            "/v2/frontends",
+            json!({"Frontend": {"Id": "f", "Type": "http", "BackendId": "b", "Route": "Host(`a.test`)"}}),
+        ),
+    ] {
+        let (status, answer) = api(&first, "POST", path, body).await;
+        assert_eq!(status, 200, "{path}: {answer}");
+    }
+    assert_eq!(second.until_status("a.test", "/", 200).await.server(), "a");
+    let (status, servers) = api(&second, "GET", "/v2/backends/b/servers", Value::Null).await;
+    assert_eq!((status, &servers["Servers"][0]["URL"]), (200, &json!(url)), "{servers}");
+    let (status, _) = api(&second, "DELETE", "/v2/frontends/f", Value::Null).await;
+    assert_eq!(status, 200);
+    first.until_status("a.test", "/", 404).await;
+    let (status, answer) =
+        api(&first, "POST", "/v2/frontends", json!({"Frontend": {"Id": "bad", "Type": "http"}})).await;
+    assert!((400..500).contains(&status), "{status} {answer}");
+}
+
+#[tokio::test]
+async fn explain_says_which_frontend_and_which_servers() {
+    let scene = Scene::open("explain").await;
+    let a = StandIn::start("a").await;
+    scene.route("a", "a.test", &[("s", a.address)]).await;
+    let revision = scene.put(&frontend_key("deep"), frontend("Host(`a.test`) && PathPrefix(`/deep`)", "a")).await;
+    let proxy = scene.proxy("etna").await;
+    proxy.until_revision(revision).await;
+    for (path, frontend) in [("/", "a"), ("/deep/down", "deep")] {
+        let said = proxy.json(&format!("/v3/explain?method=GET&url=http://a.test{path}")).await.to_string();
+        assert!(said.contains(&format!("\"{frontend}\"")) && said.contains(&a.address.to_string()), "{path}: {said}");
+    }
+    let none = proxy.json("/v3/explain?method=GET&url=http://nowhere.test/").await.to_string();
+    assert!(none.contains("404") || none.contains("no route") || none.contains("null"), "{none}");
+}
+
+#[tokio::test]
+async fn an_etna_is_the_store_of_others() {
+    // Without etcd: an embedded store, reached through its owner.
+    let scene = Scene::open("remote").await;
+    let a = StandIn::start("a").await;
+    let embedded = format!("embedded:{}", scene.folder().join("store").display());
+    let mut owner = Proxy::start("owner", &embedded, &[], scene.folder()).await;
+    let follower = Proxy::start("follower", &format!("http://{}", owner.admin), &[], scene.folder()).await;
+    for (path, body) in [
+        ("/v2/backends/b/servers", json!({"Server": {"Id": "s", "URL": format!("http://{}", a.address)}})),
+        (
+            "/v2/frontends",
+            json!({"Frontend": {"Id": "f", "Type": "http", "BackendId": "b", "Route": "Host(`a.test`)"}}),
+        ),
+    ] {
+        let (status, answer) = api(&owner, "POST", path, body).await;
+        assert_eq!(status, 200, "{path}: {answer}");
+    }
+    owner.until_status("a.test", "/", 200).await;
+    follower.until_status("a.test", "/", 200).await;
+    // Acknowledged is durable: killed, and started again on the same folder.
+    owner.kill();
+    assert_eq!(follower.get("a.test", "/").await.unwrap().status, 200, "the last table serves without its store");
+    let again = Proxy::start("again", &embedded, &[], scene.folder()).await;
+    assert_eq!(again.until_status("a.test", "/", 200).await.server(), "a");
+}

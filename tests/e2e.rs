@@ -1,0 +1,17 @@
+//! What Etna promises, each promise a file, on real processes.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what goes wrong here fails a test, and says where")]
+
+mod admin;
+mod bad_keys;
+mod balancing;
+mod demo;
+mod draining;
+mod failures;
+mod headers;
+mod hot_swap;
+mod routing;
+mod scale;
+mod sidekick;
+mod store_gone;
+mod tunnels;
+mod wordpress;

@@ -1,0 +1,157 @@
+//! Real etcd: one member that all tests of a run share, or a cluster of a test's own; members can be killed with -9,
+//! frozen, thawed and started again on the data they had.
+
+use std::net::TcpListener;
+use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use etcd_client::{Client, ConnectOptions};
+use tempfile::TempDir;
+
+use crate::process::Process;
+use crate::wait::eventually;
+
+/// One member or several.
+pub struct Etcd {
+    members: Vec<Member>,
+    initial: String,
+    folder: TempDir,
+}
+
+struct Member {
+    client_port: u16,
+    peer_port: u16,
+    process: Mutex<Option<Process>>,
+}
+
+impl Etcd {
+    /// The member that all tests share. It ends with the last test that holds it.
+    pub async fn shared() -> Arc<Etcd> {
+        // Held until it answers, so that the second test waits instead of starting another.
+        let mut shared = SHARED.lock().await;
+        if let Some(etcd) = shared.upgrade() {
+            return etcd;
+        }
+        let etcd = Arc::new(Etcd::start(1).await);
+        *shared = Arc::downgrade(&etcd);
+        etcd
+    }
+
+    /// A cluster of one's own.
+    pub async fn start(size: usize) -> Etcd {
+        let ports = free_ports(size * 2);
+        let members: Vec<Member> = ports
+            .chunks(2)
+            .map(|ports| Member { client_port: ports[0], peer_port: ports[1], process: Mutex::default() })
+            .collect();
+        let initial: Vec<String> =
+            members.iter().enumerate().map(|(i, m)| format!("m{i}=http://127.0.0.1:{}", m.peer_port)).collect();
+        let etcd = Etcd { initial: initial.join(","), members, folder: folder("etcd") };
+        for i in 0..size {
+            etcd.resume(i);
+        }
+        for i in 0..size {
+            etcd.ready(i).await;
+        }
+        etcd
+    }
+
+    /// `--store` for a prefix, naming every member.
+    pub fn store(&self, prefix: &str) -> String {
+        let hosts: Vec<String> = self.members.iter().map(|m| format!("127.0.0.1:{}", m.client_port)).collect();
+        format!("etcd://{}/{}", hosts.join(","), prefix.trim_matches('/'))
+    }
+
+    /// A client of the tests' own.
+    pub async fn client(&self) -> Client {
+        let urls: Vec<String> = self.members.iter().map(|m| format!("http://127.0.0.1:{}", m.client_port)).collect();
+        let options = ConnectOptions::new().with_connect_timeout(LONG).with_timeout(LONG);
+        Client::connect(urls, Some(options)).await.expect("etcd takes connections")
+    }
+
+    /// Ends a member as a power cut does.
+    pub fn kill(&self, member: usize) {
+        self.process(member).take();
+    }
+
+    /// Stops a member in its tracks; its connections stay open.
+    pub fn freeze(&self, member: usize) {
+        self.process(member).as_ref().expect("it runs").signal("STOP");
+    }
+
+    /// Lets a frozen member go on.
+    pub fn thaw(&self, member: usize) {
+        self.process(member).as_ref().expect("it runs").signal("CONT");
+    }
+
+    /// Starts a killed member again, on the data it had.
+    pub fn resume(&self, member: usize) {
+        let m = &self.members[member];
+        let client = format!("http://127.0.0.1:{}", m.client_port);
+        let peer = format!("http://127.0.0.1:{}", m.peer_port);
+        let mut command = Command::new("etcd");
+        command
+            .args(["--name", &format!("m{member}"), "--initial-cluster", &self.initial])
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--max-request-bytes", "4194304", "--max-txn-ops", "10000"])
+            .arg("--data-dir")
+            .arg(self.folder.path().join(format!("m{member}")));
+        let process = Process::start(&format!("etcd-m{member}"), &mut command, self.folder.path());
+        *self.process(member) = Some(process);
+    }
+
+    /// Waits until a member answers from a quorum.
+    pub async fn ready(&self, member: usize) {
+        let url = format!("http://127.0.0.1:{}", self.members[member].client_port);
+        eventually("etcd answers", LONG, async || {
+            if let Some(status) = self.process(member).as_mut().and_then(Process::ended) {
+                panic!("etcd ended: {status}");
+            }
+            let options = ConnectOptions::new().with_connect_timeout(SHORT).with_timeout(SHORT);
+            let mut client = Client::connect([&url], Some(options)).await?;
+            client.get("ready", None).await.map(drop)
+        })
+        .await;
+    }
+
+    fn process(&self, member: usize) -> std::sync::MutexGuard<'_, Option<Process>> {
+        self.members[member].process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A folder that goes when dropped.
+pub(crate) fn folder(name: &str) -> TempDir {
+    tempfile::Builder::new().prefix(&format!("etna-test-{name}-")).tempdir().expect("a temporary folder can be made")
+}
+
+/// Ports that were free a moment ago; all are held at once, so that they differ.
+fn free_ports(count: usize) -> Vec<u16> {
+    let held: Vec<TcpListener> =
+        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port is free")).collect();
+    held.iter().map(|listener| listener.local_addr().expect("it is bound").port()).collect()
+}
+
+static SHARED: tokio::sync::Mutex<Weak<Etcd>> = tokio::sync::Mutex::const_new(Weak::new());
+const SHORT: Duration = Duration::from_secs(1);
+const LONG: Duration = Duration::from_secs(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_killed_member_comes_back_with_what_it_had() {
+        let etcd = Etcd::start(3).await;
+        let client = etcd.client().await;
+        client.kv_client().put("key", "value", None).await.unwrap();
+        etcd.kill(0);
+        etcd.freeze(1);
+        etcd.thaw(1);
+        etcd.resume(0);
+        etcd.ready(0).await;
+        let got = client.kv_client().get("key", None).await.unwrap();
+        assert_eq!(got.kvs()[0].value(), b"value");
+    }
+}

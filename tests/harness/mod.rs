@@ -1,0 +1,18 @@
+//! The parts of the harness: one idea a file.
+
+pub mod binaries;
+pub mod browser;
+pub mod client;
+pub mod docker;
+pub mod etcd;
+pub mod load;
+pub mod metrics;
+pub mod process;
+pub mod proxy;
+pub mod report;
+pub mod scene;
+pub mod sidekick;
+pub mod site;
+pub mod stand_in;
+pub mod turn;
+pub mod wait;

@@ -1,0 +1,25 @@
+//! Who may run beside whom: most tests side by side, a test that measures alone.
+
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// A test's turn; it ends when dropped.
+pub enum Turn {
+    /// Others may run meanwhile.
+    Shared(#[allow(dead_code, reason = "held")] RwLockReadGuard<'static, ()>),
+    /// Nobody else does.
+    Alone(#[allow(dead_code, reason = "held")] RwLockWriteGuard<'static, ()>),
+}
+
+impl Turn {
+    /// Waits until nobody runs alone.
+    pub async fn shared() -> Turn {
+        Turn::Shared(MACHINE.read().await)
+    }
+
+    /// Waits until the machine is this test's own.
+    pub async fn alone() -> Turn {
+        Turn::Alone(MACHINE.write().await)
+    }
+}
+
+static MACHINE: RwLock<()> = RwLock::const_new(());

@@ -1,0 +1,73 @@
+//! WebSocket: switched protocols are a tunnel, byte for byte, counted, and untouched by changes.
+
+use std::time::Duration;
+
+use etna_tests::scene::{Scene, frontend, frontend_key};
+use etna_tests::stand_in::StandIn;
+use etna_tests::wait::{ensure, eventually};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+async fn open(to: std::net::SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(to).await.unwrap();
+    let head = "GET /chat HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(stream.read_u8().await.expect("an answer"));
+    }
+    let answer = String::from_utf8_lossy(&answer).to_ascii_lowercase();
+    assert!(answer.starts_with("http/1.1 101 "), "{answer}");
+    assert!(answer.contains("upgrade: websocket\r\n") && answer.contains("connection: upgrade\r\n"), "{answer}");
+    stream
+}
+
+async fn echo(stream: &mut TcpStream, text: &[u8]) {
+    stream.write_all(text).await.unwrap();
+    let mut back = vec![0; text.len()];
+    let read = tokio::time::timeout(SOON, stream.read_exact(&mut back)).await;
+    read.expect("it comes back").expect("the tunnel is open");
+    assert_eq!(back, text);
+}
+
+#[tokio::test]
+async fn a_tunnel_carries_bytes_and_outlives_changes() {
+    let scene = Scene::open("tunnel").await;
+    let a = StandIn::start("a").await;
+    scene.route("a", "a.test", &[("s", a.address)]).await;
+    let proxy = scene.proxy("etna").await;
+    let mut tunnel = open(proxy.listen).await;
+    echo(&mut tunnel, b"hello").await;
+    echo(&mut tunnel, &vec![7; 200_000]).await;
+    assert_eq!(proxy.metrics().await.sum("etna_tunnels", &[]), Some(1.0));
+
+    scene.put(&frontend_key("other"), frontend("Host(`b.test`)", "a")).await;
+    let revision = scene.delete(&frontend_key("a")).await;
+    proxy.until_revision(revision).await;
+    echo(&mut tunnel, b"still there").await;
+
+    drop(tunnel);
+    eventually("it is counted off", SOON, async || {
+        let open = proxy.metrics().await.sum("etna_tunnels", &[]);
+        ensure(open == Some(0.0), format!("{open:?}"))
+    })
+    .await;
+    assert_eq!(proxy.metrics().await.sum("etna_tunnels_total", &[]), Some(1.0));
+}
+
+#[tokio::test]
+async fn a_server_that_ends_ends_the_tunnel() {
+    let scene = Scene::open("tunnelend").await;
+    let a = StandIn::start("a").await;
+    scene.route("a", "a.test", &[("s", a.address)]).await;
+    let proxy = scene.proxy("etna").await;
+    let mut tunnel = open(proxy.listen).await;
+    echo(&mut tunnel, b"hello").await;
+    drop(a);
+    let mut rest = Vec::new();
+    let _ = tokio::time::timeout(SOON, tunnel.read_to_end(&mut rest)).await.expect("the tunnel ends");
+    assert!(rest.is_empty());
+}
+
+const SOON: Duration = Duration::from_secs(5);
