@@ -1,0 +1,128 @@
+//! What stands around a measured peer: the servers behind it, a directory for its files, free ports.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+
+use crate::cli::Cores;
+use crate::http;
+use crate::process::Process;
+
+/// The servers and the directory, until dropped.
+pub(crate) struct Bed {
+    pub(crate) cores: Cores,
+    pub(crate) etna: PathBuf,
+    /// Addresses of the public servers.
+    pub(crate) public: [SocketAddr; 2],
+    /// Address of the admin server.
+    pub(crate) admin: SocketAddr,
+    // In this order: the servers end before their directory goes.
+    servers: Process,
+    dir: tempfile::TempDir,
+}
+
+impl Bed {
+    /// Starts the servers: one nginx with three addresses, which answers from memory.
+    pub(crate) async fn start(cores: Cores, etna: &Path) -> anyhow::Result<Bed> {
+        let dir = tempfile::Builder::new().prefix("etna-bench-").tempdir().context("cannot make a directory")?;
+        let [one, two, admin] = [free_port()?, free_port()?, free_port()?];
+        let home = dir.path().join("servers");
+        std::fs::create_dir(&home)?;
+        std::fs::write(home.join("10k"), "x".repeat(10 * 1024))?;
+        std::fs::write(home.join("nginx.conf"), servers(&home, &[(one, "public"), (two, "public"), (admin, "admin")]))?;
+        let mut process = Process::start(cores.load, nginx(&home), &home.join("log")).context("the servers")?;
+        for address in [one, two, admin] {
+            eventually(&mut process, async || Ok(http::get(address, "any", "/").await?.status == 200))
+                .await
+                .context("the servers (nginx)")?;
+        }
+        Ok(Bed { cores, etna: etna.to_owned(), public: [one, two], admin, servers: process, dir })
+    }
+
+    /// Ends the servers.
+    pub(crate) async fn end(self) {
+        self.servers.end().await;
+    }
+
+    /// A new directory below the bed's.
+    pub(crate) fn directory(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let path = self.dir.path().join(name);
+        if path.exists() {
+            std::fs::remove_dir_all(&path)?;
+        }
+        std::fs::create_dir(&path)?;
+        Ok(path)
+    }
+}
+
+/// Asks until the answer is yes. Fails if the process ends, or after ten seconds with the last error.
+pub(crate) async fn eventually(
+    process: &mut Process,
+    ask: impl AsyncFn() -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        process.check()?;
+        match ask().await {
+            Ok(true) => return Ok(()),
+            Ok(false) if Instant::now() > deadline => anyhow::bail!("not ready after 10 s:\n{}", process.said()),
+            Err(error) if Instant::now() > deadline => {
+                return Err(error.context(format!("not ready after 10 s:\n{}", process.said())));
+            }
+            Ok(false) | Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+/// A port on loopback that the kernel has just handed out, for programs that cannot choose one themselves.
+pub(crate) fn free_port() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+/// How nginx is started with the configuration of a directory.
+pub(crate) fn nginx(home: &Path) -> Command {
+    let mut command = Command::new("nginx");
+    command.arg("-p").arg(home).arg("-c").arg(home.join("nginx.conf")).args(["-e", "stderr"]);
+    command
+}
+
+/// Lines that every nginx of ours begins with.
+pub(crate) fn nginx_head(home: &Path) -> String {
+    let home = home.display();
+    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .iter()
+        .map(|what| format!("  {what}_temp_path {home}/{what};\n"))
+        .collect();
+    // Started by root, the worker would otherwise be nobody, who may not look into our directory.
+    let user = if is_root() { "user root;\n" } else { "" };
+    format!(
+        "daemon off;\n{user}worker_processes 1;\npid {home}/pid;\nerror_log stderr crit;\n\
+         events {{ worker_connections 15000; multi_accept on; }}\n\
+         http {{\n{temporary}  access_log off;\n  sendfile on;\n  tcp_nopush on;\n  tcp_nodelay on;\n  \
+         keepalive_requests 1000000000;\n  keepalive_timeout 3600s;\n  default_type text/plain;\n"
+    )
+}
+
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+}
+
+/// `/` is a small body, `/10k` a bigger one, `/check` says what arrived.
+fn servers(home: &Path, servers: &[(SocketAddr, &str)]) -> String {
+    let mut text = nginx_head(home);
+    text += "  open_file_cache max=100;\n";
+    for (address, name) in servers {
+        let body = format!("{name:.<130}");
+        text += &format!(
+            "  server {{\n    listen {address} backlog=4096;\n    location / {{ return 200 {body:?}; }}\n    \
+             location = /10k {{ alias {}/10k; }}\n    \
+             location ~ /check$ {{ return 200 \"{name} host=$http_host for=$http_x_forwarded_for\"; }}\n  }}\n",
+            home.display()
+        );
+    }
+    text + "}\n"
+}

@@ -1,0 +1,77 @@
+//! The closed loop: wrk, pinned beside the servers, and what it counted.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde_json::Value;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+/// What is sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    /// Connections at a time.
+    pub(crate) connections: u32,
+    /// Host header.
+    pub(crate) host: &'static str,
+    /// Path.
+    pub(crate) path: &'static str,
+    /// Whether every request gets a connection of its own.
+    pub(crate) close: bool,
+}
+
+/// What wrk counted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counted {
+    /// Requests that were answered.
+    pub(crate) requests: u64,
+    /// For how long it asked.
+    pub(crate) duration: Duration,
+}
+
+impl Load {
+    /// Runs for whole seconds. Any failed request is an error: a peer that fails is not compared.
+    pub(crate) async fn run(self, core: usize, to: SocketAddr, seconds: u32, dir: &Path) -> anyhow::Result<Counted> {
+        let script = dir.join("count.lua");
+        std::fs::write(&script, SCRIPT)?;
+        let mut command = Command::new("taskset");
+        command.arg("--cpu-list").arg(core.to_string()).arg("wrk").arg("--threads=1");
+        command.arg(format!("--connections={}", self.connections)).arg(format!("--duration={seconds}s"));
+        command.arg("--script").arg(&script).arg("--header").arg(format!("Host: {}", self.host));
+        if self.close {
+            command.args(["--header", "Connection: close"]);
+        }
+        command.arg(format!("http://{to}{}", self.path));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let output = timeout(Duration::from_secs(u64::from(seconds) + 15), command.output())
+            .await
+            .context("wrk does not end")?
+            .context("cannot start wrk")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let last = text.lines().last().unwrap_or_default();
+        let counted: Value = serde_json::from_str(last)
+            .with_context(|| format!("wrk did not count: {text}{}", String::from_utf8_lossy(&output.stderr)))?;
+        let number = |name: &str| counted.get(name).and_then(Value::as_u64).unwrap_or_default();
+        let failures: Vec<String> = ["connect", "read", "write", "status", "timeout"]
+            .iter()
+            .filter(|kind| number(kind) > 0)
+            .map(|kind| format!("{kind} {}", number(kind)))
+            .collect();
+        anyhow::ensure!(failures.is_empty(), "requests failed ({}) of {}", failures.join(", "), number("requests"));
+        anyhow::ensure!(number("requests") > 0, "no request was answered");
+        Ok(Counted { requests: number("requests"), duration: Duration::from_micros(number("duration")) })
+    }
+}
+
+/// Has wrk end with one line of JSON.
+const SCRIPT: &str = r#"
+done = function(summary, latency, requests)
+  local e = summary.errors
+  io.write(string.format(
+    '{"requests":%d,"duration":%d,"connect":%d,"read":%d,"write":%d,"status":%d,"timeout":%d}\n',
+    summary.requests, summary.duration, e.connect, e.read, e.write, e.status, e.timeout))
+end
+"#;

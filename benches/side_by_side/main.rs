@@ -1,0 +1,50 @@
+//! The side-by-side bench: Etna, HAProxy, nginx, Caddy and a bare byte relay do the same work in turn on one machine.
+//!
+//! Read `rounds` first: which peer runs which scenario when. `peer` holds one file a peer (its best configuration and
+//! how it starts), `scenario` one file a scenario; `bed` is what stands around them, `report` what comes out.
+//! Not here: micro benches, and load from another machine.
+
+mod bed;
+mod cli;
+mod http;
+mod load;
+mod peer;
+mod process;
+mod report;
+mod rounds;
+mod scenario;
+mod statistics;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error.into()),
+    };
+    let result = match cli::Cli::parse() {
+        cli::Cli { relay: Some(to), .. } => runtime.block_on(peer::floor::relay(to)),
+        cli => runtime.block_on(run(cli)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+async fn run(cli: cli::Cli) -> anyhow::Result<()> {
+    let plan = cli.plan()?;
+    tokio::select! {
+        done = rounds::run(&plan) => report::hand_over(&plan, &done?),
+        // What was started ends with the future that holds it.
+        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+    }
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "side-by-side: {error:#}");
+    ExitCode::FAILURE
+}

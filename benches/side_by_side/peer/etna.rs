@@ -1,0 +1,61 @@
+//! Etna as it is: one worker, everything on that a user would have on, programmed through its own admin API.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+
+use super::{ADMIN_PREFIX, BLOG, Running, SHOP};
+use crate::bed::{Bed, eventually};
+use crate::http;
+use crate::process::{self, Process};
+
+pub(super) fn version(program: &Path) -> Option<String> {
+    process::version(program, "--version")
+}
+
+pub(super) async fn start(bed: &Bed, home: &Path) -> anyhow::Result<Running> {
+    let mut command = Command::new(&bed.etna);
+    command.arg("serve").arg("--store").arg(format!("embedded:{}", home.join("store").display()));
+    command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", "1", "--state-dir"]).arg(home);
+    // Nothing of the caller's settings.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ETNA_")) {
+        command.env_remove(name);
+    }
+    let mut process = Process::start(bed.cores.proxy, command, &home.join("log"))?;
+    // Written once it is ready.
+    let file = home.join("addresses.json");
+    eventually(&mut process, async || Ok(file.exists())).await?;
+    let addresses: Value = serde_json::from_slice(&std::fs::read(&file)?).context("addresses.json")?;
+    let address = |name: &str| -> anyhow::Result<SocketAddr> {
+        let text = addresses.get(name).and_then(Value::as_str);
+        text.and_then(|text| text.parse().ok()).with_context(|| format!("addresses.json has no address {name:?}"))
+    };
+    program(address("admin")?, bed).await?;
+    Ok(Running { process, address: address("listen")? })
+}
+
+/// Two backends and three frontends, put as an operator would.
+async fn program(admin: SocketAddr, bed: &Bed) -> anyhow::Result<()> {
+    let put = async |path: &str, object: Value| http::post(admin, path, &object.to_string()).await;
+    for (backend, servers) in [("public", &bed.public[..]), ("admin", &[bed.admin][..])] {
+        put("/v2/backends", json!({"Backend": {"Id": backend, "Type": "http"}})).await?;
+        for (number, address) in servers.iter().enumerate() {
+            let server = json!({"Server": {"Id": format!("s{number}"), "URL": format!("http://{address}")}});
+            put(&format!("/v2/backends/{backend}/servers"), server).await?;
+        }
+    }
+    let frontends = [
+        ("blog-admin", format!("Host(\"{BLOG}\") && PathPrefix(\"{ADMIN_PREFIX}\")"), "admin"),
+        ("blog", format!("Host(\"{BLOG}\")"), "public"),
+        ("shop", format!("Host(\"{SHOP}\")"), "public"),
+    ];
+    for (id, route, backend) in frontends {
+        let settings = json!({"PassHostHeader": true});
+        let frontend = json!({"Id": id, "Type": "http", "BackendId": backend, "Route": route, "Settings": settings});
+        put("/v2/frontends", json!({ "Frontend": frontend })).await?;
+    }
+    Ok(())
+}

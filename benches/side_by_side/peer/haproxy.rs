@@ -1,0 +1,61 @@
+//! HAProxy at its best for one core: one thread, server connections always reused, bodies spliced, nothing logged.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::{ADMIN_PREFIX, BLOG, Running, SHOP};
+use crate::bed::{Bed, free_port};
+use crate::process::{self, Process};
+
+pub(super) fn version() -> Option<String> {
+    process::version("haproxy", "-v")
+}
+
+pub(super) fn start(bed: &Bed, home: &Path) -> anyhow::Result<Running> {
+    let address = free_port()?;
+    let [one, two] = bed.public;
+    let admin = bed.admin;
+    let config = format!(
+        "global
+  nbthread 1
+  maxconn 4000
+defaults
+  mode http
+  http-reuse always
+  option forwardfor
+  option splice-auto
+  option http-keep-alive
+  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+  timeout http-request 10s
+  timeout http-keep-alive 60s
+frontend all
+  bind {address} backlog 4096
+  acl blog hdr(host) -i {BLOG}
+  acl shop hdr(host) -i {SHOP}
+  acl admin path_beg {ADMIN_PREFIX}
+  http-request set-header X-Forwarded-Proto http
+  http-request set-header X-Forwarded-Host %[req.hdr(host)]
+  use_backend admin if blog admin
+  use_backend blog if blog
+  use_backend shop if shop
+backend admin
+  server a {admin}
+backend blog
+  balance roundrobin
+  server p1 {one}
+  server p2 {two}
+backend shop
+  balance roundrobin
+  server p1 {one}
+  server p2 {two}
+"
+    );
+    let file = home.join("haproxy.cfg");
+    std::fs::write(&file, config)?;
+    let mut command = Command::new("haproxy");
+    // In the foreground, without the master process that a service has.
+    command.arg("-db").arg("-f").arg(&file);
+    Ok(Running { process: Process::start(bed.cores.proxy, command, &home.join("log"))?, address })
+}

@@ -1,0 +1,32 @@
+//! S1: what most requests are.
+
+use async_trait::async_trait;
+
+use super::{CLOSED_LOOP, Figure, Place, Scenario, closed_loop};
+use crate::load::Load;
+use crate::peer::{BLOG, Kind};
+
+pub(super) struct SmallKeepAlive;
+
+#[async_trait(?Send)]
+impl Scenario for SmallKeepAlive {
+    fn id(&self) -> &'static str {
+        "s1"
+    }
+
+    fn title(&self) -> &'static str {
+        "small bodies (130 bytes), 64 kept connections"
+    }
+
+    fn figures(&self) -> &'static [Figure] {
+        CLOSED_LOOP
+    }
+
+    fn suits(&self, _: Kind) -> bool {
+        true
+    }
+
+    async fn measure(&self, at: &Place<'_>) -> anyhow::Result<Vec<f64>> {
+        closed_loop(at, Load { connections: 64, host: BLOG, path: "/", close: false }).await
+    }
+}

@@ -1,0 +1,32 @@
+//! S3: a page, whose bytes have to be moved.
+
+use async_trait::async_trait;
+
+use super::{CLOSED_LOOP, Figure, Place, Scenario, closed_loop};
+use crate::load::Load;
+use crate::peer::{BLOG, Kind};
+
+pub(super) struct TenKilobytes;
+
+#[async_trait(?Send)]
+impl Scenario for TenKilobytes {
+    fn id(&self) -> &'static str {
+        "s3"
+    }
+
+    fn title(&self) -> &'static str {
+        "10 KiB bodies, 64 kept connections"
+    }
+
+    fn figures(&self) -> &'static [Figure] {
+        CLOSED_LOOP
+    }
+
+    fn suits(&self, _: Kind) -> bool {
+        true
+    }
+
+    async fn measure(&self, at: &Place<'_>) -> anyhow::Result<Vec<f64>> {
+        closed_loop(at, Load { connections: 64, host: BLOG, path: "/10k", close: false }).await
+    }
+}
