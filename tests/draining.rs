@@ -28,18 +28,35 @@ async fn a_request_that_runs_is_finished() {
     .await;
     let answer = running.await.unwrap().unwrap();
     assert_eq!((answer.status, answer.server()), (200, "a"));
-    assert_eq!(proxy.end(SOON).await.code(), Some(0), "{}", proxy.said());
-    // An idle connection is closed rather than waited for.
+    // One that stays idle is closed some seconds later.
+    assert_eq!(proxy.end(Duration::from_secs(10)).await.code(), Some(0), "{}", proxy.said());
     assert!(idle.get("a.test", "/").await.is_err());
 }
 
 #[tokio::test]
-async fn an_idle_proxy_ends_at_once() {
+async fn an_idle_connection_gets_one_more_answer_and_is_told_to_go() {
+    let scene = Scene::open("lastanswer").await;
+    let a = StandIn::start("a").await;
+    scene.route("a", "a.test", &[("s", a.address)]).await;
+    let mut proxy = scene.proxy("etna").await;
+    let mut kept = Connection::open(proxy.listen).await.unwrap();
+    assert_eq!(kept.get("a.test", "/").await.unwrap().header("connection"), "");
+    proxy.terminate();
+    eventually("no new connections are taken", SOON, async || {
+        ensure(Connection::open(proxy.listen).await.is_err(), "they are")
+    })
+    .await;
+    let last = kept.get("a.test", "/").await.unwrap();
+    assert_eq!((last.status, last.header("connection")), (200, "close"));
+    assert_eq!(proxy.end(Duration::from_secs(2)).await.code(), Some(0), "{}", proxy.said());
+}
+
+#[tokio::test]
+async fn a_proxy_without_clients_ends_at_once() {
     let scene = Scene::open("idle").await;
     let mut proxy = scene.proxy("etna").await;
-    let _idle = Connection::open(proxy.listen).await.unwrap();
     proxy.terminate();
-    assert_eq!(proxy.end(Duration::from_secs(3)).await.code(), Some(0));
+    assert_eq!(proxy.end(Duration::from_secs(2)).await.code(), Some(0), "{}", proxy.said());
 }
 
 #[tokio::test]

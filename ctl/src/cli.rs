@@ -39,7 +39,7 @@ pub(crate) struct Cli {
 /// How results are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people: aligned columns.
+    /// For people: aligned columns, wide ones cut.
     Table,
     /// For programs.
     Json,

@@ -127,7 +127,7 @@ pub(crate) fn leaves(value: &Value) -> Vec<(String, String)> {
 }
 
 fn table(header: &[&str], rows: &[Vec<String>]) -> String {
-    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| clean(cell)).collect()).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| clip(&clean(cell))).collect()).collect();
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
         cells.chain(header.get(column).map(|name| name.len())).max().unwrap_or(0)
@@ -139,6 +139,14 @@ fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     };
     let head = line(&mut header.iter().copied());
     rows.iter().fold(head, |text, row| text + &line(&mut row.iter().map(String::as_str)))
+}
+
+/// A cell that leaves room for others; JSON output has all of it.
+fn clip(cell: &str) -> String {
+    if cell.chars().count() <= WIDEST {
+        return cell.to_owned();
+    }
+    cell.chars().take(WIDEST - 1).chain(['…']).collect()
 }
 
 /// Text without what controls a terminal.
@@ -154,6 +162,8 @@ fn is_harmful(character: char) -> bool {
         )
 }
 
+const WIDEST: usize = 80;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,6 +173,12 @@ mod tests {
     fn columns_are_aligned_and_harmless() {
         let rows = vec![vec!["a".into(), "long text".into()], vec!["bbb\u{1b}".into(), "x".into()]];
         assert_eq!(table(&["ID", "TEXT"], &rows), "ID         TEXT\na          long text\nbbb\\u{1b}  x\n");
+    }
+
+    #[test]
+    fn a_wide_cell_is_cut() {
+        let text = table(&["A", "B"], &[vec!["x".repeat(500), "y".into()]]);
+        assert_eq!(text.lines().last(), Some(format!("{}…  y", "x".repeat(79)).as_str()));
     }
 
     #[test]

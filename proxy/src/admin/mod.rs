@@ -1,6 +1,6 @@
 //! The admin side: health, metrics, status, problems, explain, the stored objects, and the store itself for others.
 //!
-//! It reads the control loop's [`State`](crate::control::State) and writes to the store, never to the table. Every
+//! It reads the control loop's [`State`] and writes to the store, never to the table. Every
 //! request passes `guard.rs`; sockets and their bounds are in `listen.rs`. Endpoints answer JSON, errors included.
 
 mod audit;

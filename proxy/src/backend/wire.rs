@@ -3,23 +3,23 @@
 //! A narrow path of our own: the request is written from the client's head in one piece, nothing is built in between,
 //! and it is known exactly whether a byte of an answer was seen. The response's framing is `framing.rs`.
 
+use std::future::{Future as _, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 use http_body::{Body, Frame};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio_util::io::poll_read_buf;
 
 use super::framing::{self, Framing, Malformed, Step};
-use crate::traffic::body::RequestBody;
+use crate::traffic::body::{BodyError, RequestBody};
 
 /// An upstream connection.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ pub enum Broken {
     Malformed(#[from] Malformed),
     /// The request's body could not be read to its end.
     #[error("the request's body: {0}")]
-    Request(#[from] crate::traffic::body::BodyError),
+    Request(#[from] BodyError),
 }
 
 impl Connection {
@@ -82,44 +82,34 @@ impl Connection {
             && matches!(self.stream.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Sends a request, head first, and reads the head of the answer. An answer that comes before the body has been
-    /// sent ends the sending, and the connection with it.
-    pub async fn exchange(
-        &mut self,
-        method: &Method,
-        head: &[u8],
-        chunked: bool,
-        body: &mut RequestBody,
-    ) -> Result<Head, Broken> {
+    /// Sends a request, head first, and reads the head of the answer. When the answer comes before the body has been
+    /// sent, `sending` is left where it is, to be sent on while the answer is read.
+    pub async fn exchange(&mut self, method: &Method, head: &[u8], sending: &mut Sending) -> Result<Head, Broken> {
         let unanswered = |source| Broken::Unanswered { consumed: false, source };
         self.stream.write_all(head).await.map_err(unanswered)?;
-        if body.is_end_stream() {
+        if sending.is_done() {
             return self.head(method).await;
         }
-        let (mut reader, mut writer) = self.stream.split();
-        let mut sending = pin!(send_body(&mut writer, body, chunked));
-        let mut answer = pin!(read_head(&mut reader, &mut self.buffer, method));
-        // Whether all of the body was sent; `None` while it is being sent.
-        let mut whole = None;
-        let mut head = loop {
-            tokio::select! {
-                biased;
-                sent = &mut sending, if whole.is_none() => match sent {
-                    Ok(()) => whole = Some(true),
-                    Err(SendError::Body(error)) => return Err(error.into()),
-                    // The server may have answered before it stopped listening: its answer says more.
-                    Err(SendError::Write) => whole = Some(false),
-                },
-                head = &mut answer => break head.map_err(consumed)?,
+        let Connection { stream, buffer, .. } = self;
+        let mut answer = pin!(read_head(stream, buffer, method));
+        poll_fn(|cx| {
+            // A write that fails is not the end: the server may have answered before it stopped listening.
+            if let Poll::Ready(Err(error)) = sending.poll(stream, cx) {
+                return Poll::Ready(Err(error.into()));
             }
-        };
-        head.reusable &= whole == Some(true);
-        Ok(head)
+            answer.as_mut().poll(cx)
+        })
+        .await
+        .map_err(consumed)
+    }
+
+    /// Goes on sending a request's body.
+    pub fn poll_send(&self, sending: &mut Sending, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        sending.poll(&self.stream, cx)
     }
 
     async fn head(&mut self, method: &Method) -> Result<Head, Broken> {
-        let (mut reader, _) = self.stream.split();
-        read_head(&mut reader, &mut self.buffer, method).await
+        read_head(&self.stream, &mut self.buffer, method).await
     }
 
     /// Reads on in the body.
@@ -173,35 +163,101 @@ impl Connection {
     }
 }
 
-enum SendError {
-    Body(crate::traffic::body::BodyError),
-    Write,
+/// A request's body on its way to a server.
+#[derive(Debug)]
+pub struct Sending {
+    body: RequestBody,
+    chunked: bool,
+    /// Framed and not written yet.
+    pending: BytesMut,
+    state: SendState,
 }
 
-async fn send_body(writer: &mut WriteHalf<'_>, body: &mut RequestBody, chunked: bool) -> Result<(), SendError> {
-    let next = |body: &mut RequestBody, cx: &mut Context<'_>| Pin::new(body).poll_frame(cx);
-    while let Some(frame) = std::future::poll_fn(|cx| next(body, cx)).await {
-        let Ok(data) = frame.map_err(SendError::Body)?.into_data() else {
-            // Trailers: nothing in HTTP/1.1 that was announced depends on them.
-            continue;
-        };
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SendState {
+    Fresh,
+    Begun,
+    /// All was taken from the client; `pending` is the rest.
+    Ended,
+    /// The server takes no more.
+    Refused,
+}
+
+impl Sending {
+    /// A body that was not begun.
+    pub fn new(body: RequestBody, chunked: bool) -> Sending {
+        Sending { body, chunked, pending: BytesMut::new(), state: SendState::Fresh }
+    }
+
+    /// Whether everything was sent.
+    pub fn is_done(&self) -> bool {
+        match self.state {
+            SendState::Fresh => !self.chunked && self.body.is_end_stream(),
+            SendState::Begun | SendState::Refused => false,
+            SendState::Ended => self.pending.is_empty(),
+        }
+    }
+
+    /// Goes back to the beginning, where that is possible.
+    pub fn rewind(&mut self) -> bool {
+        let possible = self.state == SendState::Fresh || self.body.rewind();
+        if possible {
+            self.pending.clear();
+            self.state = SendState::Fresh;
+        }
+        possible
+    }
+
+    /// Writes what can be written. `Err` is the client's fault; a server that takes no more is left alone.
+    fn poll(&mut self, stream: &TcpStream, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        loop {
+            while !self.pending.is_empty() {
+                match stream.try_write(&self.pending) {
+                    Ok(written) => self.pending.advance(written),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        // Its error shows in the next write.
+                        let _ = ready!(stream.poll_write_ready(cx));
+                    }
+                    Err(_) => {
+                        self.pending.clear();
+                        self.state = SendState::Refused;
+                    }
+                }
+            }
+            if self.is_done() || self.state == SendState::Refused {
+                return Poll::Ready(Ok(()));
+            }
+            self.state = SendState::Begun;
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    // Trailers: nothing in HTTP/1.1 that was announced depends on them.
+                    if let Ok(data) = frame.into_data() {
+                        self.queue(&data);
+                    }
+                }
+                Some(Err(error)) => return Poll::Ready(Err(error)),
+                None => {
+                    self.state = SendState::Ended;
+                    if self.chunked {
+                        self.pending.extend_from_slice(b"0\r\n\r\n");
+                    }
+                }
+            }
+        }
+    }
+
+    fn queue(&mut self, data: &[u8]) {
         if data.is_empty() {
-            continue;
+            return;
         }
-        if chunked {
-            let mut chunk = Vec::with_capacity(data.len() + 20);
-            chunk.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
-            chunk.extend_from_slice(&data);
-            chunk.extend_from_slice(b"\r\n");
-            writer.write_all(&chunk).await.map_err(|_| SendError::Write)?;
-        } else {
-            writer.write_all(&data).await.map_err(|_| SendError::Write)?;
+        if self.chunked {
+            self.pending.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
+        }
+        self.pending.extend_from_slice(data);
+        if self.chunked {
+            self.pending.extend_from_slice(b"\r\n");
         }
     }
-    if chunked {
-        writer.write_all(b"0\r\n\r\n").await.map_err(|_| SendError::Write)?;
-    }
-    Ok(())
 }
 
 fn consumed(error: Broken) -> Broken {
@@ -211,7 +267,7 @@ fn consumed(error: Broken) -> Broken {
     }
 }
 
-async fn read_head(reader: &mut ReadHalf<'_>, buffer: &mut BytesMut, method: &Method) -> Result<Head, Broken> {
+async fn read_head(stream: &TcpStream, buffer: &mut BytesMut, method: &Method) -> Result<Head, Broken> {
     let mut interim = 0;
     loop {
         if let Some(head) = parse(buffer, method)? {
@@ -229,7 +285,7 @@ async fn read_head(reader: &mut ReadHalf<'_>, buffer: &mut BytesMut, method: &Me
             return Err(Malformed::TooLong.into());
         }
         buffer.reserve(SMALL_READ);
-        match reader.read_buf(buffer).await {
+        match read(stream, buffer).await {
             Ok(0) if buffer.is_empty() && interim == 0 => {
                 return Err(Broken::Unanswered { consumed: false, source: io::ErrorKind::UnexpectedEof.into() });
             }
@@ -239,6 +295,15 @@ async fn read_head(reader: &mut ReadHalf<'_>, buffer: &mut BytesMut, method: &Me
                 return Err(Broken::Unanswered { consumed: false, source });
             }
             Err(_) => return Err(Broken::Truncated),
+        }
+    }
+}
+
+async fn read(stream: &TcpStream, buffer: &mut BytesMut) -> io::Result<usize> {
+    loop {
+        match stream.try_read_buf(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.readable().await?,
+            done => return done,
         }
     }
 }

@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use crate::backend::InFlight;
 use crate::backend::framing::Framing;
 use crate::backend::pool::Keep;
-use crate::backend::wire::Connection;
+use crate::backend::wire::{Connection, Sending};
 use crate::listener::conn::Busy;
 use crate::listener::worker::Worker;
 
@@ -134,6 +134,8 @@ pub struct Upstream {
     /// The connection, to be kept for the next request once this body has ended.
     connection: Option<Connection>,
     framing: Framing,
+    /// The request's body, where the answer came before all of it was sent.
+    sending: Option<Sending>,
     keep: Keep,
     worker: Rc<Worker>,
     _in_flight: InFlight,
@@ -144,11 +146,13 @@ impl Upstream {
     pub fn new(
         connection: Connection,
         framing: Framing,
+        sending: Sending,
         keep: Keep,
         worker: Rc<Worker>,
         in_flight: InFlight,
     ) -> Upstream {
-        let mut body = Upstream { connection: Some(connection), framing, keep, worker, _in_flight: in_flight };
+        let sending = (!sending.is_done()).then_some(sending);
+        let mut body = Upstream { connection: Some(connection), framing, sending, keep, worker, _in_flight: in_flight };
         body.release_if_ended();
         body
     }
@@ -157,6 +161,8 @@ impl Upstream {
     fn release_if_ended(&mut self) {
         if matches!(self.framing, Framing::Done)
             && let Some(connection) = self.connection.take()
+            // Where the request was not sent whole, the next one would be taken for its rest.
+            && self.sending.is_none()
         {
             self.worker.pool.put(connection, self.keep, self.worker.now());
         }
@@ -164,6 +170,13 @@ impl Upstream {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let Some(connection) = &mut self.connection else { return Poll::Ready(None) };
+        if let Some(sending) = &mut self.sending {
+            match connection.poll_send(sending, cx) {
+                Poll::Ready(Ok(())) if sending.is_done() => self.sending = None,
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(io::Error::other(error)))),
+            }
+        }
         let polled = connection.poll_body(&mut self.framing, cx);
         if let Poll::Ready(Some(Err(_))) = polled {
             // Nothing on it can be trusted any more.

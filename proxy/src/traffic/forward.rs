@@ -27,7 +27,7 @@ use super::body::{BodyError, RequestBody, ResponseBody, Upstream};
 use super::headers::{self, Outbound};
 use super::tunnel;
 use crate::backend::pool::{self, Keep};
-use crate::backend::wire::{self, Broken, Connection};
+use crate::backend::wire::{self, Broken, Connection, Sending};
 use crate::backend::{Backend, InFlight, Live, sticky};
 use crate::error::Error;
 use crate::listener::conn::Client;
@@ -58,15 +58,16 @@ async fn exchange(client: Rc<Client>, route: Route, request: middleware::Request
     let believe = spec.trust_forward_header || client.worker.trusted.contains(client.peer.address);
     let cookie = route.frontend.cookie.as_ref().or(backend.cookie.as_ref());
     let stuck = cookie.and_then(|cookie| sticky::find(&backend, cookie, &head.headers));
+    let framing = framing(&head, &body);
     let mut outgoing = Outgoing {
-        framing: framing(&head, &body),
+        framing,
         head,
         believe,
         server_name: spec.hostname.as_deref(),
         pass_host: spec.pass_host_header,
         websocket: upgrade.is_some(),
         alone: route.frontend.spec.on_client_abort == OnClientAbort::Continue,
-        body,
+        body: Sending::new(body, framing == headers::Framing::Chunked),
     };
 
     let mut answered = send(&client, &backend, stuck, &mut outgoing).await?;
@@ -84,7 +85,7 @@ async fn exchange(client: Rc<Client>, route: Route, request: middleware::Request
         let secure = client.peer.is_secure(&outgoing.head.headers, believe);
         sticky::set_cookie(cookie, &answered.live, secure)
     });
-    deliver(&client, &backend, answered, upgrade.take(), set_cookie)
+    deliver(&client, &backend, answered, outgoing.body, upgrade.take(), set_cookie)
 }
 
 /// A request as servers get it. Nothing of it is used up by sending it, but the body.
@@ -99,7 +100,7 @@ struct Outgoing<'a> {
     websocket: bool,
     /// Whether it runs in a task of its own, which the worker's look at its connections does not wake.
     alone: bool,
-    body: RequestBody,
+    body: Sending,
 }
 
 /// A server's answer, and what holds it.
@@ -162,8 +163,7 @@ async fn send(
                 };
                 headers::write(out, &outgoing.head, &how);
             });
-            let chunked = outgoing.framing == headers::Framing::Chunked;
-            let exchange = connection.exchange(&outgoing.head.method, &written, chunked, &mut outgoing.body);
+            let exchange = connection.exchange(&outgoing.head.method, &written, &mut outgoing.body);
             within(client, backend.spec.timeouts.read, outgoing.alone, exchange).await
         };
         let error = match answer {
@@ -233,6 +233,7 @@ fn deliver(
     client: &Client,
     backend: &Backend,
     answered: Answered,
+    sending: Sending,
     upgrade: Option<OnUpgrade>,
     set_cookie: Option<HeaderValue>,
 ) -> Result<Response, Error> {
@@ -254,7 +255,8 @@ fn deliver(
             idle_seconds: if head.reusable { idle_seconds } else { 0 },
             at_most: backend.spec.keep_alive.max_idle,
         };
-        ResponseBody::upstream(Upstream::new(connection, head.framing, keep, client.worker.clone(), in_flight))
+        let worker = client.worker.clone();
+        ResponseBody::upstream(Upstream::new(connection, head.framing, sending, keep, worker, in_flight))
     };
     let mut response = Response::new(body);
     *response.status_mut() = head.status;
