@@ -47,12 +47,12 @@ build: ## Build the three programs for use, into target/release
 bench: ## Measure Etna beside HAProxy, nginx and Caddy (half an hour)
 	@scripts/install-deps.sh build bench
 	@$(CARGO) build --release --package etna-proxy
-	@$(CARGO) run --release --quiet --package etna-benches --bin side_by_side
+	@$(CARGO) run --release --quiet --package etna-benches --bin side-by-side
 
 bench-quick: ## The same with fewer and shorter rounds (some minutes)
 	@scripts/install-deps.sh build bench
 	@$(CARGO) build --release --package etna-proxy
-	@$(CARGO) run --release --quiet --package etna-benches --bin side_by_side -- --quick
+	@$(CARGO) run --release --quiet --package etna-benches --bin side-by-side -- --quick
 
 install-deps: ## Install everything that any target needs
 	@scripts/install-deps.sh build test check bench

@@ -4,6 +4,7 @@ use etna_tests::client::{self, request};
 use etna_tests::proxy::Proxy;
 use etna_tests::scene::{Scene, frontend, frontend_key};
 use etna_tests::stand_in::StandIn;
+use etna_tests::turn::Turn;
 use http_body_util::Full;
 use serde_json::{Value, json};
 
@@ -62,11 +63,13 @@ async fn explain_says_which_frontend_and_which_servers() {
 #[tokio::test]
 async fn an_etna_is_the_store_of_others() {
     // Without etcd: an embedded store, reached through its owner.
-    let scene = Scene::open("remote").await;
+    let _turn = Turn::shared().await;
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
     let a = StandIn::start("a").await;
-    let embedded = format!("embedded:{}", scene.folder().join("store").display());
-    let mut owner = Proxy::start("owner", &embedded, &[], scene.folder()).await;
-    let follower = Proxy::start("follower", &format!("http://{}", owner.admin), &[], scene.folder()).await;
+    let embedded = format!("embedded:{}", folder.join("store").display());
+    let mut owner = Proxy::start("owner", &embedded, &[], folder).await;
+    let follower = Proxy::start("follower", &format!("http://{}", owner.admin), &[], folder).await;
     for (path, body) in [
         ("/v2/backends/b/servers", json!({"Server": {"Id": "s", "URL": format!("http://{}", a.address)}})),
         (
@@ -82,6 +85,6 @@ async fn an_etna_is_the_store_of_others() {
     // Acknowledged is durable: killed, and started again on the same folder.
     owner.kill();
     assert_eq!(follower.get("a.test", "/").await.unwrap().status, 200, "the last table serves without its store");
-    let again = Proxy::start("again", &embedded, &[], scene.folder()).await;
+    let again = Proxy::start("again", &embedded, &[], folder).await;
     assert_eq!(again.until_status("a.test", "/", 200).await.server(), "a");
 }

@@ -50,14 +50,16 @@ async fn a_delete_touches_the_key_it_names_and_no_other() {
 async fn a_prefix_is_not_the_beginning_of_another() {
     let scene = Scene::open("prefix").await;
     let a = StandIn::start("a").await;
-    let mut longer = Scene::open("unused").await;
-    longer.prefix = format!("{}-longer", scene.prefix);
-    longer.route("a", "a.test", &[("s", a.address)]).await;
     scene.route("b", "b.test", &[("s", a.address)]).await;
+    // A neighbour in the same etcd, whose prefix merely begins like ours.
+    let mut neighbour = scene.etcd.client().await.kv_client();
+    let key = |id: &str| format!("{}-longer/{}", scene.prefix, frontend_key(id));
+    neighbour.put(key("a"), frontend("Host(`a.test`)", "b").to_string(), None).await.unwrap();
+    neighbour.put(key("b"), frontend("Host(`b.test`)", "b").to_string(), None).await.unwrap();
     let proxy = scene.proxy("etna").await;
     assert_eq!(proxy.get("b.test", "/").await.unwrap().status, 200);
     assert_eq!(proxy.get("a.test", "/").await.unwrap().status, 404);
-    longer.delete(&frontend_key("b")).await;
+    neighbour.delete(key("b"), None).await.unwrap();
     let revision = scene.put(&frontend_key("c"), frontend("Host(`c.test`)", "b")).await;
     proxy.until_revision(revision).await;
     assert_eq!(proxy.get("b.test", "/").await.unwrap().status, 200);

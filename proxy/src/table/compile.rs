@@ -132,6 +132,7 @@ impl Compiler {
             table.router.remove(id);
             table.frontends.remove(id);
             self.tell(id, Vec::new());
+            self.dangling(model, id);
             return;
         };
         let mut problems = Vec::new();

@@ -2,7 +2,7 @@
 //!
 //! Every part is a persistent structure, so that a table that differs by one server costs what that server costs.
 //! A frontend names its backends by slot: backends change under it without its being compiled again, and both always
-//! come out of the same table. Only the control loop publishes ([`LiveTable::publish`] holds the one `store`).
+//! come out of the same table. Only the control loop publishes (`LiveTable::publish` holds the one `store`).
 
 pub mod compile;
 
@@ -174,3 +174,6 @@ impl LiveTable {
         self.revision.subscribe()
     }
 }
+
+#[cfg(test)]
+mod tests;

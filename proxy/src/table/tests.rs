@@ -1,0 +1,187 @@
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use etna_store::{Batch, Change, Delta, Model, Revision};
+use http::{HeaderMap, Method};
+use proptest::prelude::*;
+
+use super::compile::Compiler;
+use super::*;
+
+/// A model, the compiler that follows it, and the table in force.
+#[derive(Default)]
+struct Followed {
+    model: Model,
+    compiler: Compiler,
+    table: Table,
+}
+
+impl Followed {
+    fn change(&mut self, changes: &[(&str, Option<&str>)]) {
+        let changes = changes.iter().map(|(key, value)| Change {
+            key: Bytes::copy_from_slice(key.as_bytes()),
+            value: value.map(|value| Bytes::copy_from_slice(value.as_bytes())),
+        });
+        let revision = Revision(self.model.revision().0 + 1);
+        let delta = self.model.apply(&Batch { revision, changes: changes.collect() });
+        self.compile(&delta);
+    }
+
+    fn compile(&mut self, delta: &Delta) {
+        self.table = self.compiler.compile(&self.model, delta, &self.table);
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let all = self.model.problems().chain(self.compiler.problems());
+        all.map(|problem| format!("{}: {}", problem.key, problem.reason)).collect()
+    }
+
+    fn route(&self, host: &str, path: &str) -> Result<Route, Error> {
+        let headers = HeaderMap::new();
+        let head = Head::new(&Method::GET, host, path, None, &headers, IpAddr::from([127, 0, 0, 1]));
+        self.table.route("default", &head)
+    }
+
+    /// Everything a client could notice.
+    fn shown(&self) -> String {
+        let mut lines = Vec::new();
+        for host in ["a.test", "b.test", "wp.test"] {
+            for path in ["/", "/x", "/wp-admin/", "/wp-login.php"] {
+                let route = self.route(host, path).map(|route| {
+                    let servers = |backend: &Option<Arc<Backend>>| {
+                        let servers = backend.iter().flat_map(|backend| &backend.servers);
+                        servers.map(|server| format!("{:?}", server.spec)).collect::<Vec<_>>()
+                    };
+                    (route.frontend.id.clone(), route.frontend.broken, servers(&route.backend), servers(&route.fallback))
+                });
+                lines.push(format!("{host}{path}: {route:?}"));
+            }
+        }
+        lines.push(format!("{:?}", self.table.listeners.keys().collect::<Vec<_>>()));
+        lines.push(format!("{:?}", self.problems()));
+        lines.join("\n")
+    }
+}
+
+const FRONTEND: &str = r#"{"Type":"http","BackendId":"b","Route":"Host(\"a.test\")"}"#;
+
+#[test]
+fn a_frontend_may_come_before_its_backend() {
+    let mut followed = Followed::default();
+    followed.change(&[("frontends/f/frontend", Some(FRONTEND))]);
+    assert!(followed.route("a.test", "/").unwrap().backend.is_none());
+    assert_eq!(followed.problems(), ["frontends/f/frontend: backend \"b\" does not exist"]);
+    followed.change(&[("backends/b/servers/s", Some(r#"{"URL":"http://127.0.0.1:1"}"#))]);
+    assert_eq!(followed.route("a.test", "/").unwrap().backend.unwrap().servers.len(), 1);
+    assert!(followed.problems().is_empty());
+}
+
+#[test]
+fn what_did_not_change_is_the_same_value_after_a_publish() {
+    let mut followed = Followed::default();
+    followed.change(&[
+        ("frontends/f/frontend", Some(FRONTEND)),
+        ("frontends/f/middlewares/m", Some(r#"{"Type":"ratelimit","Middleware":{"Requests":1}}"#)),
+        ("backends/b/servers/s", Some(r#"{"URL":"http://127.0.0.1:1"}"#)),
+    ]);
+    let before = followed.route("a.test", "/").unwrap();
+    followed.change(&[
+        ("backends/b/servers/t", Some(r#"{"URL":"http://127.0.0.1:2"}"#)),
+        ("backends/b/servers/s", Some(r#"{"URL":"http://127.0.0.1:1","Weight":7}"#)),
+        ("frontends/f/frontend", Some(r#"{"Type":"http","BackendId":"b","Route":"Host(\"a.test\") && Path(\"/\")"}"#)),
+        ("frontends/other/frontend", Some(FRONTEND)),
+    ]);
+    let after = followed.route("a.test", "/").unwrap();
+    assert!(Arc::ptr_eq(&before.frontend.live, &after.frontend.live));
+    assert!(Arc::ptr_eq(&before.frontend.chain[0].middleware, &after.frontend.chain[0].middleware));
+    let (before, after) = (before.backend.unwrap(), after.backend.unwrap());
+    assert!(Arc::ptr_eq(&before.live, &after.live));
+    assert!(Arc::ptr_eq(&before.servers[0].live, &after.servers[0].live));
+    // Another address is another server.
+    followed.change(&[("backends/b/servers/s", Some(r#"{"URL":"http://127.0.0.1:3"}"#))]);
+    let moved = followed.route("a.test", "/").unwrap().backend.unwrap();
+    assert!(!Arc::ptr_eq(&after.servers[0].live, &moved.servers[0].live));
+}
+
+#[test]
+fn what_cannot_be_compiled_keeps_its_last_good_version_or_fails_closed() {
+    let mut followed = Followed::default();
+    followed.change(&[("frontends/f/frontend", Some(FRONTEND)), ("backends/b/backend", Some(r#"{"Type":"http"}"#))]);
+    followed.change(&[("frontends/f/frontend", Some(r#"{"Type":"http","BackendId":"b","Route":"Hast(\"a\")"}"#))]);
+    assert!(followed.route("a.test", "/").is_ok());
+    assert_eq!(followed.problems().len(), 1);
+    followed.change(&[("frontends/f/frontend", Some(FRONTEND))]);
+    assert!(followed.problems().is_empty());
+    followed.change(&[("frontends/f/middlewares/m", Some(r#"{"Type":"moonlight","Middleware":{}}"#))]);
+    assert!(followed.route("a.test", "/").unwrap().frontend.broken);
+    followed.change(&[("frontends/f/middlewares/m", None)]);
+    assert!(!followed.route("a.test", "/").unwrap().frontend.broken);
+}
+
+fn some_change() -> impl Strategy<Value = (String, Option<String>)> {
+    let id = prop_oneof![Just("1"), Just("2"), Just("3")];
+    let backend = prop_oneof![Just("1"), Just("2"), Just("3")];
+    let route = prop_oneof![Just("a.test"), Just("b.test")];
+    let value = |change: (String, String), keep: bool| (change.0, keep.then_some(change.1));
+    let frontend = (id.clone(), backend.clone(), route, 0..3u8).prop_map(|(id, backend, host, priority)| {
+        let route = format!("Host(`{host}`)");
+        let text = format!(r#"{{"Type":"http","BackendId":"{backend}","Route":"{route}","Priority":{priority}}}"#);
+        (format!("frontends/{id}/frontend"), text)
+    });
+    let middleware = id.clone().prop_map(|id| {
+        (format!("frontends/{id}/middlewares/m"), r#"{"Type":"connlimit","Middleware":{"Connections":3}}"#.to_owned())
+    });
+    let server = (backend, id.clone(), 1..4u16).prop_map(|(backend, id, port)| {
+        (format!("backends/{backend}/servers/{id}"), format!(r#"{{"URL":"http://127.0.0.1:{port}"}}"#))
+    });
+    let site = id.clone().prop_map(|id| {
+        (format!("sites/{id}"), format!(r#"{{"Preset":"wordpress","Hosts":["wp.test"],"Public":"{id}","Admin":"3"}}"#))
+    });
+    let listener = id.prop_map(|id| {
+        let text = format!(r#"{{"Protocol":"http","Address":{{"Network":"tcp","Address":"127.0.0.1:{id}"}}}}"#);
+        (format!("listeners/{id}"), text)
+    });
+    (prop_oneof![frontend, middleware, server, site, listener], prop::bool::weighted(0.7))
+        .prop_map(move |(change, keep)| value(change, keep))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    #[test]
+    fn any_order_and_grouping_of_changes_gives_the_table_of_the_last_snapshot(
+        changes in proptest::collection::vec(some_change(), 1..40),
+        groups in proptest::collection::vec(1usize..6, 1..40),
+    ) {
+        let mut followed = Followed::default();
+        let mut rest = &changes[..];
+        let mut last: BTreeMap<&str, &str> = BTreeMap::new();
+        for size in groups.iter().cycle() {
+            if rest.is_empty() {
+                break;
+            }
+            let (group, later) = rest.split_at((*size).min(rest.len()));
+            rest = later;
+            for (key, value) in group {
+                match value {
+                    Some(value) => last.insert(key, value),
+                    None => last.remove(key.as_str()),
+                };
+            }
+            let group: Vec<(&str, Option<&str>)> =
+                group.iter().map(|(key, value)| (key.as_str(), value.as_deref())).collect();
+            followed.change(&group);
+        }
+        let mut fresh = Followed::default();
+        let pairs = last.iter().map(|(key, value)| Change {
+            key: Bytes::copy_from_slice(key.as_bytes()),
+            value: Some(Bytes::copy_from_slice(value.as_bytes())),
+        });
+        let snapshot = Batch { revision: Revision(1), changes: pairs.collect() };
+        let delta = fresh.model.replace(&snapshot);
+        fresh.compile(&delta);
+        prop_assert_eq!(followed.shown(), fresh.shown());
+        // And again through a snapshot: nothing differs, so nothing is compiled.
+        let delta = followed.model.replace(&snapshot);
+        prop_assert!(delta.frontends.is_empty() && delta.backends.is_empty() && delta.listeners.is_empty());
+    }
+}
