@@ -9,15 +9,18 @@ use etna_proxy::router::Router;
 use etna_proxy::rule::{Head, Rule};
 use http::{HeaderMap, Method};
 
-/// The shapes rules have: a name, and the rule of frontend `n`.
-const SHAPES: [(&str, fn(usize) -> String); 4] = [
+/// The rule of frontend `n`.
+type Shape = fn(usize) -> String;
+
+/// The shapes rules have.
+const SHAPES: [(&str, Shape); 4] = [
     ("host", |n| format!(r#"Host("h{n}.test")"#)),
     ("host-and-path", |n| format!(r#"Host("one.test") && Path("/p{n}")"#)),
     ("prefix", |n| format!(r#"PathPrefix("/p{n}")"#)),
     ("host-pattern", |n| format!(r#"Host("<x>.d{n}.test")"#)),
 ];
 
-fn router(shape: fn(usize) -> String, count: usize) -> Router<usize> {
+fn router(shape: Shape, count: usize) -> Router<usize> {
     let mut router = Router::default();
     for n in 0..count {
         router.insert(format!("f{n}").into(), Arc::new(rule(&shape(n))), 0, n);
