@@ -2,11 +2,11 @@
 
 SHELL := /bin/bash -eu -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help demo test check check-code check-deps build bench bench-quick install-deps clean
+.PHONY: help demo test check check-code check-deps build bench bench-quick bench-micro install-deps clean
 
 CARGO ?= cargo
 PROGRAMS := --package etna-proxy --package etna-sidekick --package etna-ctl
-SCRIPTS := scripts/*.sh tests/testbed/*.sh tests/testbed/images/*/start .ci/run
+SCRIPTS := scripts/*.sh tests/testbed/*.sh tests/testbed/images/*/start units/*.sh .ci/run
 
 help: ## Say what there is (this)
 	@echo "Etna, a programmable HTTP load balancer. Targets:"
@@ -26,7 +26,7 @@ test: ## Run all tests, on real etcd, Docker and WordPress
 	@$(CARGO) build $(PROGRAMS)
 	@scripts/test.sh
 
-check: check-code check-deps ## Check format, lints, docs, scripts and dependencies
+check: check-code check-deps ## Check format, lints, docs, scripts, units and dependencies
 
 check-code: ## The part of check that needs no tool beside Rust's own
 	@scripts/install-deps.sh build check
@@ -34,6 +34,7 @@ check-code: ## The part of check that needs no tool beside Rust's own
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --quiet
 	shellcheck $(SCRIPTS)
+	units/check.sh
 	@! $(CARGO) tree --workspace --edges no-dev --invert ring 2>/dev/null | grep . || \
 	  { echo "error: ring is linked in; one crypto provider, aws-lc-rs"; exit 1; }
 
@@ -53,6 +54,10 @@ bench-quick: ## The same with fewer and shorter rounds (some minutes)
 	@scripts/install-deps.sh build bench
 	@$(CARGO) build --release --package etna-proxy
 	@$(CARGO) run --release --quiet --package etna-benches --bin side-by-side -- --quick
+
+bench-micro: ## Measure the pure parts: matching, compiling, choosing
+	@scripts/install-deps.sh build
+	@$(CARGO) bench --package etna-benches --bench micro
 
 install-deps: ## Install everything that any target needs
 	@scripts/install-deps.sh build test check bench
