@@ -6,6 +6,7 @@
 pub mod balance;
 pub mod framing;
 pub mod pool;
+pub mod sending;
 pub mod sticky;
 pub mod wire;
 

@@ -50,9 +50,9 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection whose response was read to its end.
+    /// Keeps a connection whose response was read to its end, unless the server said more than that.
     pub fn put(&self, mut connection: Connection, keep: Keep, now: u32) {
-        if keep.idle_seconds == 0 || !connection.is_usable() {
+        if keep.idle_seconds == 0 || !connection.is_drained() {
             return;
         }
         connection.reused = true;

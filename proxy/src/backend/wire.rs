@@ -3,23 +3,25 @@
 //! A narrow path of our own: the request is written from the client's head in one piece, nothing is built in between,
 //! and it is known exactly whether a byte of an answer was seen. The response's framing is `framing.rs`.
 
-use std::future::{Future as _, poll_fn};
+use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::ops::Range;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
-use http_body::{Body, Frame};
+use http_body::Frame;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
 use super::framing::{self, Framing, Malformed, Step};
-use crate::traffic::body::{BodyError, RequestBody};
+use super::sending::Sending;
+use crate::traffic::body::BodyError;
 
 /// An upstream connection.
 #[derive(Debug)]
@@ -74,6 +76,11 @@ impl Connection {
         Connection { stream, buffer: BytesMut::new(), reused: false }
     }
 
+    /// Whether everything that was read from it was used.
+    pub fn is_drained(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
     /// Whether it can still be used: open, and the server sent nothing that nobody asked for. Costs a system call only
     /// when something has arrived.
     pub fn is_usable(&self) -> bool {
@@ -83,24 +90,32 @@ impl Connection {
     }
 
     /// Sends a request, head first, and reads the head of the answer. When the answer comes before the body has been
-    /// sent, `sending` is left where it is, to be sent on while the answer is read.
-    pub async fn exchange(&mut self, method: &Method, head: &[u8], sending: &mut Sending) -> Result<Head, Broken> {
+    /// sent, `sending` is left where it is, to be sent on while the answer is read. `progress` counts the bytes of the
+    /// body that were sent: as long as it grows, the server is not late.
+    pub async fn exchange(
+        &mut self,
+        method: &Method,
+        head: &[u8],
+        sending: &mut Sending,
+        progress: &Cell<u64>,
+    ) -> Result<Head, Broken> {
         let unanswered = |source| Broken::Unanswered { consumed: false, source };
         self.stream.write_all(head).await.map_err(unanswered)?;
-        if sending.is_done() {
-            return self.head(method).await;
-        }
-        let Connection { stream, buffer, .. } = self;
-        let mut answer = pin!(read_head(stream, buffer, method));
+        let has_body = !sending.is_done();
+        let mut interim = 0;
         poll_fn(|cx| {
-            // A write that fails is not the end: the server may have answered before it stopped listening.
-            if let Poll::Ready(Err(error)) = sending.poll(stream, cx) {
-                return Poll::Ready(Err(error.into()));
+            if has_body {
+                // A write that fails is not the end: the server may have answered before it stopped listening.
+                let sent = sending.poll(&self.stream, cx);
+                progress.set(sending.written());
+                if let Poll::Ready(Err(error)) = sent {
+                    return Poll::Ready(Err(error.into()));
+                }
             }
-            answer.as_mut().poll(cx)
+            self.poll_head(method, &mut interim, cx)
         })
         .await
-        .map_err(consumed)
+        .map_err(|error| if has_body { consumed(error) } else { error })
     }
 
     /// Goes on sending a request's body.
@@ -108,8 +123,38 @@ impl Connection {
         sending.poll(&self.stream, cx)
     }
 
-    async fn head(&mut self, method: &Method) -> Result<Head, Broken> {
-        read_head(&self.stream, &mut self.buffer, method).await
+    /// Reads a response's head; `interim` counts the 1xx answers before it.
+    fn poll_head(&mut self, method: &Method, interim: &mut u32, cx: &mut Context<'_>) -> Poll<Result<Head, Broken>> {
+        loop {
+            if let Some(head) = parse(&mut self.buffer, method)? {
+                // 100 and its like say nothing to a client that was already told to go on.
+                if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
+                    return Poll::Ready(Ok(head));
+                }
+                *interim += 1;
+                if *interim > MOST_INTERIM {
+                    return Poll::Ready(Err(Malformed::TooLong.into()));
+                }
+                continue;
+            }
+            if self.buffer.len() > MAX_HEAD {
+                return Poll::Ready(Err(Malformed::TooLong.into()));
+            }
+            if self.buffer.capacity() - self.buffer.len() < LEAST_ROOM {
+                self.buffer.reserve(SMALL_READ);
+            }
+            let nothing_yet = self.buffer.is_empty() && *interim == 0;
+            let ended = match ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.buffer)) {
+                Ok(0) => io::ErrorKind::UnexpectedEof.into(),
+                Ok(_) => continue,
+                Err(error) => error,
+            };
+            return Poll::Ready(Err(if nothing_yet {
+                Broken::Unanswered { consumed: false, source: ended }
+            } else {
+                Broken::Truncated
+            }));
+        }
     }
 
     /// Reads on in the body.
@@ -163,148 +208,10 @@ impl Connection {
     }
 }
 
-/// A request's body on its way to a server.
-#[derive(Debug)]
-pub struct Sending {
-    body: RequestBody,
-    chunked: bool,
-    /// Framed and not written yet.
-    pending: BytesMut,
-    state: SendState,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SendState {
-    Fresh,
-    Begun,
-    /// All was taken from the client; `pending` is the rest.
-    Ended,
-    /// The server takes no more.
-    Refused,
-}
-
-impl Sending {
-    /// A body that was not begun.
-    pub fn new(body: RequestBody, chunked: bool) -> Sending {
-        Sending { body, chunked, pending: BytesMut::new(), state: SendState::Fresh }
-    }
-
-    /// Whether everything was sent.
-    pub fn is_done(&self) -> bool {
-        match self.state {
-            SendState::Fresh => !self.chunked && self.body.is_end_stream(),
-            SendState::Begun | SendState::Refused => false,
-            SendState::Ended => self.pending.is_empty(),
-        }
-    }
-
-    /// Goes back to the beginning, where that is possible.
-    pub fn rewind(&mut self) -> bool {
-        let possible = self.state == SendState::Fresh || self.body.rewind();
-        if possible {
-            self.pending.clear();
-            self.state = SendState::Fresh;
-        }
-        possible
-    }
-
-    /// Writes what can be written. `Err` is the client's fault; a server that takes no more is left alone.
-    fn poll(&mut self, stream: &TcpStream, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
-        loop {
-            while !self.pending.is_empty() {
-                match stream.try_write(&self.pending) {
-                    Ok(written) => self.pending.advance(written),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        // Its error shows in the next write.
-                        let _ = ready!(stream.poll_write_ready(cx));
-                    }
-                    Err(_) => {
-                        self.pending.clear();
-                        self.state = SendState::Refused;
-                    }
-                }
-            }
-            if self.is_done() || self.state == SendState::Refused {
-                return Poll::Ready(Ok(()));
-            }
-            self.state = SendState::Begun;
-            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-                Some(Ok(frame)) => {
-                    // Trailers: nothing in HTTP/1.1 that was announced depends on them.
-                    if let Ok(data) = frame.into_data() {
-                        self.queue(&data);
-                    }
-                }
-                Some(Err(error)) => return Poll::Ready(Err(error)),
-                None => {
-                    self.state = SendState::Ended;
-                    if self.chunked {
-                        self.pending.extend_from_slice(b"0\r\n\r\n");
-                    }
-                }
-            }
-        }
-    }
-
-    fn queue(&mut self, data: &[u8]) {
-        if data.is_empty() {
-            return;
-        }
-        if self.chunked {
-            self.pending.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
-        }
-        self.pending.extend_from_slice(data);
-        if self.chunked {
-            self.pending.extend_from_slice(b"\r\n");
-        }
-    }
-}
-
 fn consumed(error: Broken) -> Broken {
     match error {
         Broken::Unanswered { source, .. } => Broken::Unanswered { consumed: true, source },
         other => other,
-    }
-}
-
-async fn read_head(stream: &TcpStream, buffer: &mut BytesMut, method: &Method) -> Result<Head, Broken> {
-    let mut interim = 0;
-    loop {
-        if let Some(head) = parse(buffer, method)? {
-            // 100 and its like say nothing to a client that was already told to go on.
-            if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
-                interim += 1;
-                if interim > MOST_INTERIM {
-                    return Err(Malformed::TooLong.into());
-                }
-                continue;
-            }
-            return Ok(head);
-        }
-        if buffer.len() > MAX_HEAD {
-            return Err(Malformed::TooLong.into());
-        }
-        buffer.reserve(SMALL_READ);
-        match read(stream, buffer).await {
-            Ok(0) if buffer.is_empty() && interim == 0 => {
-                return Err(Broken::Unanswered { consumed: false, source: io::ErrorKind::UnexpectedEof.into() });
-            }
-            Ok(0) => return Err(Broken::Truncated),
-            Ok(_) => {}
-            Err(source) if buffer.is_empty() && interim == 0 => {
-                return Err(Broken::Unanswered { consumed: false, source });
-            }
-            Err(_) => return Err(Broken::Truncated),
-        }
-    }
-}
-
-async fn read(stream: &TcpStream, buffer: &mut BytesMut) -> io::Result<usize> {
-    loop {
-        match stream.try_read_buf(buffer) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.readable().await?,
-            done => return done,
-        }
     }
 }
 
@@ -405,7 +312,10 @@ const MAX_FIELDS: usize = 200;
 const MAX_HEAD: usize = 128 * 1024;
 /// 1xx answers before the one that counts.
 const MOST_INTERIM: u32 = 8;
-const SMALL_READ: usize = 4 * 1024;
+/// Room for a head that is worth a read.
+const LEAST_ROOM: usize = 4 * 1024;
+/// A head, and with it most bodies.
+const SMALL_READ: usize = 16 * 1024;
 const LARGE_READ: usize = 64 * 1024;
 
 #[cfg(test)]

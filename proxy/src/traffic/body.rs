@@ -16,7 +16,8 @@ use hyper::body::Incoming;
 use crate::backend::InFlight;
 use crate::backend::framing::Framing;
 use crate::backend::pool::Keep;
-use crate::backend::wire::{Connection, Sending};
+use crate::backend::sending::Sending;
+use crate::backend::wire::Connection;
 use crate::listener::conn::Busy;
 use crate::listener::worker::Worker;
 

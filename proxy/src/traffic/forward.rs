@@ -5,6 +5,7 @@
 //! any other that got no byte of an answer, if its method is idempotent (RFC 9110 section 9.2.2). Never to a server
 //! that failed it before, except on a fresh connection after a kept one, which says nothing about the server.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -27,7 +28,8 @@ use super::body::{BodyError, RequestBody, ResponseBody, Upstream};
 use super::headers::{self, Outbound};
 use super::tunnel;
 use crate::backend::pool::{self, Keep};
-use crate::backend::wire::{self, Broken, Connection, Sending};
+use crate::backend::sending::Sending;
+use crate::backend::wire::{self, Broken, Connection};
 use crate::backend::{Backend, InFlight, Live, sticky};
 use crate::error::Error;
 use crate::listener::conn::Client;
@@ -163,8 +165,9 @@ async fn send(
                 };
                 headers::write(out, &outgoing.head, &how);
             });
-            let exchange = connection.exchange(&outgoing.head.method, &written, &mut outgoing.body);
-            within(client, backend.spec.timeouts.read, outgoing.alone, exchange).await
+            let progress = Cell::new(0);
+            let exchange = connection.exchange(&outgoing.head.method, &written, &mut outgoing.body, &progress);
+            within(client, backend.spec.timeouts.read, outgoing.alone, &progress, exchange).await
         };
         let error = match answer {
             Some(Ok(head)) => {
@@ -211,17 +214,40 @@ async fn send(
     Err(failure)
 }
 
-/// Waits for an answer, or gives up. Long limits are watched by the worker once a second and cost no timer.
-async fn within<T>(client: &Client, limit: Duration, alone: bool, answer: impl Future<Output = T>) -> Option<T> {
-    if limit < COARSE || alone {
-        return tokio::time::timeout(limit, answer).await.ok();
-    }
+/// Waits for an answer, or gives up when for so long nothing of the request could be sent either. Long limits are
+/// watched by the worker once a second and cost no timer.
+async fn within<T>(
+    client: &Client,
+    limit: Duration,
+    alone: bool,
+    progress: &Cell<u64>,
+    answer: impl Future<Output = T>,
+) -> Option<T> {
     let mut answer = pin!(answer);
+    let mut timer = (limit < COARSE || alone).then(|| Box::pin(tokio::time::sleep(limit)));
     client.watch.wait_at_most(limit);
-    let result = poll_fn(|cx| match answer.as_mut().poll(cx) {
-        Poll::Ready(answer) => Poll::Ready(Some(answer)),
-        Poll::Pending if client.watch.is_overdue() => Poll::Ready(None),
-        Poll::Pending => Poll::Pending,
+    let mut seen = 0;
+    let result = poll_fn(|cx| {
+        if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+            return Poll::Ready(Some(answer));
+        }
+        let moved = progress.get() != seen;
+        seen = progress.get();
+        let late = match &mut timer {
+            Some(timer) => {
+                if moved {
+                    timer.as_mut().reset(tokio::time::Instant::now() + limit);
+                }
+                timer.as_mut().poll(cx).is_ready()
+            }
+            None => {
+                if moved {
+                    client.watch.wait_at_most(limit);
+                }
+                client.watch.is_overdue()
+            }
+        };
+        if late { Poll::Ready(None) } else { Poll::Pending }
     })
     .await;
     client.watch.waited();
