@@ -1,29 +1,48 @@
-//! Micro benches of the pure parts: finding a frontend, and what one change costs, at 10, 1,000 and 100,000 frontends.
+//! Micro benches of the pure parts: finding a frontend, and what one change costs, at 10, 1,000 and 100,000 frontends;
+//! and what the rules of a WordPress site cost each request.
 
 use std::hint::black_box;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use etna_proxy::router::Router;
 use etna_proxy::rule::{Head, Rule};
-use http::{HeaderMap, Method};
+use etna_store::Site;
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-/// The rule of frontend `n`.
-type Shape = fn(usize) -> String;
+/// Rules of one kind.
+struct Shape {
+    name: &'static str,
+    /// The rule of frontend `n`.
+    rule: fn(usize) -> String,
+    /// Host and path of a request to frontend 7; its header `x` is `v7`.
+    request: (&'static str, &'static str),
+    /// The most frontends that are of use: what is linear is not asked at 100,000.
+    most: usize,
+}
 
-/// The shapes rules have.
-const SHAPES: [(&str, Shape); 4] = [
-    ("host", |n| format!(r#"Host("h{n}.test")"#)),
-    ("host-and-path", |n| format!(r#"Host("one.test") && Path("/p{n}")"#)),
-    ("prefix", |n| format!(r#"PathPrefix("/p{n}")"#)),
-    ("host-pattern", |n| format!(r#"Host("<x>.d{n}.test")"#)),
+const SHAPES: [Shape; 9] = [
+    shape("host", |n| format!(r#"Host("h{n}.test")"#), ("h7.test", "/")),
+    shape("host-and-root", |n| format!(r#"Host("h{n}.test") && Path("/")"#), ("h7.test", "/")),
+    shape("host-and-path", |n| format!(r#"Host("one.test") && Path("/p{n}")"#), ("one.test", "/p7")),
+    shape("path", |n| format!(r#"Path("/p{n}")"#), ("any.test", "/p7")),
+    shape("prefix", |n| format!(r#"PathPrefix("/p{n}")"#), ("any.test", "/p7/x")),
+    shape("prefix-with-slash", |n| format!(r#"PathPrefix("/p{n}/")"#), ("any.test", "/p7/x")),
+    shape("host-pattern", |n| format!(r#"Host("<x>.d{n}.test")"#), ("x.d7.test", "/")),
+    shape("header", |n| format!(r#"Header("X", "v{n}")"#), ("any.test", "/")),
+    Shape { most: 1_000, ..shape("host-regexp-linear", |n| format!("HostRegexp(`^h{n}[.]test$`)"), ("h7.test", "/")) },
 ];
 
-fn router(shape: Shape, count: usize) -> Router<usize> {
+const fn shape(name: &'static str, rule: fn(usize) -> String, request: (&'static str, &'static str)) -> Shape {
+    Shape { name, rule, request, most: 100_000 }
+}
+
+fn router(shape: &Shape, count: usize) -> Router<usize> {
     let mut router = Router::default();
     for n in 0..count {
-        router.insert(format!("f{n}").into(), Arc::new(rule(&shape(n))), 0, n);
+        router.insert(format!("f{n}").into(), Arc::new(rule(&(shape.rule)(n))), 0, n);
     }
     router
 }
@@ -33,20 +52,14 @@ fn rule(text: &str) -> Rule {
 }
 
 fn find(criterion: &mut Criterion) {
-    let headers = HeaderMap::new();
-    for (name, shape) in SHAPES {
-        for count in [10, 100_000] {
+    let headers = HeaderMap::from_iter([(HeaderName::from_static("x"), HeaderValue::from_static("v7"))]);
+    for shape in &SHAPES {
+        for count in [10, shape.most] {
             let router = router(shape, count);
-            let (host, path) = match name {
-                "host" => ("h7.test", "/"),
-                "host-and-path" => ("one.test", "/p7"),
-                "host-pattern" => ("x.d7.test", "/"),
-                _ => ("any.test", "/p7/x"),
-            };
-            criterion.bench_function(&format!("find/{name}/{count}"), |bencher| {
+            let (host, path) = shape.request;
+            criterion.bench_function(&format!("find/{}/{count}", shape.name), |bencher| {
                 bencher.iter(|| {
-                    let client = IpAddr::from([127, 0, 0, 1]);
-                    let head = Head::new(&Method::GET, black_box(host), black_box(path), None, &headers, client);
+                    let head = Head::new(&Method::GET, black_box(host), black_box(path), None, &headers, CLIENT);
                     assert_eq!(router.find(&head), Some(&7));
                 });
             });
@@ -54,20 +67,66 @@ fn find(criterion: &mut Criterion) {
     }
 }
 
+/// A WordPress site as it is really routed, alone and beside 100,000 other hosts.
+fn wordpress(criterion: &mut Criterion) {
+    let value = br#"{"Preset":"wordpress","Hosts":["w.test"],"Public":"public","Admin":"admin"}"#;
+    let site = Site::decode("w".into(), value, &mut Vec::new()).unwrap_or_else(|flaw| panic!("{flaw:?}"));
+    let rows = etna_store::wordpress::expand(&site);
+    let visitor = HeaderMap::new();
+    let editor = HeaderMap::from_iter([(COOKIE, HeaderValue::from_static("a=1; b=2; wordpress_logged_in_0a=x"))]);
+    for others in [0, 100_000] {
+        let mut router = router(&SHAPES[0], others);
+        for (n, row) in rows.iter().enumerate() {
+            router.insert(row.id.clone(), Arc::new(rule(&row.route)), row.priority, others + n);
+        }
+        for (name, path, query, headers) in [
+            ("page", "/2026/11/hello-world/", None, &visitor),
+            ("page-escaped", "/2026/11/h%C3%A9llo/", None, &visitor),
+            ("upload", "/wp-content/uploads/2026/11/a.jpg", Some("ver=6"), &visitor),
+            ("admin", "/wp-admin/post.php", Some("post=1&action=edit"), &editor),
+            ("rest", "/wp-json/wp/v2/posts", Some("context=edit"), &editor),
+        ] {
+            criterion.bench_function(&format!("wordpress/{name}/{others}"), |bencher| {
+                bencher.iter(|| {
+                    let head = Head::new(&Method::GET, black_box("w.test"), black_box(path), query, headers, CLIENT);
+                    assert!(router.find(&head).is_some());
+                });
+            });
+        }
+    }
+}
+
 fn change(criterion: &mut Criterion) {
-    for count in [10, 1_000, 100_000] {
-        let router = router(SHAPES[0].1, count);
-        let new = Arc::new(rule(r#"Host("new.test")"#));
-        criterion.bench_function(&format!("insert-one/{count}"), |bencher| {
-            bencher.iter_batched(
-                || router.clone(),
-                |mut router| {
-                    router.insert("new".into(), new.clone(), 0, 0);
-                    router
-                },
-                BatchSize::SmallInput,
-            );
-        });
+    // A host of its own, one more path of a host that has all the others, one more host at a pattern's end.
+    for (shape, new) in [
+        (&SHAPES[0], r#"Host("new.test")"#),
+        (&SHAPES[2], r#"Host("one.test") && Path("/new")"#),
+        (&SHAPES[6], r#"Host("<x>.new.test")"#),
+    ] {
+        for count in [10, 1_000, 100_000] {
+            let router = router(shape, count);
+            let new = Arc::new(rule(new));
+            criterion.bench_function(&format!("insert-one/{}/{count}", shape.name), |bencher| {
+                bencher.iter_batched(
+                    || router.clone(),
+                    |mut router| {
+                        router.insert("new".into(), new.clone(), 0, 0);
+                        router
+                    },
+                    BatchSize::SmallInput,
+                );
+            });
+            criterion.bench_function(&format!("remove-one/{}/{count}", shape.name), |bencher| {
+                bencher.iter_batched(
+                    || router.clone(),
+                    |mut router| {
+                        router.remove("f7");
+                        router
+                    },
+                    BatchSize::SmallInput,
+                );
+            });
+        }
     }
 }
 
@@ -77,5 +136,7 @@ fn parse(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, find, change, parse);
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+criterion_group!(benches, find, wordpress, change, parse);
 criterion_main!(benches);

@@ -1,33 +1,41 @@
 //! Where a rule is put: what every request that it matches has in common. An over-approximation, never an under-.
 
+use http::header::HeaderName;
+
 use crate::rule::{Expr, Matcher, Pattern, Rule};
 
-/// The places of a rule.
+/// The places of a rule: under each of `outer`, each of `paths`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Anchors {
-    pub(super) hosts: Vec<HostAnchor>,
+    pub(super) outer: Vec<OuterAnchor>,
     pub(super) paths: Vec<PathAnchor>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum HostAnchor {
-    Exact(Box<str>),
-    /// The last one or two labels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum OuterAnchor {
+    Host(Box<str>),
+    /// The last one or two labels of a host.
     Suffix(Box<str>),
+    /// The first value of a header. Only where a rule demands no host.
+    Header(HeaderName, Box<str>),
     Any,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum PathAnchor {
     Exact(Box<str>),
-    /// A beginning that ends in a slash.
+    /// Itself and everything below it; without the slash at its end.
     Folder(Box<str>),
     Any,
 }
 
 impl Anchors {
     pub(super) fn of(rule: &Rule) -> Anchors {
-        Anchors { hosts: places(rule.expr(), &host), paths: places(rule.expr(), &path) }
+        let outer = places(rule.expr(), &outer);
+        let paths = places(rule.expr(), &path);
+        // Many of both would be put in very many places; under so many hosts a rule is just asked.
+        let paths = if outer.len() * paths.len() > MOST_PLACES { vec![PathAnchor::Any] } else { paths };
+        Anchors { outer, paths }
     }
 }
 
@@ -38,67 +46,95 @@ pub(super) fn last_labels(host: &str) -> [Option<&str>; 2] {
     [two, one]
 }
 
-/// A requirement of all is a place of each; alternatives have the places of all of them.
-fn places<A: Clone + Ord + Any>(expr: &Expr, of: &impl Fn(&Matcher) -> Vec<A>) -> Vec<A> {
+/// What kinds of places have in common.
+trait Anchor: PartialEq + Sized {
+    const ANY: Self;
+
+    /// The less, the better a place it is.
+    fn crowd(&self) -> u8;
+}
+
+impl Anchor for OuterAnchor {
+    const ANY: OuterAnchor = OuterAnchor::Any;
+
+    fn crowd(&self) -> u8 {
+        match self {
+            OuterAnchor::Host(_) => 0,
+            OuterAnchor::Suffix(_) => 1,
+            OuterAnchor::Header(..) => 2,
+            OuterAnchor::Any => 3,
+        }
+    }
+}
+
+impl Anchor for PathAnchor {
+    const ANY: PathAnchor = PathAnchor::Any;
+
+    fn crowd(&self) -> u8 {
+        match self {
+            PathAnchor::Exact(_) => 0,
+            PathAnchor::Folder(_) => 1,
+            PathAnchor::Any => 2,
+        }
+    }
+}
+
+/// Where all demand something, the best of their places; alternatives have the places of each.
+fn places<A: Anchor>(expr: &Expr, of: &impl Fn(&Matcher) -> A) -> Vec<A> {
     let places = match expr {
-        Expr::Is(matcher) => of(matcher),
-        Expr::Not(_) => vec![A::any()],
+        Expr::Is(matcher) => vec![of(matcher)],
+        Expr::Not(_) => vec![A::ANY],
         Expr::And(all) => {
-            let each = all.iter().map(|expr| places(expr, of)).filter(|places| !places.contains(&A::any()));
-            each.min_by_key(Vec::len).unwrap_or_else(|| vec![A::any()])
+            let each = all.iter().map(|expr| places(expr, of));
+            each.min_by_key(|places| (places.iter().map(A::crowd).max(), places.len())).unwrap_or_default()
         }
         Expr::Or(any) => {
-            let mut all: Vec<A> = any.iter().flat_map(|expr| places(expr, of)).collect();
-            all.sort();
-            all.dedup();
+            let mut all: Vec<A> = Vec::new();
+            for place in any.iter().flat_map(|expr| places(expr, of)) {
+                if !all.contains(&place) {
+                    all.push(place);
+                }
+            }
             all
         }
     };
-    // Being in every place and being in one that all requests look at is the same.
-    if places.contains(&A::any()) || places.len() > MOST_PLACES { vec![A::any()] } else { places }
+    // To be in every place and to be in the one where all requests look is the same.
+    if places.is_empty() || places.contains(&A::ANY) { vec![A::ANY] } else { places }
 }
 
-trait Any {
-    fn any() -> Self;
-}
-
-impl Any for HostAnchor {
-    fn any() -> HostAnchor {
-        HostAnchor::Any
-    }
-}
-
-impl Any for PathAnchor {
-    fn any() -> PathAnchor {
-        PathAnchor::Any
-    }
-}
-
-fn host(matcher: &Matcher) -> Vec<HostAnchor> {
-    let Matcher::Host(pattern) = matcher else { return vec![HostAnchor::Any] };
-    if let Some(name) = pattern.literal() {
-        return vec![HostAnchor::Exact(name.into())];
-    }
-    // Only whole labels: `<x>shop.test` also matches `myshop.test`.
-    let suffix = pattern.suffix();
-    let whole = suffix.find('.').map(|at| &suffix[at + 1..]).filter(|labels| !labels.is_empty());
-    vec![whole.map_or(HostAnchor::Any, |labels| match last_labels(labels) {
-        // A host that matches has at least one more label, so it looks at its last two.
-        _ if labels.matches('.').count() == 1 => HostAnchor::Suffix(labels.into()),
-        [Some(two), _] => HostAnchor::Suffix(two.into()),
-        [None, _] => HostAnchor::Suffix(labels.into()),
-    })]
-}
-
-fn path(matcher: &Matcher) -> Vec<PathAnchor> {
+fn outer(matcher: &Matcher) -> OuterAnchor {
     match matcher {
-        Matcher::Path(pattern) => vec![of_pattern(pattern)],
-        Matcher::PathPrefix(prefix) if prefix.ends_with('/') => vec![PathAnchor::Folder(prefix.clone())],
-        Matcher::PathPrefix(prefix) => {
-            vec![PathAnchor::Exact(prefix.clone()), PathAnchor::Folder(format!("{prefix}/").into())]
+        Matcher::Host(pattern) => host(pattern),
+        Matcher::Header(name, pattern) => match pattern.literal() {
+            Some(value) => OuterAnchor::Header(name.clone(), value.into()),
+            None => OuterAnchor::Any,
+        },
+        _ => OuterAnchor::Any,
+    }
+}
+
+fn host(pattern: &Pattern) -> OuterAnchor {
+    if let Some(name) = pattern.literal() {
+        return OuterAnchor::Host(name.into());
+    }
+    // Only whole labels: `<x>shop.test` also matches `myshop.test`. A host that matches has at least one label more, so
+    // its last two are looked up when there are two.
+    let suffix = pattern.suffix();
+    match suffix.split_once('.').map(|(_, labels)| labels) {
+        None | Some("") => OuterAnchor::Any,
+        Some(labels) => {
+            let two = last_labels(labels)[0].unwrap_or(labels);
+            OuterAnchor::Suffix(two.into())
         }
-        Matcher::PathRegexp(expression) => vec![folder(beginning(expression.0.as_str()))],
-        _ => vec![PathAnchor::Any],
+    }
+}
+
+fn path(matcher: &Matcher) -> PathAnchor {
+    match matcher {
+        Matcher::Path(pattern) => of_pattern(pattern),
+        Matcher::PathPrefix(prefix) => PathAnchor::Folder(prefix.strip_suffix('/').unwrap_or(prefix).into()),
+        Matcher::PathRegexp(expression) => folder(beginning(expression.0.as_str())),
+        _ => PathAnchor::Any,
     }
 }
 
@@ -111,7 +147,7 @@ fn of_pattern(pattern: &Pattern) -> PathAnchor {
 
 fn folder(prefix: &str) -> PathAnchor {
     match prefix.rfind('/') {
-        Some(at) if prefix.starts_with('/') => PathAnchor::Folder(prefix[..=at].into()),
+        Some(at) if prefix.starts_with('/') => PathAnchor::Folder(prefix[..at].into()),
         _ => PathAnchor::Any,
     }
 }
@@ -127,8 +163,7 @@ fn beginning(source: &str) -> &str {
     &rest[..if repeated { end.saturating_sub(1) } else { end }]
 }
 
-/// Beyond so many alternatives a rule is put where all requests look.
-const MOST_PLACES: usize = 256;
+const MOST_PLACES: usize = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -140,22 +175,51 @@ mod tests {
 
     #[test]
     fn hosts_are_found_through_both_operators() {
-        let exact = |name: &str| HostAnchor::Exact(name.into());
-        assert_eq!(of(r#"(Host("a") || Host("b")) && Path("/x")"#).hosts, [exact("a"), exact("b")]);
-        assert_eq!(of(r#"Host("a") || Path("/x")"#).hosts, [HostAnchor::Any]);
-        assert_eq!(of(r#"!Host("a")"#).hosts, [HostAnchor::Any]);
-        assert_eq!(of(r#"Host("<x>.d1.test")"#).hosts, [HostAnchor::Suffix("d1.test".into())]);
-        assert_eq!(of(r#"Host("<x>d1.test")"#).hosts, [HostAnchor::Suffix("test".into())]);
-        assert_eq!(of(r#"Host("<x>")"#).hosts, [HostAnchor::Any]);
+        let exact = |name: &str| OuterAnchor::Host(name.into());
+        assert_eq!(of(r#"(Host("a") || Host("b") || Host("a")) && Path("/x")"#).outer, [exact("a"), exact("b")]);
+        assert_eq!(of(r#"Host("a") || Path("/x")"#).outer, [OuterAnchor::Any]);
+        assert_eq!(of(r#"!Host("a")"#).outer, [OuterAnchor::Any]);
+        for (rule, suffix) in [
+            ("<x>.d1.test", "d1.test"),
+            ("<x>.a.d1.test", "d1.test"),
+            ("<x>.test", "test"),
+            ("<x>d1.test", "test"),
+            ("a<x>b.d1.test", "d1.test"),
+        ] {
+            assert_eq!(of(&format!("Host(`{rule}`)")).outer, [OuterAnchor::Suffix(suffix.into())], "{rule}");
+        }
+        assert_eq!(of(r#"Host("<x>")"#).outer, [OuterAnchor::Any]);
+        assert_eq!(of(r#"Host("test<x>")"#).outer, [OuterAnchor::Any]);
+    }
+
+    #[test]
+    fn a_header_is_a_place_only_without_a_host() {
+        let header = OuterAnchor::Header(HeaderName::from_static("x"), "1".into());
+        assert_eq!(of(r#"Header("X", "1") && Path("/")"#).outer, [header]);
+        assert_eq!(of(r#"Header("X", "1") && Host("a")"#).outer, [OuterAnchor::Host("a".into())]);
+        assert_eq!(of(r#"Header("X", "<y>")"#).outer, [OuterAnchor::Any]);
+        assert_eq!(of(r#"HeaderRegexp("X", "1")"#).outer, [OuterAnchor::Any]);
+    }
+
+    #[test]
+    fn a_rule_of_very_many_places_is_put_in_fewer() {
+        let any = |of: fn(usize) -> String| (0..300).map(of).collect::<Vec<_>>().join("||");
+        let hosts = any(|n| format!("Host(`{n}`)"));
+        let rule = format!("({hosts})&&({})", any(|n| format!("Path(`/{n}`)")));
+        let anchors = of(&rule);
+        assert_eq!((anchors.outer.len(), anchors.paths), (300, vec![PathAnchor::Any]));
     }
 
     #[test]
     fn paths_are_found_by_what_they_begin_with() {
         let paths = |rule: &str| of(rule).paths;
         assert_eq!(paths(r#"Path("/a/b")"#), [PathAnchor::Exact("/a/b".into())]);
-        assert_eq!(paths(r#"Path("/a/<x>")"#), [PathAnchor::Folder("/a/".into())]);
-        assert_eq!(paths(r#"PathRegexp("^/a/b.*")"#), [PathAnchor::Folder("/a/".into())]);
-        assert_eq!(paths(r#"PathRegexp("^/a/*")"#), [PathAnchor::Folder("/".into())]);
+        assert_eq!(paths(r#"PathPrefix("/a")"#), [PathAnchor::Folder("/a".into())]);
+        assert_eq!(paths(r#"PathPrefix("/a/")"#), [PathAnchor::Folder("/a".into())]);
+        assert_eq!(paths(r#"PathPrefix("/")"#), [PathAnchor::Folder("".into())]);
+        assert_eq!(paths(r#"Path("/a/<x>")"#), [PathAnchor::Folder("/a".into())]);
+        assert_eq!(paths(r#"PathRegexp("^/a/b.*")"#), [PathAnchor::Folder("/a".into())]);
+        assert_eq!(paths(r#"PathRegexp("^/a/*")"#), [PathAnchor::Folder("".into())]);
         assert_eq!(paths(r#"PathRegexp("^/a|/b")"#), [PathAnchor::Any]);
         assert_eq!(paths(r#"PathRegexp("/a/b")"#), [PathAnchor::Any]);
         assert_eq!(paths(r#"Path("/a") && !Path("/b")"#), [PathAnchor::Exact("/a".into())]);

@@ -38,10 +38,6 @@ impl<T> Bucket<T> {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Entry<T>>> {
         let (few, many) = match self {
             Bucket::Few(entries) => (Some(entries.iter()), None),

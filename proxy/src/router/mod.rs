@@ -1,12 +1,12 @@
 //! Finding the frontend of a request, in time that does not grow with the number of frontends.
 //!
-//! A rule is put where a request that could match it will look: under its exact hosts or under the last labels of a host
-//! pattern, and there under its exact paths or the folder of its prefix. Those places over-approximate; the whole rule
-//! is always asked, best rank first ([`crate::rule::Rank`]). Everything is persistent: a clone is free, and changing
-//! one frontend costs what that one costs.
+//! A rule is put where a request that could match it will look: under its exact hosts, the last two labels of a host
+//! pattern or, without a host, its header value; and there under its exact paths or the folder of its prefix. Those
+//! places over-approximate: the whole rule is always asked, best rank first ([`crate::rule::Rank`]). Persistent: a clone
+//! is free, and changing one frontend costs what that one costs.
 //!
-//! Linear by nature, and searched last: rules without a host and without a literal beginning of the path (only
-//! `HostRegexp`, unanchored `PathRegexp`, `Header`, …). Under a host they are few.
+//! Linear in the rules of one place: those of no host or header and no literal folder of the path (`HostRegexp`,
+//! unanchored `PathRegexp`, `Query`, …) share one place; those of one host that differ in nothing placed share another.
 
 mod anchor;
 mod bucket;
@@ -14,12 +14,15 @@ mod bucket;
 use std::sync::Arc;
 
 use etna_store::object::Id;
+use http::header::HeaderName;
 
 use crate::rule::{Head, Rank, Rule};
-use anchor::{Anchors, HostAnchor, PathAnchor};
+use anchor::{Anchors, OuterAnchor, PathAnchor};
 use bucket::Bucket;
 
-type Map<V> = imbl::GenericHashMap<Box<str>, V, foldhash::fast::FixedState, imbl::shared_ptr::DefaultSharedPtr>;
+// Operators choose the keys, so a hash that is quick and the same every time will do.
+type MapOf<K, V> = imbl::GenericHashMap<K, V, foldhash::fast::FixedState, imbl::shared_ptr::DefaultSharedPtr>;
+type Map<V> = MapOf<Box<str>, V>;
 
 /// An index of rules.
 #[derive(Clone)]
@@ -27,8 +30,10 @@ pub struct Router<T> {
     hosts: Map<Paths<T>>,
     /// Host patterns by their last one or two labels.
     suffixes: Map<Paths<T>>,
+    /// By a header and its value.
+    headers: MapOf<HeaderName, Map<Paths<T>>>,
     anywhere: Paths<T>,
-    all: imbl::HashMap<Id, Arc<Entry<T>>>,
+    all: MapOf<Id, Arc<Entry<T>>>,
 }
 
 /// A rule and what it leads to.
@@ -64,7 +69,7 @@ enum Paths<T> {
 #[derive(Clone)]
 struct Index<T> {
     exact: Map<Bucket<T>>,
-    /// By a folder: everything below it, its slash included.
+    /// By a folder: it and everything below it.
     folders: Map<Bucket<T>>,
     /// Slashes of the deepest folder ever put here: no need to look deeper.
     deepest: usize,
@@ -76,8 +81,9 @@ impl<T> Default for Router<T> {
         Router {
             hosts: Map::default(),
             suffixes: Map::default(),
-            anywhere: Paths::Few(Bucket::default()),
-            all: imbl::HashMap::default(),
+            headers: MapOf::default(),
+            anywhere: Paths::default(),
+            all: MapOf::default(),
         }
     }
 }
@@ -144,36 +150,75 @@ impl<T: Clone> Router<T> {
     }
 
     fn each_bucket<'r>(&'r self, head: &Head<'_>, mut look: impl FnMut(&'r Bucket<T>)) {
-        if let Some(paths) = self.hosts.get(head.host()) {
-            paths.each_bucket(head.path(), &mut look);
+        if let Some(paths) = self.hosts.get(head.host) {
+            paths.each_bucket(head.path, &mut look);
         }
         if !self.suffixes.is_empty() {
-            for suffix in anchor::last_labels(head.host()).into_iter().flatten() {
+            for suffix in anchor::last_labels(head.host).into_iter().flatten() {
                 if let Some(paths) = self.suffixes.get(suffix) {
-                    paths.each_bucket(head.path(), &mut look);
+                    paths.each_bucket(head.path, &mut look);
                 }
             }
         }
-        self.anywhere.each_bucket(head.path(), &mut look);
+        if !self.headers.is_empty() {
+            // A request has few headers; how many the rules look at is unknown.
+            for name in head.headers.keys() {
+                let values = self.headers.get(name);
+                if let Some(paths) = values.and_then(|values| values.get(&*head.header(name))) {
+                    paths.each_bucket(head.path, &mut look);
+                }
+            }
+        }
+        self.anywhere.each_bucket(head.path, &mut look);
     }
 
     fn change(&mut self, anchors: &Anchors, change: impl Fn(&mut Paths<T>)) {
-        for host in &anchors.hosts {
-            let (map, name) = match host {
-                HostAnchor::Exact(name) => (&mut self.hosts, name),
-                HostAnchor::Suffix(name) => (&mut self.suffixes, name),
-                HostAnchor::Any => {
-                    change(&mut self.anywhere);
-                    continue;
+        for outer in &anchors.outer {
+            match outer {
+                OuterAnchor::Host(name) => change_at(&mut self.hosts, name, &change),
+                OuterAnchor::Suffix(name) => change_at(&mut self.suffixes, name, &change),
+                OuterAnchor::Header(name, value) => {
+                    let mut values = self.headers.get(name).cloned().unwrap_or_default();
+                    change_at(&mut values, value, &change);
+                    if values.is_empty() {
+                        self.headers.remove(name);
+                    } else {
+                        self.headers.insert(name.clone(), values);
+                    }
                 }
-            };
-            let mut paths = map.get(name).cloned().unwrap_or_else(|| Paths::Few(Bucket::default()));
-            change(&mut paths);
-            if paths.is_empty() {
-                map.remove(name);
-            } else {
-                map.insert(name.clone(), paths);
+                OuterAnchor::Any => change(&mut self.anywhere),
             }
+        }
+    }
+}
+
+/// Changes what is in one place; a place where nothing is left goes.
+fn change_at<V: Clone + Default + Place>(map: &mut Map<V>, name: &str, change: impl Fn(&mut V)) {
+    let mut there = map.get(name).cloned().unwrap_or_default();
+    change(&mut there);
+    if there.is_empty() {
+        map.remove(name);
+    } else {
+        map.insert(name.into(), there);
+    }
+}
+
+/// What can be in a place.
+trait Place {
+    fn is_empty(&self) -> bool;
+}
+
+impl<T> Place for Bucket<T> {
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<T> Place for Paths<T> {
+    fn is_empty(&self) -> bool {
+        match self {
+            Paths::Few(bucket) => bucket.is_empty(),
+            Paths::Many(index) => index.exact.is_empty() && index.folders.is_empty() && index.rest.is_empty(),
         }
     }
 }
@@ -189,14 +234,13 @@ impl<T> Entry<T> {
     }
 }
 
-impl<T: Clone> Paths<T> {
-    fn is_empty(&self) -> bool {
-        match self {
-            Paths::Few(bucket) => bucket.is_empty(),
-            Paths::Many(index) => index.exact.is_empty() && index.folders.is_empty() && index.rest.is_empty(),
-        }
+impl<T> Default for Paths<T> {
+    fn default() -> Paths<T> {
+        Paths::Few(Bucket::default())
     }
+}
 
+impl<T: Clone> Paths<T> {
     fn insert(&mut self, entry: &Arc<Entry<T>>, paths: &[PathAnchor]) {
         match self {
             Paths::Few(bucket) if bucket.len() < FEW => bucket.insert(entry),
@@ -228,9 +272,9 @@ impl<T: Clone> Paths<T> {
             look(bucket);
         }
         if !index.folders.is_empty() {
-            let slashes = path.bytes().enumerate().filter(|(_, byte)| *byte == b'/').take(index.deepest);
-            for (at, _) in slashes {
-                if let Some(bucket) = index.folders.get(&path[..=at]) {
+            let slashes = path.bytes().enumerate().filter(|(_, byte)| *byte == b'/').map(|(at, _)| at);
+            for end in slashes.chain([path.len()]).take(index.deepest + 1) {
+                if let Some(bucket) = index.folders.get(&path[..end]) {
                     look(bucket);
                 }
             }
@@ -248,40 +292,24 @@ impl<T> Default for Index<T> {
 impl<T: Clone> Index<T> {
     fn insert(&mut self, entry: &Arc<Entry<T>>, paths: &[PathAnchor]) {
         for path in paths {
-            let (map, name) = match path {
-                PathAnchor::Exact(name) => (&mut self.exact, name),
-                PathAnchor::Folder(name) => {
-                    self.deepest = self.deepest.max(name.bytes().filter(|byte| *byte == b'/').count());
-                    (&mut self.folders, name)
-                }
-                PathAnchor::Any => {
-                    self.rest.insert(entry);
-                    continue;
-                }
-            };
-            let mut bucket = map.get(name).cloned().unwrap_or_default();
-            bucket.insert(entry);
-            map.insert(name.clone(), bucket);
+            if let PathAnchor::Folder(name) = path {
+                self.deepest = self.deepest.max(name.bytes().filter(|byte| *byte == b'/').count());
+            }
+            self.change(path, |bucket| bucket.insert(entry));
         }
     }
 
     fn remove(&mut self, entry: &Arc<Entry<T>>, paths: &[PathAnchor]) {
         for path in paths {
-            let (map, name) = match path {
-                PathAnchor::Exact(name) => (&mut self.exact, name),
-                PathAnchor::Folder(name) => (&mut self.folders, name),
-                PathAnchor::Any => {
-                    self.rest.remove(entry);
-                    continue;
-                }
-            };
-            let Some(mut bucket) = map.get(name).cloned() else { continue };
-            bucket.remove(entry);
-            if bucket.is_empty() {
-                map.remove(name);
-            } else {
-                map.insert(name.clone(), bucket);
-            }
+            self.change(path, |bucket| bucket.remove(entry));
+        }
+    }
+
+    fn change(&mut self, path: &PathAnchor, change: impl Fn(&mut Bucket<T>)) {
+        match path {
+            PathAnchor::Exact(name) => change_at(&mut self.exact, name, change),
+            PathAnchor::Folder(name) => change_at(&mut self.folders, name, change),
+            PathAnchor::Any => change(&mut self.rest),
         }
     }
 }

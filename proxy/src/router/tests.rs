@@ -55,63 +55,151 @@ fn a_rule_that_went_is_not_found_and_a_clone_still_has_it() {
     assert_eq!(ask(&router, "a", "/x"), Some(&"a"));
     assert_eq!(ask(&before, "a", "/x"), Some(&"b"));
     router.remove("a");
+    router.remove("never there");
     assert!(router.is_empty() && router.hosts.is_empty());
 }
 
+#[test]
+fn a_name_put_in_again_replaces_its_rule() {
+    let mut router = router(&[("a", r#"Host("a")"#, 0)]);
+    router.insert("a".into(), Arc::new(Rule::parse(r#"Host("b")"#).unwrap()), 0, "again");
+    assert_eq!((router.len(), ask(&router, "a", "/"), ask(&router, "b", "/")), (1, None, Some(&"again")));
+}
+
+#[test]
+fn every_alternative_is_a_way_to_a_rule() {
+    let many: Vec<String> = (0..500).map(|n| format!("Host(`h{n}.test`)")).collect();
+    let router = router(&[("many", &many.join("||"), 0), ("mixed", "Host(`m`) || Header(`X`, `1`) || Path(`/m`)", 0)]);
+    assert_eq!(ask(&router, "h0.test", "/"), Some(&"many"));
+    assert_eq!(ask(&router, "h499.test", "/"), Some(&"many"));
+    assert_eq!(ask(&router, "m", "/"), Some(&"mixed"));
+    assert_eq!(ask(&router, "x", "/m"), Some(&"mixed"));
+    // One alternative demands neither host nor header, so that rule is where every request looks.
+    assert_eq!(router.hosts.len(), 500);
+}
+
+/// How many rules a request makes the router ask.
+fn asked<T: Clone>(router: &Router<T>, host: &str, path: &str, header: Option<&'static str>) -> usize {
+    let mut headers = HeaderMap::new();
+    if let Some(value) = header {
+        headers.insert("x", http::HeaderValue::from_static(value));
+    }
+    router.candidates(&Head::new(&Method::GET, host, path, None, &headers, IpAddr::from([127, 0, 0, 1]))).len()
+}
+
+#[test]
+fn few_rules_are_asked_however_many_there_are() {
+    let fill = |rule: fn(usize) -> String| {
+        let mut router = Router::default();
+        for n in 0..2_000 {
+            router.insert(n.to_string().into(), Arc::new(Rule::parse(&rule(n)).unwrap()), 0, n);
+        }
+        router
+    };
+    let hosts = fill(|n| format!("Host(`h{n}`) && Path(`/`)"));
+    assert_eq!(asked(&hosts, "h7", "/", None), 1);
+    assert_eq!(asked(&fill(|n| format!("Host(`one`) && Path(`/p{n}`)")), "one", "/p7", None), 1);
+    assert_eq!(asked(&fill(|n| format!("Path(`/p{n}`)")), "any", "/p7", None), 1);
+    assert_eq!(asked(&fill(|n| format!("PathPrefix(`/p{n}/`)")), "any", "/p7/x/y", None), 1);
+    assert_eq!(asked(&fill(|n| format!("PathPrefix(`/p{n}`)")), "any", "/p7", None), 1);
+    assert_eq!(asked(&fill(|n| format!("PathRegexp(`^/p{n}/x.*`)")), "any", "/p7/xy", None), 1);
+    assert_eq!(asked(&fill(|n| format!("Host(`<x>.d{n}.test`)")), "www.d7.test", "/", None), 1);
+    assert_eq!(asked(&fill(|n| format!("Header(`X`, `v{n}`)")), "any", "/", Some("v7")), 1);
+    assert_eq!(asked(&fill(|n| format!("HostRegexp(`^h{n}$`)")), "h7", "/", None), 2_000);
+}
+
 fn some_rule() -> impl Strategy<Value = String> {
-    let host = prop_oneof![
-        Just(r#"Host("a.test")"#.to_owned()),
-        Just(r#"Host("b.test")"#.to_owned()),
-        Just(r#"Host("<x>.test")"#.to_owned()),
-        Just(r#"Host("a<x>test")"#.to_owned()),
-        Just(r#"HostRegexp("^b")"#.to_owned()),
+    let fixed = prop::sample::select(vec![
+        r#"Host("a.test")"#,
+        r#"Host("b.test")"#,
+        r#"Host("<x>.test")"#,
+        r#"Host("a<x>test")"#,
+        r#"Host("<x>.a.test")"#,
+        r#"HostRegexp("^b")"#,
+        r#"Path("/p1/<x>")"#,
+        r#"Path("/p<int:x>")"#,
+        r#"Path("<path:x>")"#,
+        r#"PathPrefix("/")"#,
+        r#"PathRegexp("p2")"#,
+        r#"PathRegexp("^/p1?")"#,
+        r#"PathRegexp("^/p1|q")"#,
+        r#"Segment("q", "p3")"#,
+        r#"LastSegment("p1")"#,
+        r#"Method("GET")"#,
+        r#"Header("X", "1")"#,
+        r#"Header("X", "2")"#,
+        r#"Header("X", "<any>")"#,
+        r#"HeaderRegexp("Y", "^$")"#,
+        r#"Query("z")"#,
+    ]);
+    let numbered =
+        prop::sample::select(vec!["Path(`/pN`)", "PathPrefix(`/pN`)", "PathPrefix(`/pN/`)", "PathRegexp(`^/pN/.*`)"]);
+    let leaf = prop_oneof![
+        fixed.prop_map(str::to_owned),
+        (numbered, 0..20u8).prop_map(|(rule, n)| rule.replace('N', &n.to_string())),
     ];
-    let path = prop_oneof![
-        (0..30u8).prop_map(|n| format!(r#"Path("/p{n}")"#)),
-        (0..30u8).prop_map(|n| format!(r#"PathPrefix("/p{n}")"#)),
-        (0..30u8).prop_map(|n| format!(r#"PathRegexp("^/p{n}/.*")"#)),
-        Just(r#"Path("/p1/<x>")"#.to_owned()),
-        Just(r#"Path("<path:x>")"#.to_owned()),
-        Just(r#"PathRegexp("p2")"#.to_owned()),
-    ];
-    let leaf = prop_oneof![host, path];
     leaf.prop_recursive(3, 8, 3, |inner| {
         prop_oneof![
-            (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a} && {b})")),
-            (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a} || {b})")),
-            inner.prop_map(|a| format!("!{a}")),
+            4 => (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a} && {b})")),
+            2 => (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a} || {b})")),
+            1 => inner.prop_map(|a| format!("!{a}")),
         ]
     })
 }
 
+type Asked = (&'static str, String, Option<&'static str>, Option<&'static str>);
+
+fn some_request() -> impl Strategy<Value = Asked> {
+    let host = prop::sample::select(vec!["a.test", "b.test", "c.test", "x.a.test", "test", "x", "", "."]);
+    let end = prop::sample::select(vec!["", "/", "/q", "//q/../p3", "%2fq"]);
+    let path = (0..20u8, end).prop_map(|(n, end)| format!("/p{n}{end}"));
+    let header = prop::sample::select(vec![None, Some("1"), Some("2"), Some("")]);
+    (host, path, prop::sample::select(vec![None, Some("z=1")]), header)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
     #[test]
     fn it_finds_what_asking_everyone_finds(
-        rules in proptest::collection::vec((some_rule(), -1i64..2), 1..60),
-        gone in proptest::collection::vec(any::<prop::sample::Index>(), 0..20),
-        host in prop_oneof![Just("a.test"), Just("b.test"), Just("c.test"), Just("x")],
-        path in (0..30u8, 0..3u8).prop_map(|(n, deep)| ["", "/", "/q"].get(usize::from(deep)).map(|end| format!("/p{n}{end}")).unwrap()),
+        // Names repeat, so rules are replaced too; `None` takes one out.
+        changes in proptest::collection::vec((0..60u8, proptest::option::weighted(0.8, (some_rule(), -1i64..2))), 1..120),
+        requests in proptest::collection::vec(some_request(), 8),
     ) {
         let mut router = Router::default();
-        let mut all: Vec<Arc<Entry<usize>>> = Vec::new();
-        for (at, (rule, priority)) in rules.iter().enumerate() {
-            let rule = Arc::new(Rule::parse(rule).unwrap());
-            let id: Id = format!("f{at}").into();
-            router.insert(id.clone(), rule.clone(), *priority, at);
-            all.push(Arc::new(Entry { id, rank: rule.rank(*priority), rule, value: at }));
-        }
-        for index in gone {
-            if !all.is_empty() {
-                let entry = all.remove(index.index(all.len()));
-                router.remove(&entry.id);
+        let mut all: std::collections::BTreeMap<Id, Entry<usize>> = std::collections::BTreeMap::new();
+        for (at, (name, rule)) in changes.iter().enumerate() {
+            let id: Id = format!("f{name}").into();
+            match rule {
+                Some((rule, priority)) => {
+                    let rule = Arc::new(Rule::parse(rule).unwrap());
+                    router.insert(id.clone(), rule.clone(), *priority, at);
+                    all.insert(id.clone(), Entry { id, rank: rule.rank(*priority), rule, value: at });
+                }
+                None => {
+                    router.remove(&id);
+                    all.remove(&id);
+                }
             }
         }
-        let headers = HeaderMap::new();
-        let head = Head::new(&Method::GET, host, &path, None, &headers, IpAddr::from([127, 0, 0, 1]));
-        all.sort_by(|a, b| a.order(b));
-        let expected = all.iter().find(|entry| entry.rule.matches(&head)).map(|entry| entry.value);
-        prop_assert_eq!(router.find(&head).copied(), expected);
-        prop_assert_eq!(router.candidates(&head).iter().find(|c| c.matches).map(|c| c.value), expected);
+        prop_assert_eq!(router.len(), all.len());
+        let mut best_first: Vec<&Entry<usize>> = all.values().collect();
+        best_first.sort_by(|a, b| a.order(b));
+        for (host, path, query, header) in requests {
+            let mut headers = HeaderMap::new();
+            if let Some(value) = header {
+                headers.insert("x", http::HeaderValue::from_static(value));
+            }
+            let head = Head::new(&Method::GET, host, &path, query, &headers, IpAddr::from([127, 0, 0, 1]));
+            let matching: Vec<usize> =
+                best_first.iter().filter(|entry| entry.rule.matches(&head)).map(|entry| entry.value).collect();
+            prop_assert_eq!(router.find(&head), matching.first());
+            let candidates = router.candidates(&head).into_iter().filter(|candidate| candidate.matches);
+            prop_assert_eq!(candidates.map(|candidate| candidate.value).collect::<Vec<_>>(), matching);
+        }
+        for id in all.keys() {
+            router.remove(id);
+        }
+        prop_assert!(router.hosts.is_empty() && router.suffixes.is_empty() && router.headers.is_empty());
+        prop_assert!(router.anywhere.is_empty());
     }
 }

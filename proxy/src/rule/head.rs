@@ -8,29 +8,23 @@ use http::Method;
 use http::header::{COOKIE, HeaderMap, HeaderName};
 use percent_encoding::percent_decode_str;
 
+use super::segments::Segments;
+
 /// What rules look at.
 pub struct Head<'a> {
     pub(crate) method: &'a Method,
-    /// Lower case, no port.
     pub(crate) host: &'a str,
-    /// As it was sent: vulcand matches the escaped path when it has escapes, and without there is no difference.
     pub(crate) path: &'a str,
     pub(crate) client: IpAddr,
+    pub(crate) headers: &'a HeaderMap,
     query: Option<&'a str>,
-    headers: &'a HeaderMap,
-    segments: OnceCell<Segments>,
-}
-
-/// The segments of a normalised path.
-#[derive(Debug, Default)]
-pub(crate) struct Segments {
-    bytes: Vec<u8>,
-    /// Where each segment ends in `bytes`.
-    ends: Vec<usize>,
+    segments: OnceCell<Segments<'a>>,
 }
 
 impl<'a> Head<'a> {
-    /// A request with its host already put in order by [`host_of`].
+    /// A request. `host` is what [`host_of`] made of its authority; `path` is as it was sent, escapes included, without
+    /// the query (vulcand matches the decoded path unless it has escapes: that is the same). An IPv4 `client` mapped
+    /// into IPv6, as dual-stack sockets report it, counts as the IPv4 address.
     pub fn new(
         method: &'a Method,
         host: &'a str,
@@ -39,21 +33,12 @@ impl<'a> Head<'a> {
         headers: &'a HeaderMap,
         client: IpAddr,
     ) -> Head<'a> {
-        Head { method, host, path, client, query, headers, segments: OnceCell::new() }
+        Head { method, host, path, client: client.to_canonical(), headers, query, segments: OnceCell::new() }
     }
 
-    /// The host, as rules see it.
-    pub(crate) fn host(&self) -> &str {
-        self.host
-    }
-
-    /// The path, as rules see it.
-    pub(crate) fn path(&self) -> &str {
-        self.path
-    }
-
-    pub(crate) fn header(&self, name: &HeaderName) -> Option<&'a str> {
-        self.headers.get(name)?.to_str().ok()
+    /// The first value of a header; empty when it is absent, as in vulcand.
+    pub(crate) fn header(&self, name: &HeaderName) -> Cow<'a, str> {
+        self.headers.get(name).map_or(Cow::Borrowed(""), |value| String::from_utf8_lossy(value.as_bytes()))
     }
 
     /// The parameters of the query, decoded as forms are.
@@ -65,53 +50,27 @@ impl<'a> Head<'a> {
         })
     }
 
-    /// Names and values of the cookies (RFC 6265 section 5.4; a request may carry several fields).
-    pub(crate) fn cookies(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
-        let fields = self.headers.get_all(COOKIE).into_iter().filter_map(|value| value.to_str().ok());
-        let pairs = fields.flat_map(|field| field.split(';'));
-        pairs.filter_map(|pair| pair.trim().split_once('='))
+    /// Names and values of the cookies (RFC 6265 section 5.4; a request may carry several fields), as bytes: one odd
+    /// cookie must not hide the others. One without `=` has an empty value, as PHP reads it.
+    pub(crate) fn cookies(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        let fields = self.headers.get_all(COOKIE).into_iter();
+        let pairs = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
+        let named = pairs.map(|pair| {
+            let equals = pair.iter().position(|byte| *byte == b'=');
+            let (name, value) = equals.map_or((pair, &b""[..]), |at| (&pair[..at], &pair[at + 1..]));
+            (name.trim_ascii(), value.trim_ascii())
+        });
+        named.filter(|(name, _)| !name.is_empty())
     }
 
-    /// The path as an application sees it: percent-decoded once, empty segments dropped, `.` and `..` resolved.
-    pub(crate) fn segments(&self) -> &Segments {
+    /// The segments of the path, normalised.
+    pub(crate) fn segments(&self) -> &Segments<'a> {
         self.segments.get_or_init(|| Segments::of(self.path))
     }
 }
 
-impl Segments {
-    fn of(path: &str) -> Segments {
-        let mut segments = Segments::default();
-        let decoded: Cow<'_, [u8]> = percent_decode_str(path).into();
-        for segment in decoded.split(|byte| *byte == b'/') {
-            match segment {
-                b"" | b"." => {}
-                b".." => segments.pop(),
-                name => {
-                    segments.bytes.extend_from_slice(name);
-                    segments.ends.push(segments.bytes.len());
-                }
-            }
-        }
-        segments
-    }
-
-    fn pop(&mut self) {
-        self.ends.pop();
-        self.bytes.truncate(self.ends.last().copied().unwrap_or(0));
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end])
-    }
-
-    pub(crate) fn last(&self) -> Option<&[u8]> {
-        self.iter().last()
-    }
-}
-
-/// The host name of an authority: lower case, without port and without the dot of a full name. Allocates only for
-/// upper case.
+/// The host name of an authority: lower case, without port, without the brackets of an IPv6 address and without the dot
+/// that ends a full name. Allocates only for upper case.
 pub fn host_of(authority: &str) -> Cow<'_, str> {
     let host = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, _)) => address,

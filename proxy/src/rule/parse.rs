@@ -1,16 +1,16 @@
 //! The grammar of rules: `!` binds tighter than `&&`, `&&` tighter than `||`; arguments are Go string literals.
 //!
-//! Recursive descent over characters, so that an error names its column. Depth and length are bounded, and so is the
-//! size of a compiled regular expression.
+//! Recursive descent, so that an error names its column. Depth and length are bounded, and so is the size of a compiled
+//! regular expression. Beyond vulcand's grammar: `||`, `!`, and our matchers.
 
 use std::net::IpAddr;
 
 use http::header::HeaderName;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use regex::RegexBuilder;
 
-use super::pattern::Pattern;
-use super::{Expr, Expression, Matcher, RuleError};
+use super::names::{self, Name};
+use super::{Expr, Expression, Matcher, Pattern, RuleError, literal};
 
 pub(super) fn parse(source: &str) -> Result<Expr, RuleError> {
     if source.len() > LONGEST {
@@ -29,22 +29,6 @@ pub(super) fn parse(source: &str) -> Result<Expr, RuleError> {
     Ok(expr)
 }
 
-/// A Go string literal for a text.
-pub(super) fn quote(text: &str) -> String {
-    let mut quoted = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' => quoted.push_str("\\\""),
-            '\\' => quoted.push_str("\\\\"),
-            '\n' => quoted.push_str("\\n"),
-            c if c.is_control() => quoted.push_str(&format!("\\u{:04x}", u32::from(c))),
-            c => quoted.push(c),
-        }
-    }
-    quoted.push('"');
-    quoted
-}
-
 struct Parser<'s> {
     source: &'s str,
     at: usize,
@@ -56,13 +40,17 @@ struct Argument {
     at: usize,
 }
 
-impl Parser<'_> {
+impl<'s> Parser<'s> {
     fn either(&mut self) -> Result<Expr, RuleError> {
         let mut any = vec![self.both()?];
         while self.take("||") {
             any.push(self.both()?);
         }
-        Ok(if any.len() > 1 { Expr::Or(flatten_or(any)) } else { any.remove(0) })
+        if any.len() == 1 {
+            return Ok(any.remove(0));
+        }
+        let flat = any.into_iter().flat_map(|expr| if let Expr::Or(inner) = expr { inner } else { Box::new([expr]) });
+        Ok(Expr::Or(flat.collect()))
     }
 
     fn both(&mut self) -> Result<Expr, RuleError> {
@@ -70,7 +58,11 @@ impl Parser<'_> {
         while self.take("&&") {
             all.push(self.one()?);
         }
-        Ok(if all.len() > 1 { Expr::And(flatten_and(all)) } else { all.remove(0) })
+        if all.len() == 1 {
+            return Ok(all.remove(0));
+        }
+        let flat = all.into_iter().flat_map(|expr| if let Expr::And(inner) = expr { inner } else { Box::new([expr]) });
+        Ok(Expr::And(flat.collect()))
     }
 
     fn one(&mut self) -> Result<Expr, RuleError> {
@@ -96,138 +88,144 @@ impl Parser<'_> {
     fn call(&mut self) -> Result<Matcher, RuleError> {
         self.space();
         let start = self.at;
-        let name: String = self.rest().chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
-        if name.is_empty() {
-            let found = self.rest().chars().next().map_or("the end".to_owned(), |c| format!("{c:?}"));
+        let rest = self.rest();
+        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+        let word = &rest[..end];
+        if word.is_empty() {
+            let found = rest.chars().next().map_or("the end".to_owned(), |c| format!("{c:?}"));
             return Err(self.error(
                 &format!("a matcher was expected, not {found}"),
                 r#"write for example Host("example.com") && PathPrefix("/shop")"#,
             ));
         }
-        self.at += name.len();
-        if !NAMES.contains(&name.as_str()) {
-            let hint = match nearest(&name) {
-                Some(near) => format!("did you mean {near}?"),
-                None => format!("use one of {}", NAMES.join(", ")),
-            };
-            return Err(self.error_at(start, &format!("there is no matcher {name}"), &hint));
-        }
+        let Some(name) = names::find(word) else {
+            return Err(self.error(&format!("there is no matcher {word}"), &names::hint(word)));
+        };
+        self.at += end;
         if !self.take("(") {
-            return Err(self.error(&format!("{name} has no arguments"), &format!("write {}", example(&name))));
+            return Err(self.error(&format!("{word} has no arguments"), &format!("write {}", name.example)));
         }
-        let mut arguments = Vec::new();
-        loop {
-            arguments.push(self.literal(&name)?);
-            if !self.take(",") {
+        let mut arguments = vec![self.argument(name)?];
+        while self.take(",") {
+            // Go allows a comma after the last argument.
+            self.space();
+            if self.rest().starts_with(')') {
                 break;
             }
+            arguments.push(self.argument(name)?);
         }
         if !self.take(")") {
             return Err(self.error("the arguments are not closed", "add )"));
         }
-        self.matcher(&name, start, arguments)
+        if arguments.len() < name.least || arguments.len() > name.most {
+            let message = format!("{word} takes {}, not {}", name.takes(), arguments.len());
+            return Err(self.error_at(start, &message, &format!("write {}", name.example)));
+        }
+        self.matcher(name, &arguments)
     }
 
-    fn literal(&mut self, matcher: &str) -> Result<Argument, RuleError> {
+    fn argument(&mut self, name: &Name) -> Result<Argument, RuleError> {
         self.space();
         let at = self.at;
-        let mut chars = self.rest().char_indices();
-        match chars.next() {
-            Some((_, '`')) => match self.rest()[1..].find('`') {
-                Some(end) => {
-                    let text = self.rest()[1..1 + end].to_owned();
-                    self.at += end + 2;
-                    Ok(Argument { text, at })
-                }
-                None => Err(self.error("a string is not closed", "add `")),
-            },
-            Some((_, '"')) => {
-                let mut text = String::new();
-                while let Some((here, c)) = chars.next() {
-                    match c {
-                        '"' => {
-                            self.at += here + 1;
-                            return Ok(Argument { text, at });
-                        }
-                        '\n' => break,
-                        '\\' => match escape(&mut chars) {
-                            Some(c) => text.push(c),
-                            None => {
-                                return Err(self.error_at(
-                                    at + here,
-                                    "there is no such escape",
-                                    r"write \\ for a backslash, or put the string in `backquotes`",
-                                ));
-                            }
-                        },
-                        c => text.push(c),
-                    }
-                }
-                Err(self.error("a string is not closed", "add \""))
+        match literal::read(self.rest()) {
+            Some(Ok((text, length))) => {
+                self.at += length;
+                Ok(Argument { text, at })
             }
-            _ => Err(self.error(
-                "a string was expected",
-                &format!("write {} (with double quotes or backquotes)", example(matcher)),
-            )),
+            Some(Err(flaw)) => Err(self.error_at(at + flaw.at, flaw.message, flaw.hint)),
+            None => {
+                let hint = format!("write {} (with double quotes or backquotes)", name.example);
+                Err(self.error("a string was expected", &hint))
+            }
         }
     }
 
-    fn matcher(&self, name: &str, start: usize, arguments: Vec<Argument>) -> Result<Matcher, RuleError> {
-        let (least, most) = arity(name);
-        if arguments.len() < least || arguments.len() > most {
-            let many = |n: usize| if n == 1 { "1 argument".to_owned() } else { format!("{n} arguments") };
-            let wants = if most > least { format!("{} or more", many(least)) } else { many(least) };
-            let message = format!("{name} takes {wants}, not {}", arguments.len());
-            return Err(self.error_at(start, &message, &format!("write {}", example(name))));
-        }
-        let first = &arguments[0];
-        if first.text.is_empty() {
-            return Err(self.error_at(first.at, &format!("{name} of nothing"), &format!("write {}", example(name))));
+    fn matcher(&self, name: &Name, arguments: &[Argument]) -> Result<Matcher, RuleError> {
+        let (Some(first), Some(last)) = (arguments.first(), arguments.last()) else {
+            return Err(self.error("the arguments are missing", &format!("write {}", name.example)));
+        };
+        // A parameter or a cookie may well have an empty value; everything else would be a mistake.
+        let may_be_empty = matches!(name.name, "Query" | "Cookie");
+        let checked = arguments.iter().take(if may_be_empty { 1 } else { arguments.len() });
+        if let Some(empty) = checked.into_iter().find(|argument| argument.text.is_empty()) {
+            let message = format!("an argument of {} is empty", name.name);
+            return Err(self.error_at(empty.at, &message, &format!("write {}", name.example)));
         }
         let text = |argument: &Argument| -> Box<str> { argument.text.as_str().into() };
         let second = arguments.get(1);
-        let last = arguments.last().unwrap_or(first);
-        Ok(match name {
-            "Host" => {
-                let host = first.text.to_ascii_lowercase();
-                Matcher::Host(self.pattern(&Argument { text: host, at: first.at }, '.')?)
-            }
-            "HostRegexp" => Matcher::HostRegexp(self.expression(first)?),
+        Ok(match name.name {
+            "Host" => Matcher::Host(self.host(first)?),
+            "HostRegexp" => Matcher::HostRegexp(self.expression(first, true)?),
             "Path" => Matcher::Path(self.pattern(first, '/')?),
-            "PathPrefix" => Matcher::PathPrefix(text(first)),
-            "PathRegexp" => Matcher::PathRegexp(self.expression(first)?),
+            "PathPrefix" => Matcher::PathPrefix(self.prefix(first)?),
+            "PathRegexp" => Matcher::PathRegexp(self.expression(first, false)?),
             "Method" => Matcher::Method(self.pattern(first, ' ')?),
-            "MethodRegexp" => Matcher::MethodRegexp(self.expression(first)?),
+            "MethodRegexp" => Matcher::MethodRegexp(self.expression(first, false)?),
             "Header" => Matcher::Header(self.header(first)?, self.pattern(last, '/')?),
-            "HeaderRegexp" => Matcher::HeaderRegexp(self.header(first)?, self.expression(last)?),
+            "HeaderRegexp" => Matcher::HeaderRegexp(self.header(first)?, self.expression(last, false)?),
             "Query" => Matcher::Query(text(first), second.map(text)),
-            "QueryRegexp" => Matcher::QueryRegexp(text(first), self.expression(last)?),
+            "QueryRegexp" => Matcher::QueryRegexp(text(first), self.expression(last, false)?),
             "Cookie" => Matcher::Cookie(text(first), second.map(text)),
-            "CookieRegexp" => Matcher::CookieRegexp(self.expression(first)?),
-            "ClientIP" => {
-                Matcher::ClientIp(arguments.iter().map(|argument| self.network(argument)).collect::<Result<_, _>>()?)
-            }
-            "Segment" => Matcher::Segment(arguments.iter().map(text).collect()),
-            _ => Matcher::LastSegment(arguments.iter().map(text).collect()),
+            "CookieRegexp" => Matcher::CookieRegexp(self.expression(first, false)?),
+            "ClientIP" => Matcher::ClientIp(self.each(arguments, Self::network)?),
+            "Segment" => Matcher::Segment(self.each(arguments, Self::segment)?),
+            _ => Matcher::LastSegment(self.each(arguments, Self::segment)?),
         })
     }
 
+    fn each<T>(
+        &self,
+        arguments: &[Argument],
+        read: impl Fn(&Self, &Argument) -> Result<T, RuleError>,
+    ) -> Result<Box<[T]>, RuleError> {
+        arguments.iter().map(|argument| read(self, argument)).collect()
+    }
+
+    /// In the form in which [`super::host_of`] gives the request's.
+    fn host(&self, argument: &Argument) -> Result<Pattern, RuleError> {
+        let host = argument.text.to_ascii_lowercase();
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
+        let host = host.strip_suffix('.').unwrap_or(host);
+        if host.is_empty() {
+            return Err(self.error_at(argument.at, "no host has such a name", "write a name like \"example.com\""));
+        }
+        self.pattern(&Argument { text: host.to_owned(), at: argument.at }, '.')
+    }
+
     fn pattern(&self, argument: &Argument, separator: char) -> Result<Pattern, RuleError> {
-        Pattern::new(&argument.text, separator).map_err(|kind| {
-            let message = format!("there is no placeholder <{kind}:…>");
+        Pattern::new(&argument.text, separator).map_err(|placeholder| {
+            let message = format!("there is no placeholder <{placeholder}>");
             self.error_at(argument.at, &message, "use <name>, <string:name>, <int:name> or <path:name>")
         })
     }
 
-    fn expression(&self, argument: &Argument) -> Result<Expression, RuleError> {
-        RegexBuilder::new(&argument.text).size_limit(LARGEST_EXPRESSION).build().map(Expression).map_err(|error| {
+    fn prefix(&self, argument: &Argument) -> Result<Box<str>, RuleError> {
+        if argument.text.starts_with('/') {
+            return Ok(argument.text.as_str().into());
+        }
+        let hint = format!("write {}", literal::quote(&format!("/{}", argument.text)));
+        Err(self.error_at(argument.at, "a path begins with a slash", &hint))
+    }
+
+    fn segment(&self, argument: &Argument) -> Result<Box<str>, RuleError> {
+        if argument.text.contains('/') || matches!(argument.text.as_str(), "." | "..") {
+            let hint = "write what stands between two slashes, for example \"wp-admin\"";
+            return Err(self.error_at(argument.at, "no segment of a path is like that", hint));
+        }
+        Ok(argument.text.as_str().into())
+    }
+
+    fn expression(&self, argument: &Argument, any_case: bool) -> Result<Expression, RuleError> {
+        let mut builder = RegexBuilder::new(&argument.text);
+        builder.size_limit(LARGEST_EXPRESSION).case_insensitive(any_case);
+        builder.build().map(Expression).map_err(|error| {
             let reason = error.to_string();
-            let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-            self.error_at(
-                argument.at,
-                &format!("not a regular expression: {reason}"),
-                "see RE2's syntax; look-around and back-references do not exist in it",
-            )
+            let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");
+            let hint = match error {
+                regex::Error::CompiledTooBig(_) => "repeat less, or match with several simpler expressions",
+                _ => "the syntax is RE2's; it has no look-around and no back-references",
+            };
+            self.error_at(argument.at, &format!("not a regular expression: {reason}"), hint)
         })
     }
 
@@ -237,16 +235,20 @@ impl Parser<'_> {
         })
     }
 
+    /// IPv4 mapped into IPv6 is IPv4, as it is for clients.
     fn network(&self, argument: &Argument) -> Result<IpNet, RuleError> {
         let network = argument.text.parse::<IpNet>().or_else(|_| argument.text.parse::<IpAddr>().map(IpNet::from));
-        network.map_err(|_| {
+        let network = network.map_err(|_| {
             self.error_at(argument.at, "not an address or network", "write \"10.0.0.0/8\" or \"2001:db8::1\"")
-        })
+        })?;
+        let IpNet::V6(v6) = network else { return Ok(network) };
+        let mapped = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
+        let v4 = mapped.and_then(|(address, length)| Ipv4Net::new(address, length).ok());
+        Ok(v4.map_or(network, IpNet::V4))
     }
 
     fn take(&mut self, token: &str) -> bool {
         self.space();
-        // `!` alone: Go has no `!=` between matchers, and neither have we.
         let taken = self.rest().starts_with(token);
         if taken {
             self.at += token.len();
@@ -258,7 +260,7 @@ impl Parser<'_> {
         self.at += self.rest().len() - self.rest().trim_start().len();
     }
 
-    fn rest(&self) -> &str {
+    fn rest(&self) -> &'s str {
         &self.source[self.at..]
     }
 
@@ -272,111 +274,6 @@ impl Parser<'_> {
     }
 }
 
-/// An escape of Go's string literals, after the backslash.
-fn escape(chars: &mut std::str::CharIndices<'_>) -> Option<char> {
-    let (_, kind) = chars.next()?;
-    let count = match kind {
-        'n' => return Some('\n'),
-        't' => return Some('\t'),
-        'r' => return Some('\r'),
-        'a' => return Some('\u{7}'),
-        'b' => return Some('\u{8}'),
-        'f' => return Some('\u{c}'),
-        'v' => return Some('\u{b}'),
-        '\\' | '"' => return Some(kind),
-        'x' => 2,
-        'u' => 4,
-        'U' => 8,
-        _ => return None,
-    };
-    let digits: String = chars.by_ref().take(count).map(|(_, c)| c).collect();
-    let plain = digits.len() == count && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if plain { char::from_u32(u32::from_str_radix(&digits, 16).ok()?) } else { None }
-}
-
-fn flatten_and(all: Vec<Expr>) -> Vec<Expr> {
-    all.into_iter().flat_map(|expr| if let Expr::And(inner) = expr { inner } else { vec![expr] }).collect()
-}
-
-fn flatten_or(any: Vec<Expr>) -> Vec<Expr> {
-    any.into_iter().flat_map(|expr| if let Expr::Or(inner) = expr { inner } else { vec![expr] }).collect()
-}
-
-fn arity(name: &str) -> (usize, usize) {
-    match name {
-        "Header" | "HeaderRegexp" | "QueryRegexp" => (2, 2),
-        "Query" | "Cookie" => (1, 2),
-        "ClientIP" | "Segment" | "LastSegment" => (1, MOST_ARGUMENTS),
-        _ => (1, 1),
-    }
-}
-
-fn example(name: &str) -> String {
-    let arguments = match name {
-        "Host" => r#""example.com""#,
-        "HostRegexp" => r#""^[a-z]+\\.example\\.com$""#,
-        "Method" => r#""GET""#,
-        "MethodRegexp" => r#""GET|HEAD""#,
-        "Header" => r#""X-Version", "2""#,
-        "HeaderRegexp" => r#""User-Agent", "curl.*""#,
-        "Query" => r#""page""#,
-        "QueryRegexp" => r#""page", "^[0-9]+$""#,
-        "Cookie" => r#""session""#,
-        "CookieRegexp" => r#""^wordpress_logged_in_""#,
-        "ClientIP" => r#""10.0.0.0/8""#,
-        "Segment" => r#""wp-admin""#,
-        "LastSegment" => r#""admin-ajax.php""#,
-        "PathRegexp" => r#""/shop/.*""#,
-        _ => r#""/shop""#,
-    };
-    format!("{name}({arguments})")
-}
-
-/// The matcher whose name differs least, if it differs little.
-fn nearest(name: &str) -> Option<&'static str> {
-    let lower = name.to_ascii_lowercase();
-    let close = |known: &&&str| {
-        let known = known.to_ascii_lowercase();
-        distance(&lower, &known) <= 2 || lower == known.replace("regexp", "regex")
-    };
-    NAMES.iter().find(|known| known.eq_ignore_ascii_case(name)).or_else(|| NAMES.iter().find(close)).copied()
-}
-
-/// Levenshtein's distance of two short words.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().take(32).enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
-}
-
-const NAMES: &[&str] = &[
-    "Host",
-    "HostRegexp",
-    "Path",
-    "PathPrefix",
-    "PathRegexp",
-    "Method",
-    "MethodRegexp",
-    "Header",
-    "HeaderRegexp",
-    "Query",
-    "QueryRegexp",
-    "Cookie",
-    "CookieRegexp",
-    "ClientIP",
-    "Segment",
-    "LastSegment",
-];
 const LONGEST: usize = 16 * 1024;
 const DEEPEST: usize = 32;
-const MOST_ARGUMENTS: usize = 64;
 const LARGEST_EXPRESSION: usize = 1 << 20;

@@ -1,9 +1,13 @@
 //! vulcand's patterns: literal text with `<name>`, `<string:name>`, `<int:name>` and `<path:name>` in it.
+//!
+//! As in vulcand `<>` and a `<` that is never closed are literal, a placeholder takes all it can and gives nothing back,
+//! and a text may be empty. A number has at least one digit (in vulcand it may be empty too). Names are not exported.
 
 /// A pattern, compiled for one kind of value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pattern {
     source: Box<str>,
+    /// None of them: the source is the text that is meant.
     parts: Box<[Part]>,
     /// What a `<string>` does not cross.
     separator: char,
@@ -21,7 +25,7 @@ enum Part {
 }
 
 impl Pattern {
-    /// Compiles a pattern; `Err` says which placeholder is unknown.
+    /// Compiles a pattern; `Err` is the inside of a placeholder that there is not.
     pub(crate) fn new(source: &str, separator: char) -> Result<Pattern, String> {
         let mut parts = Vec::new();
         let mut rest = source;
@@ -36,10 +40,11 @@ impl Pattern {
                     literal.push_str("<>");
                     continue;
                 }
-                None | Some(("string", _)) => Part::Text,
-                Some(("int", _)) => Part::Digits,
-                Some(("path", _)) => Part::Rest,
-                Some((other, _)) => return Err(other.to_owned()),
+                None => Part::Text,
+                Some(("string", name)) if !name.contains(':') => Part::Text,
+                Some(("int", name)) if !name.contains(':') => Part::Digits,
+                Some(("path", name)) if !name.contains(':') => Part::Rest,
+                Some(_) => return Err(inside.to_owned()),
             };
             if !literal.is_empty() {
                 parts.push(Part::Literal(std::mem::take(&mut literal).into()));
@@ -47,7 +52,7 @@ impl Pattern {
             parts.push(part);
         }
         literal.push_str(rest);
-        if !literal.is_empty() {
+        if !parts.is_empty() && !literal.is_empty() {
             parts.push(Part::Literal(literal.into()));
         }
         Ok(Pattern { source: source.into(), parts: parts.into(), separator })
@@ -59,37 +64,41 @@ impl Pattern {
 
     /// The text it stands for, when it has no placeholder.
     pub(crate) fn literal(&self) -> Option<&str> {
-        match &*self.parts {
-            [] => Some(""),
-            [Part::Literal(text)] => Some(text),
-            _ => None,
-        }
+        self.parts.is_empty().then_some(&self.source)
     }
 
     /// The text every match begins with.
     pub(crate) fn prefix(&self) -> &str {
         match self.parts.first() {
+            None => &self.source,
             Some(Part::Literal(text)) => text,
-            _ => "",
+            Some(_) => "",
         }
     }
 
     /// The text every match ends with.
     pub(crate) fn suffix(&self) -> &str {
         match self.parts.last() {
+            None => &self.source,
             Some(Part::Literal(text)) => text,
-            _ => "",
+            Some(_) => "",
         }
     }
 
     /// Bytes of literal text in it.
     pub(crate) fn literal_length(&self) -> usize {
+        if self.parts.is_empty() {
+            return self.source.len();
+        }
         let length = |part: &Part| if let Part::Literal(text) = part { text.len() } else { 0 };
         self.parts.iter().map(length).sum()
     }
 
     /// Whether a value matches from end to end. As in vulcand a placeholder takes all it can and gives nothing back.
     pub(crate) fn matches(&self, value: &str) -> bool {
+        if self.parts.is_empty() {
+            return value == &*self.source;
+        }
         let mut rest = value;
         for part in &self.parts {
             let taken = match part {

@@ -52,7 +52,12 @@ impl Followed {
                         let servers = backend.iter().flat_map(|backend| &backend.servers);
                         servers.map(|server| format!("{:?}", server.spec)).collect::<Vec<_>>()
                     };
-                    (route.frontend.id.clone(), route.frontend.broken, servers(&route.backend), servers(&route.fallback))
+                    (
+                        route.frontend.id.clone(),
+                        route.frontend.broken,
+                        servers(&route.backend),
+                        servers(&route.fallback),
+                    )
                 });
                 lines.push(format!("{host}{path}: {route:?}"));
             }

@@ -136,7 +136,7 @@ pub struct Upstream {
     connection: Option<Connection>,
     framing: Framing,
     /// The request's body, where the answer came before all of it was sent.
-    sending: Option<Sending>,
+    sending: Option<Box<Sending>>,
     keep: Keep,
     worker: Rc<Worker>,
     _in_flight: InFlight,
@@ -152,7 +152,7 @@ impl Upstream {
         worker: Rc<Worker>,
         in_flight: InFlight,
     ) -> Upstream {
-        let sending = (!sending.is_done()).then_some(sending);
+        let sending = (!sending.is_done()).then(|| Box::new(sending));
         let mut body = Upstream { connection: Some(connection), framing, sending, keep, worker, _in_flight: in_flight };
         body.release_if_ended();
         body
