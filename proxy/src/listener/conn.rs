@@ -46,18 +46,22 @@ impl Drop for Busy {
     }
 }
 
+/// Where a connection came in.
+#[derive(Clone)]
+pub(super) struct Arrived {
+    pub(super) listener: Id,
+    /// The listener's port, in text.
+    pub(super) port: Rc<str>,
+}
+
 /// Serves a connection to its end.
-pub(super) async fn serve(worker: Rc<Worker>, listener: Id, local: SocketAddr, stream: TcpStream, peer: SocketAddr) {
-    if stream.set_nodelay(true).is_err() {
-        // The client is gone already.
-        return;
-    }
+pub(super) async fn serve(worker: Rc<Worker>, arrived: Arrived, stream: TcpStream, peer: SocketAddr) {
     let running = worker.running();
     let watch = running.watch().clone();
     let peer = peer.ip().to_canonical();
     let client = Rc::new(Client {
-        listener,
-        peer: Peer { address: peer, text: peer.to_string(), proto: "http", port: local.port().to_string() },
+        listener: arrived.listener,
+        peer: Peer { address: peer, text: peer.to_string(), proto: "http", port: arrived.port },
         watch: watch.clone(),
         worker,
     });

@@ -8,7 +8,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -44,6 +44,8 @@ pub struct Watch {
     state: AtomicU64,
     order: AtomicU32,
     told: Notify,
+    /// Whether the stream has left HTTP: then its two directions end one after the other.
+    is_tunnel: AtomicBool,
     /// The second after which waiting for a server is too long; `u32::MAX` while nobody waits.
     deadline: AtomicU32,
 }
@@ -56,6 +58,7 @@ impl Watch {
             state: AtomicU64::new(0),
             order: AtomicU32::new(0),
             told: Notify::new(),
+            is_tunnel: AtomicBool::new(false),
             deadline: AtomicU32::new(u32::MAX),
         };
         // A client that connects and says nothing is as slow as one that stops in the middle of a head.
@@ -82,6 +85,11 @@ impl Watch {
             _ => Phase::Busy,
         };
         (phase, self.clock.load(Relaxed).wrapping_sub(state as u32))
+    }
+
+    /// The connection becomes a tunnel.
+    pub fn becomes_tunnel(&self) {
+        self.is_tunnel.store(true, Relaxed);
     }
 
     /// Begins to wait for a server for at most so long, rounded up to the next second.
@@ -217,7 +225,12 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        // hyper shuts a connection down only to close it right after, which says the same with one system call.
+        if self.watch.is_tunnel.load(Relaxed) {
+            Pin::new(&mut self.stream).poll_shutdown(cx)
+        } else {
+            Poll::Ready(Ok(()))
+        }
     }
 
     fn is_write_vectored(&self) -> bool {

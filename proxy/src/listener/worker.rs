@@ -285,6 +285,7 @@ async fn finish(worker: &Worker, limit: Duration, force: &CancellationToken) {
 }
 
 async fn accept(worker: Rc<Worker>, id: Id, address: SocketAddr, socket: TcpListener, stop: CancellationToken) {
+    let arrived = conn::Arrived { listener: id.clone(), port: address.port().to_string().into() };
     let mut pause = FIRST_PAUSE;
     loop {
         let accepted = tokio::select! {
@@ -297,7 +298,7 @@ async fn accept(worker: Rc<Worker>, id: Id, address: SocketAddr, socket: TcpList
             Ok((stream, peer)) => {
                 pause = FIRST_PAUSE;
                 worker.process.accepted.add(1);
-                tokio::task::spawn_local(conn::serve(worker.clone(), id.clone(), address, stream, peer));
+                tokio::task::spawn_local(conn::serve(worker.clone(), arrived.clone(), stream, peer));
             }
             Err(error) => {
                 worker.process.accept_errors.add(1);

@@ -272,6 +272,7 @@ fn deliver(
         let upgrade = upgrade.ok_or(Error::Upstream)?;
         head.fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         head.fields.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        client.watch.becomes_tunnel();
         tunnel::open(&client.worker, upgrade, connection, in_flight);
         ResponseBody::whole(Bytes::new())
     } else {

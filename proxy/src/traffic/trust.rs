@@ -1,6 +1,7 @@
 //! Whose word about the client counts.
 
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use http::header::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
@@ -49,7 +50,7 @@ pub struct Peer {
     /// `http` or `https`.
     pub proto: &'static str,
     /// The port it came to, in text.
-    pub port: String,
+    pub port: Rc<str>,
 }
 
 impl Peer {
