@@ -2,56 +2,101 @@
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use etna_tests::binaries::binary;
 use etna_tests::client;
+use etna_tests::docker::Docker;
 use etna_tests::process::Process;
 use etna_tests::turn::Turn;
 use etna_tests::wait::{ensure, eventually};
 
+/// A demo that serves.
+struct Demo {
+    process: Process,
+    listen: SocketAddr,
+}
+
+impl Demo {
+    async fn start(folder: &Path, more: impl FnOnce(&mut Command)) -> Demo {
+        // Nobody else is given the port in the moment until the demo has it.
+        let listen = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut command = Command::new(binary("etna"));
+        command.args(["demo", "--listen", &listen.to_string()]).env("TMPDIR", folder);
+        more(&mut command);
+        let mut process = Process::start("demo", &mut command, folder);
+        eventually("it says what to open", Duration::from_secs(60), async || {
+            if let Some(status) = process.ended() {
+                panic!("it ended: {status}: {}", process.said());
+            }
+            ensure(process.said().contains(&format!("http://{listen}/")), process.said())
+        })
+        .await;
+        Demo { process, listen }
+    }
+
+    /// Who answers public pages, and who those of the admin.
+    async fn servers(&self) -> (BTreeSet<String>, BTreeSet<String>) {
+        let (mut public, mut admin) = (BTreeSet::new(), BTreeSet::new());
+        for _ in 0..6 {
+            public.insert(client::get(self.listen, "localhost", "/").await.unwrap().server().to_owned());
+            admin.insert(client::get(self.listen, "localhost", "/wp-admin/").await.unwrap().server().to_owned());
+        }
+        (public, admin)
+    }
+
+    /// Ctrl-C, and nothing is left in its folder but what it said.
+    async fn interrupt(mut self, folder: &Path) {
+        self.process.signal("INT");
+        assert_eq!(self.process.end(Duration::from_secs(30)).await.code(), Some(0), "{}", self.process.said());
+        let left: Vec<_> =
+            std::fs::read_dir(folder).unwrap().filter_map(|entry| Some(entry.ok()?.file_name())).collect();
+        assert_eq!(left, ["demo.log"], "it left files behind");
+    }
+}
+
 #[tokio::test]
-async fn the_demo_shows_changing_containers_and_one_admin_and_leaves_nothing() {
+async fn without_docker_it_shows_stand_ins_and_leaves_nothing() {
     let _turn = Turn::shared().await;
     let folder = tempfile::tempdir().unwrap();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let mut command = Command::new(binary("etna"));
-    command.args(["demo", "--no-docker", "--listen", &free.to_string()]).env("TMPDIR", folder.path());
-    let mut demo = Process::start("demo", &mut command, folder.path());
-    let listen: SocketAddr = free;
-    eventually("it serves", Duration::from_secs(30), async || {
-        if let Some(status) = demo.ended() {
-            panic!("it ended: {status}: {}", demo.said());
-        }
-        ensure(client::get(listen, "localhost", "/").await?.status == 200, "not yet")
+    let demo = Demo::start(folder.path(), |command| {
+        command.arg("--no-docker");
     })
     .await;
-    eventually("it says what to open", Duration::from_secs(5), async || {
-        ensure(demo.said().contains(&format!("http://{listen}/")), demo.said())
-    })
-    .await;
-    let mut public = BTreeSet::new();
-    let mut admin = BTreeSet::new();
-    for _ in 0..6 {
-        public.insert(client::get(listen, "localhost", "/").await.unwrap().server().to_owned());
-        admin.insert(client::get(listen, "localhost", "/wp-admin/").await.unwrap().server().to_owned());
-    }
+    let (public, admin) = demo.servers().await;
     assert_eq!((public.len(), admin.len()), (2, 1), "{public:?} {admin:?}");
     assert!(public.is_disjoint(&admin));
-    let children = children_of(demo.pid());
+    let children = children_of(demo.process.pid());
     assert_eq!(children.len(), 3, "two public ones and an admin");
-
-    demo.signal("INT");
-    assert_eq!(demo.end(Duration::from_secs(15)).await.code(), Some(0), "{}", demo.said());
+    demo.interrupt(folder.path()).await;
     eventually("its children have ended", Duration::from_secs(5), async || {
         let left: Vec<&String> = children.iter().filter(|pid| is_alive(pid)).collect();
         ensure(left.is_empty(), format!("{left:?}"))
     })
     .await;
-    let left: Vec<_> =
-        std::fs::read_dir(folder.path()).unwrap().filter_map(|entry| Some(entry.ok()?.file_name())).collect();
-    assert_eq!(left, ["demo.log"], "it left files behind");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_docker_it_shows_containers_and_leaves_nothing() {
+    let Some(docker) = Docker::shared().await else { return };
+    let _turn = Turn::shared().await;
+    let folder = tempfile::tempdir().unwrap();
+    let demo = Demo::start(folder.path(), |command| {
+        command.env("DOCKER_HOST", docker.url());
+    })
+    .await;
+    let (public, admin) = demo.servers().await;
+    assert_eq!((public.len(), admin.len()), (2, 1), "{public:?} {admin:?}");
+    assert!(public.is_disjoint(&admin));
+    let name = format!("etna-demo-{}", demo.process.pid());
+    let containers = || docker.run(&["ps", "--all", "--quiet", "--filter", &format!("name={name}")]);
+    assert_eq!(containers().lines().count(), 3);
+    let pid = demo.process.pid();
+    demo.interrupt(folder.path()).await;
+    assert_eq!(containers(), "", "it left containers behind");
+    assert_eq!(docker.run(&["images", "--quiet", &format!("etna-demo:{pid}")]), "", "it left its image behind");
 }
 
 fn children_of(pid: u32) -> Vec<String> {

@@ -13,19 +13,15 @@ use serde_json::Value;
 /// Containers of one test: removed when dropped, whatever happened.
 struct Containers {
     docker: Arc<Docker>,
-    image: String,
     site: String,
     names: Vec<String>,
 }
 
 impl Containers {
-    async fn new(docker: &Arc<Docker>, site: &str) -> Containers {
-        let builder = docker.clone();
-        let said = tokio::task::spawn_blocking(move || builder.script("images.sh", &["base"])).await.unwrap();
-        let image = said.split_whitespace().nth(1).expect("images.sh says the image").to_owned();
+    fn new(docker: &Arc<Docker>, site: &str) -> Containers {
         // Another run on the same engine has other names.
         let site = format!("{site}-{}", std::process::id());
-        Containers { docker: docker.clone(), image, site, names: Vec::new() }
+        Containers { docker: docker.clone(), site, names: Vec::new() }
     }
 
     /// Runs a container that answers with its name, on a port of Docker's choice.
@@ -38,7 +34,7 @@ impl Containers {
         args.extend(["--label", &host, "--label", &site, "--label", &kind, "--label", &owner]);
         args.extend(["--publish", "127.0.0.1::80"]);
         args.extend(more);
-        args.extend([&*self.image, "/etna", "stand-in", "--listen", "0.0.0.0:80", "--role", role]);
+        args.extend([&*self.docker.base, "/etna", "stand-in", "--listen", "0.0.0.0:80", "--role", role]);
         // It is there to be removed even when starting it failed.
         self.names.push(name.clone());
         self.docker.run(&args);
@@ -74,7 +70,7 @@ impl Drop for Containers {
 async fn what_runs_is_served_and_what_is_gone_is_not() {
     let Some(docker) = Docker::shared().await else { return };
     let scene = Scene::open("sidekick").await;
-    let mut containers = Containers::new(&docker, "follow").await;
+    let mut containers = Containers::new(&docker, "follow");
     let one = containers.run("1", "public", &[]);
     let sidekick = scene.sidekick("core-01", &["--docker", &docker.url()]).await;
     let proxy = scene.proxy("etna").await;
@@ -120,7 +116,7 @@ async fn what_runs_is_served_and_what_is_gone_is_not() {
 async fn a_stopping_container_is_drained_before_it_dies() {
     let Some(docker) = Docker::shared().await else { return };
     let scene = Scene::open("drains").await;
-    let mut containers = Containers::new(&docker, "drain").await;
+    let mut containers = Containers::new(&docker, "drain");
     // It does not hear its stop signal, so it lives until Docker loses patience.
     let deaf = containers.run("deaf", "public", &["--stop-signal", "SIGWINCH"]);
     let _other = containers.run("other", "public", &[]);
@@ -145,7 +141,7 @@ async fn a_stopping_container_is_drained_before_it_dies() {
 async fn servers_go_with_their_lease_when_the_whole_host_does() {
     let Some(docker) = Docker::shared().await else { return };
     let scene = Scene::open("lease").await;
-    let mut containers = Containers::new(&docker, "lease").await;
+    let mut containers = Containers::new(&docker, "lease");
     containers.run("1", "public", &[]);
     let flags = ["--docker", &docker.url(), "--ttl", "3s"];
     let mut sidekick = scene.sidekick("core-01", &flags).await;
@@ -163,10 +159,44 @@ async fn servers_go_with_their_lease_when_the_whole_host_does() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_happens_while_etcd_is_gone_is_made_up_for() {
+    let Some(docker) = Docker::shared().await else { return };
+    let scene = Scene::with_etcd("etcdgone", 1).await;
+    let mut containers = Containers::new(&docker, "gone");
+    let stays = containers.run("stays", "public", &[]);
+    let goes = containers.run("goes", "public", &[]);
+    let _sidekick = scene.sidekick("core-01", &["--docker", &docker.url()]).await;
+    let proxy = scene.proxy("etna").await;
+    let host = format!("{}.test", containers.site);
+    containers.until(&scene, "public", 2).await;
+    proxy.until_status(&host, "/", 200).await;
+    scene.etcd.kill(0);
+    docker.run(&["rm", "--force", &goes]);
+    let comes = containers.run("comes", "public", &[]);
+    // What the last table still names and is gone is passed over.
+    for _ in 0..4 {
+        assert_eq!(proxy.get(&host, "/").await.unwrap().server(), stays);
+    }
+    scene.etcd.resume(0);
+    scene.etcd.ready(0).await;
+    eventually("the store says what runs", LONG, async || {
+        let servers = containers.servers(&scene, "public").await;
+        let text = format!("{servers:?}");
+        ensure(servers.len() == 2 && !text.contains(&goes) && text.contains(&comes), text)
+    })
+    .await;
+    eventually("the new one serves", LONG, async || {
+        let answer = proxy.get(&host, "/").await?;
+        ensure(answer.server() == comes, answer.server().to_owned())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn explain_says_what_it_would_do_and_why() {
     let Some(docker) = Docker::shared().await else { return };
     let scene = Scene::open("explains").await;
-    let mut containers = Containers::new(&docker, "explain").await;
+    let mut containers = Containers::new(&docker, "explain");
     let ours = containers.run("1", "public", &["--env", "WORDPRESS_ADMIN_ENABLED=true"]);
     let explain = |name: &str, folder: &Path| {
         let url = docker.url();

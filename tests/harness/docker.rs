@@ -6,9 +6,12 @@ use std::sync::{Arc, Weak};
 
 use crate::process::{output_of, try_output_of};
 use crate::report;
+use crate::turn::Turn;
 
 /// An engine that answers.
 pub struct Docker {
+    /// An image with this machine's Debian and nothing else.
+    pub base: String,
     host: Option<String>,
     started: bool,
 }
@@ -20,13 +23,17 @@ impl Docker {
         let mut shared = SHARED.lock().await;
         let docker = match shared.upgrade() {
             Some(docker) => docker,
-            None => match tokio::task::spawn_blocking(start).await.expect("the script runs") {
-                Ok(docker) => Arc::new(docker),
-                Err(error) => {
-                    report::skipped("docker", &error);
-                    return None;
+            None => {
+                // Starting it would disturb a test that measures. A test takes its own turn after this.
+                let _turn = Turn::shared().await;
+                match tokio::task::spawn_blocking(Docker::start).await.expect("the scripts run") {
+                    Ok(docker) => Arc::new(docker),
+                    Err(error) => {
+                        report::skipped("docker", &error);
+                        return None;
+                    }
                 }
-            },
+            }
         };
         *shared = Arc::downgrade(&docker);
         report::ran("docker");
@@ -53,6 +60,18 @@ impl Docker {
         output_of(script(name).args(args).env("ETNA_TESTBED_OWNER", std::process::id().to_string()))
     }
 
+    fn start() -> Result<Docker, String> {
+        let said = try_output_of(script("engine.sh").arg("up"))?;
+        let (how, host) = said.trim().split_once(' ').ok_or("engine.sh did not say where the engine is")?;
+        let host = Some(host.to_owned()).filter(|host| host != "default");
+        let mut docker = Docker { base: String::new(), host, started: how == "started" };
+        let said = try_output_of(script("images.sh").arg("base"))?;
+        docker.base = said.split_whitespace().nth(1).ok_or("images.sh did not say the image")?.to_owned();
+        // An engine may answer and yet be unable to run anything: inside a container without cgroups of its own, say.
+        try_output_of(&mut docker.command(&["run", "--rm", "--network", "none", &docker.base, "true"]))?;
+        Ok(docker)
+    }
+
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("docker");
         if let Some(host) = &self.host {
@@ -69,12 +88,6 @@ impl Drop for Docker {
             let _ = try_output_of(script("engine.sh").arg("down"));
         }
     }
-}
-
-fn start() -> Result<Docker, String> {
-    let said = try_output_of(script("engine.sh").arg("up"))?;
-    let (how, host) = said.trim().split_once(' ').ok_or("engine.sh did not say where the engine is")?;
-    Ok(Docker { host: Some(host.to_owned()).filter(|host| host != "default"), started: how == "started" })
 }
 
 fn script(name: &str) -> Command {

@@ -1,4 +1,7 @@
 //! Who may run beside whom: most tests side by side, a test that measures alone.
+//!
+//! A turn is the last thing a test waits for before it begins, and it never takes a second one: whoever waits to be
+//! alone holds up everybody who comes later.
 
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 

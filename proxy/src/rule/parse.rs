@@ -3,7 +3,7 @@
 //! Recursive descent, so that an error names its column. Depth and length are bounded, and so is the size of a compiled
 //! regular expression. Beyond vulcand's grammar: `||`, `!`, and our matchers.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use http::header::HeaderName;
 use ipnet::{IpNet, Ipv4Net};
@@ -184,8 +184,9 @@ impl<'s> Parser<'s> {
     /// In the form in which [`super::host_of`] gives the request's.
     fn host(&self, argument: &Argument) -> Result<Pattern, RuleError> {
         let host = argument.text.to_ascii_lowercase();
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
-        let host = host.strip_suffix('.').unwrap_or(host);
+        let host = host.trim_end_matches('.');
+        let inside = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let host = inside.filter(|inside| inside.parse::<Ipv6Addr>().is_ok()).unwrap_or(host);
         if host.is_empty() {
             return Err(self.error_at(argument.at, "no host has such a name", "write a name like \"example.com\""));
         }

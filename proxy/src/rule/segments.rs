@@ -25,8 +25,8 @@ pub(crate) enum Segments<'a> {
 impl<'a> Segments<'a> {
     /// Normalises a path that begins with a slash.
     pub(crate) fn of(path: &'a str) -> Segments<'a> {
-        let unusual = path.bytes().zip(path.bytes().skip(1)).any(|pair| pair == (b'/', b'.'));
-        if !unusual && !path.contains('%') {
+        let dotted = path.as_bytes().windows(2).any(|pair| pair == b"/.");
+        if !dotted && !path.contains('%') {
             return Segments::Plain(path);
         }
         let (mut bytes, mut ends) = (Vec::new(), Vec::new());
@@ -50,7 +50,9 @@ impl<'a> Segments<'a> {
     /// Whether one of them is as asked.
     pub(crate) fn any(&self, asked: impl Fn(&[u8]) -> bool) -> bool {
         match self {
-            Segments::Plain(path) => path.split('/').any(|name| !name.is_empty() && asked(name.as_bytes())),
+            Segments::Plain(path) => {
+                path.as_bytes().split(|byte| *byte == b'/').any(|name| !name.is_empty() && asked(name))
+            }
             Segments::Resolved { bytes, ends } => {
                 let starts = std::iter::once(0).chain(ends.iter().copied());
                 starts.zip(ends).any(|(start, end)| asked(&bytes[start..*end]))

@@ -47,6 +47,7 @@ fn vulcands_expressions_are_valid_and_its_mistakes_are_not() {
         ("", 1),
         (r#"Host("")"#, 6),
         (r#"Path("")"#, 6),
+        (r#"Host("..")"#, 6),
         (r#"Host("a", "b")"#, 1),
         (r#"Header("a")"#, 1),
         ("Host('a')", 6),
@@ -284,6 +285,11 @@ fn what_binds_tighter() {
     }
     assert_eq!(Rule::parse("Host(`A.`) && (Path(`/`))"), Rule::parse("Host(\"a\")&&Path(\"/\")"));
     assert_ne!(Rule::parse("Host(`a`)"), Rule::parse("Host(`b`)"));
+    // What is put in order once is in order.
+    for odd in ["a..", "[::1].", "[[::1]]", "[.]", "[a]", "<X>.A."] {
+        let rule = Rule::parse(&format!("Host(`{odd}`)")).unwrap();
+        assert_eq!(Rule::parse(&rule.to_string()), Ok(rule), "{odd}");
+    }
 }
 
 fn some_rule() -> impl Strategy<Value = String> {
