@@ -55,7 +55,6 @@ async fn two_choices_avoid_the_server_that_is_busy() {
     assert!(idle.values().all(|count| *count > 20), "{idle:?}");
     a.set(Manner::Hang);
     let before = a.requests();
-    let listen = proxy.listen;
     // One after the other on one connection, so that nothing is in flight at b when one of them hangs at a.
     let mut connection = Connection::open(proxy.listen).await.unwrap();
     let asking = tokio::spawn(async move { while connection.get("a.test", "/").await.is_ok() {} });

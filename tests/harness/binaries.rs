@@ -15,8 +15,9 @@ pub fn binary(name: &str) -> PathBuf {
 
 fn build() -> PathBuf {
     let exe = std::env::current_exe().expect("a test knows its own path");
-    // <target>/<profile>/deps/e2e-0123456789abcdef
-    let folder = exe.ancestors().nth(2).expect("a test binary lies in deps/").to_owned();
+    // <target>/<profile>/deps/e2e-0123456789abcdef, or <target>/<profile>/drills
+    let folder =
+        exe.ancestors().skip(1).find(|folder| !folder.ends_with("deps")).expect("it lies in a folder").to_owned();
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "--package", "etna-proxy", "--package", "etna-sidekick", "--package", "etna-ctl"]);
     cargo.arg("--target-dir").arg(folder.parent().expect("a profile lies in a target folder"));

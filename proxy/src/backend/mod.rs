@@ -5,6 +5,7 @@
 
 pub mod balance;
 pub mod framing;
+pub mod health;
 pub mod pool;
 pub mod sending;
 pub mod sticky;
@@ -19,6 +20,7 @@ use http::HeaderValue;
 use crate::stats::{Counter, Requests};
 use balance::Schedule;
 use etna_store::object::{Id, Scheme, ServerState};
+use health::Health;
 
 /// Where a backend stands in a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -69,6 +71,8 @@ pub struct Live {
     /// What a sticky cookie says to name it.
     pub token: Arc<str>,
     in_flight: AtomicU32,
+    /// Whether it should be given requests.
+    pub health: Health,
     /// What it answered.
     pub requests: Requests,
     /// Connections to it that could not be made.
@@ -99,6 +103,7 @@ impl Live {
             address,
             token: sticky::token(backend, &spec.id),
             in_flight: AtomicU32::new(0),
+            health: Health::default(),
             requests: Requests::default(),
             connect_errors: Counter::default(),
             request_errors: Counter::default(),

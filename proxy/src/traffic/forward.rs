@@ -27,6 +27,7 @@ use hyper::upgrade::OnUpgrade;
 use super::body::{BodyError, RequestBody, ResponseBody, Upstream};
 use super::headers::{self, Outbound};
 use super::tunnel;
+use crate::backend::health::Outcome;
 use crate::backend::pool::{self, Keep};
 use crate::backend::sending::Sending;
 use crate::backend::wire::{self, Broken, Connection};
@@ -144,6 +145,7 @@ async fn send(
                 Err(error) => {
                     tracing::debug!(backend = %backend.id, server = %server.spec.id, %error, "connect failed");
                     live.connect_errors.add(1);
+                    backend.observe(at, Outcome::Unreachable);
                     worker.process.retries.add(1);
                     failure = Error::Connect;
                     tried.push(at);
@@ -172,11 +174,13 @@ async fn send(
         let error = match answer {
             Some(Ok(head)) => {
                 live.requests.record(head.status, began.elapsed());
+                backend.observe(at, Outcome::Answered(head.status));
                 return Ok(Answered { head, connection, in_flight, live: live.clone() });
             }
             Some(Err(error)) => error,
             None => {
                 live.request_errors.add(1);
+                backend.observe(at, Outcome::Late);
                 return Err(Error::Timeout);
             }
         };
@@ -186,6 +190,7 @@ async fn send(
             Broken::Truncated | Broken::Malformed(_) => {
                 tracing::debug!(backend = %backend.id, server = %server.spec.id, %error, "bad answer");
                 live.request_errors.add(1);
+                backend.observe(at, Outcome::Broken);
                 return Err(Error::Upstream);
             }
         };
@@ -202,6 +207,7 @@ async fn send(
             stuck = Some(at);
         } else {
             live.request_errors.add(1);
+            backend.observe(at, Outcome::Broken);
             sent += 1;
             if !again || !is_idempotent(&outgoing.head.method) || sent == MOST_SENT {
                 return Err(failure);

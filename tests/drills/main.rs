@@ -1,0 +1,79 @@
+//! The drills: what must not lose a request, tried on the real binaries under a load that checks every answer.
+//!
+//! `make drills` runs them all at full length on release builds and writes `RESULTS.md`; `make test` runs those that
+//! are quick, shortened. One line each: id, load, requests, failed, figure, pass. A drill never tries again.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "what goes wrong fails a drill")]
+
+mod backends;
+mod control;
+mod denial;
+mod drill;
+mod lifecycle;
+mod protocol;
+mod results;
+mod robustness;
+mod streaming;
+mod surface;
+
+use std::panic::AssertUnwindSafe;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use drill::{Drill, Length, Outcome};
+use futures_util::FutureExt as _;
+use results::Line;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let short = arguments.iter().any(|argument| argument == "--short");
+    let record = arguments.iter().any(|argument| argument == "--record");
+    let wanted: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let drills: Vec<&Drill> = drills()
+        .filter(|drill| wanted.is_empty() || wanted.iter().any(|id| id.eq_ignore_ascii_case(drill.id)))
+        .filter(|drill| !short || drill.quick || !wanted.is_empty())
+        .collect();
+    if drills.is_empty() {
+        println!("no such drill; there are: {}", self::drills().map(|drill| drill.id).collect::<Vec<_>>().join(" "));
+        return ExitCode::from(64);
+    }
+    let length = if short { Length::Short } else { Length::Full };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    println!("{}", results::heading());
+    let mut lines = Vec::new();
+    for drill in drills {
+        let began = Instant::now();
+        let outcome = runtime.block_on(AssertUnwindSafe((drill.run)(length)).catch_unwind()).unwrap_or_else(broken);
+        let line = Line { id: drill.id, what: drill.what, took: began.elapsed(), outcome };
+        println!("{line}");
+        lines.push(line);
+    }
+    let failed = lines.iter().filter(|line| !line.outcome.pass).count();
+    println!("\n{} drills, {failed} failed", lines.len());
+    if record {
+        results::write(&lines);
+    }
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn drills() -> impl Iterator<Item = &'static Drill> {
+    [
+        lifecycle::DRILLS,
+        backends::DRILLS,
+        control::DRILLS,
+        protocol::DRILLS,
+        denial::DRILLS,
+        streaming::DRILLS,
+        robustness::DRILLS,
+        surface::DRILLS,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// A drill that panicked has failed, and says where.
+fn broken(cause: Box<dyn std::any::Any + Send>) -> Outcome {
+    let text = cause.downcast_ref::<String>().cloned();
+    let text = text.or_else(|| cause.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+    Outcome::fail(text.unwrap_or_else(|| "panicked".into()))
+}
