@@ -106,6 +106,10 @@ pub struct Process {
     pub retries: Counter,
     /// Connections opened to servers.
     pub upstream_connections: Counter,
+    /// What came instead of a request and was refused.
+    pub refused: Counter,
+    /// Connections that a bug of ours ended.
+    pub panics: Counter,
     /// Requests that ended with an error of ours instead of a server's answer.
     pub errors: Counter,
 }

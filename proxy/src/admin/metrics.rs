@@ -162,6 +162,8 @@ fn process(state: &State, now: Instant) -> String {
         retries,
         upstream_connections,
         errors,
+        refused,
+        panics,
     } = &*state.process;
     for (name, help, kind, value) in [
         ("etna_connections", "Client connections open now.", Kind::Gauge, connections.get()),
@@ -178,6 +180,8 @@ fn process(state: &State, now: Instant) -> String {
             upstream_connections.get(),
         ),
         ("etna_errors_total", "Requests answered with an error of the proxy's own.", Kind::Counter, errors.get()),
+        ("etna_refused_total", "What came instead of a request and was refused.", Kind::Counter, refused.get()),
+        ("etna_panics_total", "Client connections ended by a bug of the proxy.", Kind::Counter, panics.get()),
         ("etna_store_snapshots_total", "Snapshots taken of the store.", Kind::Counter, store.snapshots),
         ("etna_publishes_total", "Tables put in force.", Kind::Counter, store.publishes),
     ] {

@@ -1,20 +1,18 @@
-//! One client connection: HTTP/1.1 on it, until it ends or its worker says so.
+//! One client connection: served until it ends or its worker says so.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use etna_store::object::Id;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::io::{Order, Phase, Watch, Watched};
+use super::watch::{Order, Watch};
 use super::worker::Worker;
-use crate::traffic::service;
+use crate::stats::Process;
+use crate::traffic::h1;
+use crate::traffic::h1::wire::Wire;
 use crate::traffic::trust::Peer;
 
 /// A client's connection, as its requests see it.
@@ -29,23 +27,6 @@ pub struct Client {
     pub watch: Arc<Watch>,
 }
 
-/// A request being answered on a connection: until this value is dropped.
-pub struct Busy(Arc<Watch>);
-
-impl Client {
-    /// A request has arrived.
-    pub fn begin(&self) -> Busy {
-        self.watch.enter(Phase::Busy);
-        Busy(self.watch.clone())
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.enter(Phase::Idle);
-    }
-}
-
 /// Where a connection came in.
 #[derive(Clone)]
 pub(super) struct Arrived {
@@ -54,8 +35,20 @@ pub(super) struct Arrived {
     pub(super) port: Rc<str>,
 }
 
+/// Counts a connection that a bug of ours ends.
+struct Panics(Arc<Process>);
+
+impl Drop for Panics {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.panics.add(1);
+        }
+    }
+}
+
 /// Serves a connection to its end.
 pub(super) async fn serve(worker: Rc<Worker>, arrived: Arrived, stream: TcpStream, peer: SocketAddr) {
+    let _panics = Panics(worker.process.clone());
     let running = worker.running();
     let watch = running.watch().clone();
     let peer = peer.ip().to_canonical();
@@ -65,33 +58,16 @@ pub(super) async fn serve(worker: Rc<Worker>, arrived: Arrived, stream: TcpStrea
         watch: watch.clone(),
         worker,
     });
-    let io = TokioIo::new(Watched::new(stream, watch.clone()));
-    let service = service_fn(move |request| {
-        let client = client.clone();
-        async move { Ok::<_, Infallible>(service::handle(client, request).await) }
-    });
-    let connection = http1::Builder::new()
-        .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_HEAD)
-        .serve_connection(io, service)
-        .with_upgrades();
-    let mut connection = pin!(connection);
+    let mut serving = pin!(h1::serve(client, Wire::new(stream, watch.clone())));
     loop {
         tokio::select! {
             biased;
-            // Errors are the client's: it went away, or spoke something else than HTTP and was told so.
-            _ = connection.as_mut() => break,
+            () = serving.as_mut() => break,
             told = watch.told() => match told {
-                Some(Order::Finish) => connection.as_mut().graceful_shutdown(),
                 Some(Order::Close) => break,
-                // Whatever waits in this task is polled again by the next turn.
-                None => {}
+                // Whatever waits in this task is polled again by the next turn, and looks for itself.
+                Some(Order::Finish) | None => {}
             },
         }
     }
 }
-
-/// Header fields of a request.
-const MAX_HEADERS: usize = 100;
-/// Longest request head, in bytes.
-const MAX_HEAD: usize = 64 * 1024;

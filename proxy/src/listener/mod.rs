@@ -4,8 +4,8 @@
 //! address that cannot be bound is a problem and not a dead worker. New sockets are opened before old ones close.
 
 pub mod conn;
-pub mod io;
 pub mod socket;
+pub mod watch;
 pub mod worker;
 
 use std::collections::BTreeMap;

@@ -4,7 +4,7 @@
 //! client, and backs off when accepting fails. Once a second a worker looks over its connections: there is no timer
 //! per connection or request for what may be a second late.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 
 use super::conn;
-use super::io::{Order, Phase, Watch};
+use super::watch::{Order, Phase, Waiting, Watch};
 use crate::backend::pool::Pool;
 use crate::stats::Process;
 use crate::table::LiveTable;
@@ -59,6 +59,8 @@ pub struct Worker {
     random: RefCell<fastrand::Rng>,
     draining: Cell<bool>,
     buffers: RefCell<Vec<Vec<u8>>>,
+    /// The time, as responses say it.
+    date: RefCell<String>,
 }
 
 /// A request's head, written.
@@ -77,12 +79,7 @@ impl std::ops::Deref for HeadBuffer<'_> {
 
 impl Drop for HeadBuffer<'_> {
     fn drop(&mut self) {
-        let mut bytes = std::mem::take(&mut self.bytes);
-        let mut buffers = self.worker.buffers.borrow_mut();
-        if bytes.capacity() <= 4 * HEAD_BUFFER && buffers.len() < MOST_BUFFERS {
-            bytes.clear();
-            buffers.push(bytes);
-        }
+        self.worker.give_buffer(std::mem::take(&mut self.bytes));
     }
 }
 
@@ -158,9 +155,28 @@ impl Worker {
 
     /// Writes a request's head into a buffer that goes back to the worker when it is dropped.
     pub fn write_head(&self, write: impl FnOnce(&mut Vec<u8>)) -> HeadBuffer<'_> {
-        let mut bytes = self.buffers.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(HEAD_BUFFER));
+        let mut bytes = self.take_buffer();
         write(&mut bytes);
         HeadBuffer { bytes, worker: self }
+    }
+
+    /// An empty buffer, most likely one that was used before.
+    pub fn take_buffer(&self) -> Vec<u8> {
+        self.buffers.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(HEAD_BUFFER))
+    }
+
+    /// Takes a buffer back, unless it has grown.
+    pub fn give_buffer(&self, mut buffer: Vec<u8>) {
+        let mut buffers = self.buffers.borrow_mut();
+        if buffer.capacity() <= LARGEST_BUFFER && buffers.len() < MOST_BUFFERS {
+            buffer.clear();
+            buffers.push(buffer);
+        }
+    }
+
+    /// The time, as responses say it (RFC 9110 section 5.6.7).
+    pub fn date(&self) -> Ref<'_, str> {
+        Ref::map(self.date.borrow(), String::as_str)
     }
 
     /// Makes one more connection or tunnel known.
@@ -175,8 +191,16 @@ impl Worker {
 
     fn second_passed(&self) {
         self.clock.fetch_add(1, Relaxed);
+        self.date.replace(now());
         self.pool.sweep(self.now());
         for watch in self.connections.borrow().values() {
+            match watch.second_passed() {
+                // The request is answered 408.
+                Some(Waiting::Body) => watch.nudge(),
+                // Whoever does not read cannot be told.
+                Some(Waiting::Reader) => watch.order(Order::Close),
+                None => {}
+            }
             match watch.phase() {
                 (Phase::Head, seconds) if seconds > HEAD_SECONDS => watch.order(Order::Close),
                 (Phase::Idle, seconds) if seconds > IDLE_SECONDS => watch.order(Order::Finish),
@@ -226,6 +250,7 @@ async fn run(shared: Shared, mut inbox: mpsc::Receiver<Command>) {
         random: RefCell::new(fastrand::Rng::new()),
         draining: Cell::new(false),
         buffers: RefCell::default(),
+        date: RefCell::new(now()),
     });
     let force = shared.force;
     let mut accepting: HashMap<Id, CancellationToken> = HashMap::new();
@@ -311,8 +336,14 @@ async fn accept(worker: Rc<Worker>, id: Id, address: SocketAddr, socket: TcpList
     }
 }
 
+fn now() -> String {
+    httpdate::fmt_http_date(std::time::SystemTime::now())
+}
+
 /// Bytes of a buffer for a request's head; most are far shorter.
 const HEAD_BUFFER: usize = 2048;
+/// Bytes of a buffer that is kept.
+const LARGEST_BUFFER: usize = 32 * 1024;
 /// Buffers kept for the next requests.
 const MOST_BUFFERS: usize = 256;
 /// Seconds a request's head may take, from its first byte or from the connection's start.
