@@ -106,6 +106,10 @@ pub struct Process {
     pub retries: Counter,
     /// Connections opened to servers.
     pub upstream_connections: Counter,
+    /// Connections turned away because there were too many.
+    pub shed_connections: Counter,
+    /// Requests turned away because a worker had more to do than it could.
+    pub shed_requests: Counter,
     /// What came instead of a request and was refused.
     pub refused: Counter,
     /// Connections that a bug of ours ended.

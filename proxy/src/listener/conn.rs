@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use etna_store::object::Id;
 use tokio::net::TcpStream;
@@ -46,12 +47,39 @@ impl Drop for Panics {
     }
 }
 
+/// Says that there is no room. The request is read first, most likely in one piece: a connection closed over unread
+/// bytes is reset, and the answer with it.
+async fn turn_away(worker: &Worker, stream: TcpStream) {
+    worker.process.shed_connections.add(1);
+    let Some(_turn) = worker.turn_away() else { return };
+    let said = async {
+        stream.readable().await?;
+        let mut request = [0; 4096];
+        let _ = stream.try_read(&mut request);
+        stream.try_write(NO_ROOM)?;
+        // Until the client has closed, or has had its time.
+        loop {
+            stream.readable().await?;
+            match stream.try_read(&mut request) {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err::<(), std::io::Error>(error),
+            }
+        }
+    };
+    let _ = tokio::time::timeout(TURNED_AWAY, said).await;
+}
+
 /// Serves a connection to its end.
 pub(super) async fn serve(worker: Rc<Worker>, arrived: Arrived, stream: TcpStream, peer: SocketAddr) {
     let _panics = Panics(worker.process.clone());
+    let peer = peer.ip().to_canonical();
+    let Some(_admitted) = worker.admission.admit(peer, worker.trusted.contains(peer)) else {
+        return turn_away(&worker, stream).await;
+    };
     let running = worker.running();
     let watch = running.watch().clone();
-    let peer = peer.ip().to_canonical();
     let client = Rc::new(Client {
         listener: arrived.listener,
         peer: Peer { address: peer, text: peer.to_string(), proto: "http", port: arrived.port },
@@ -71,3 +99,7 @@ pub(super) async fn serve(worker: Rc<Worker>, arrived: Arrived, stream: TcpStrea
         }
     }
 }
+
+const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n\
+content-type: text/plain; charset=utf-8\r\ncontent-length: 15\r\n\r\n503 overloaded\n";
+const TURNED_AWAY: Duration = Duration::from_millis(200);

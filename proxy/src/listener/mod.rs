@@ -3,6 +3,7 @@
 //! Sockets are bound by the control side, one per worker (`SO_REUSEPORT`), and handed to the workers, so that an
 //! address that cannot be bound is a problem and not a dead worker. New sockets are opened before old ones close.
 
+pub mod admission;
 pub mod conn;
 pub mod socket;
 pub mod watch;

@@ -36,6 +36,10 @@ async fn answer(
     request: Request<Incoming>,
     chosen: &mut Option<Arc<Frontend>>,
 ) -> Result<Response, Error> {
+    if client.worker.turns_away() {
+        client.worker.process.shed_requests.add(1);
+        return Err(Error::Overloaded);
+    }
     let (head, body) = request.into_parts();
     let (route, client_ip) = route(client, &head)?;
     *chosen = Some(route.frontend.clone());
