@@ -73,6 +73,9 @@ async fn exchange(client: Rc<Client>, route: Route, request: middleware::Request
         body: Sending::new(body, framing == headers::Framing::Chunked, expect),
     };
 
+    if let Some(total) = backend.spec.timeouts.total {
+        client.watch.ends_within(total);
+    }
     let mut answered = send(&client, &backend, stuck, &mut outgoing).await?;
     if let (Some((statuses, _)), Some(elsewhere)) = (&route.frontend.elsewhere, &route.elsewhere)
         && statuses.contains(&answered.head.status.as_u16())
@@ -292,7 +295,8 @@ fn deliver(
             at_most: backend.spec.keep_alive.max_idle,
         };
         let worker = client.worker.clone();
-        ResponseBody::upstream(Upstream::new(connection, head.framing, sending, keep, worker, in_flight))
+        let idle = backend.spec.timeouts.idle;
+        ResponseBody::upstream(Upstream::new(connection, head.framing, sending, keep, worker, in_flight), idle)
     };
     let mut response = Response::new(body);
     *response.status_mut() = head.status;

@@ -104,7 +104,7 @@ async fn deliver(
 
     let mut outbox = Outbox::new(client.worker.take_buffer());
     answer::write(&mut outbox.flat, &parts, asked, delimiter, keep, &client.worker.date());
-    let mut sending = pin!(Sending { body, delimiter, outbox, ended: false, broken: false });
+    let mut sending = pin!(Sending { body, delimiter, outbox, ended: false, silent: false, broken: false });
     let sent = poll_fn(|cx| sending.as_mut().poll(wire, cx)).await;
     let Sending { outbox, broken, body, .. } = &mut *sending;
     client.worker.give_buffer(std::mem::take(&mut outbox.flat));
@@ -132,6 +132,8 @@ struct Sending {
     outbox: Outbox,
     /// Whether all of the body is in the outbox.
     ended: bool,
+    /// Whether the server is waited for.
+    silent: bool,
     /// Whether the body broke off.
     broken: bool,
 }
@@ -143,9 +145,17 @@ impl Sending {
             // Short pieces go out together with the head.
             while !self.ended && self.outbox.body.is_empty() && self.outbox.flat.len() < FLAT {
                 let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else { break };
+                self.silent = false;
                 self.take(frame);
             }
             if self.outbox.is_empty() && !self.ended {
+                if !self.silent {
+                    self.silent = true;
+                    wire.watch.wait_at_most(self.body.longest_silence());
+                } else if wire.watch.is_overdue() {
+                    self.take(Some(Err(std::io::ErrorKind::TimedOut.into())));
+                    continue;
+                }
                 return wire.poll_gone(cx).map(Err);
             }
             match self.outbox.poll_flush(wire, cx) {
