@@ -9,7 +9,7 @@ mod exposition;
 mod guard;
 mod listen;
 mod metrics;
-mod objects;
+pub mod objects;
 mod page;
 mod reply;
 mod status;
@@ -28,7 +28,7 @@ use crate::config::{AdminAddress, Config};
 use crate::control::State;
 use guard::Guard;
 use listen::Socket;
-use reply::Refusal;
+pub use reply::Refusal;
 use token::Token;
 
 /// The admin API, bound and not yet serving.
