@@ -39,11 +39,6 @@ impl<'a> Asked<'a> {
         Asked { method, host, path, query, client, headers }
     }
 
-    /// Its header.
-    pub fn headers(&self) -> &HeaderMap {
-        &self.headers
-    }
-
     /// As rules see it.
     pub fn head(&self) -> Head<'_> {
         Head::new(&self.method, &self.host, self.path, self.query, &self.headers, self.client)

@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::header::{COOKIE, HeaderMap, HeaderValue};
+use http::header::{HeaderMap, HeaderValue};
 use sha2::{Digest, Sha256};
 
 use super::{Backend, Live};
+use crate::rule::cookies;
 
 /// The value that names a server: 96 bits, 16 characters.
 pub fn token(backend: &str, server: &str) -> Arc<str> {
@@ -37,7 +38,7 @@ pub fn default_cookie(backend: &str) -> Arc<str> {
 /// was given the weight 0 does not.
 pub fn find(backend: &Backend, cookie: &str, headers: &HeaderMap) -> Option<u16> {
     let value = cookie_value(headers, cookie)?;
-    let at = backend.servers.iter().position(|server| &*server.live.token == value && server.spec.weight > 0)?;
+    let at = backend.servers.iter().position(|server| server.live.token.as_bytes() == value && server.spec.weight > 0)?;
     u16::try_from(at).ok()
 }
 
@@ -48,19 +49,15 @@ pub fn set_cookie(cookie: &str, server: &Live, secure: bool) -> Option<HeaderVal
     HeaderValue::from_str(&text).ok()
 }
 
-/// The first cookie of that name (RFC 6265 section 5.4; a request may carry several `Cookie` fields).
-fn cookie_value<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
-    headers
-        .get_all(COOKIE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .find_map(|(key, value)| (key == name).then_some(value))
+/// The first cookie of that name.
+fn cookie_value<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
+    cookies(headers).find_map(|(key, value)| (key == name.as_bytes()).then_some(value))
 }
 
 #[cfg(test)]
 mod tests {
+    use http::header::COOKIE;
+
     use super::*;
 
     #[test]
@@ -76,9 +73,9 @@ mod tests {
     fn cookies_are_found_among_others_and_across_fields() {
         let mut headers = HeaderMap::new();
         headers.append(COOKIE, HeaderValue::from_static("a=1; etna=x"));
-        headers.append(COOKIE, HeaderValue::from_static("b=2"));
-        assert_eq!(cookie_value(&headers, "etna"), Some("x"));
-        assert_eq!(cookie_value(&headers, "b"), Some("2"));
+        headers.append(COOKIE, HeaderValue::from_bytes(b"name=J\xc3\xb6rg; b=2").unwrap());
+        assert_eq!(cookie_value(&headers, "etna"), Some(&b"x"[..]));
+        assert_eq!(cookie_value(&headers, "b"), Some(&b"2"[..]), "a cookie that is no ASCII hides none");
         assert_eq!(cookie_value(&headers, "tna"), None);
     }
 }
