@@ -41,7 +41,9 @@ fn again(noun: Noun, parent: &str, shown: &str) {
     let raw = RawValue::from_string(shown.to_owned()).unwrap();
     let body = format!("{{\"{noun:?}\":{raw}}}");
     match read(noun, parent, body.as_bytes()) {
-        Ok(again) if noun == Noun::Host => assert_eq!(again.shown["Name"].to_string().to_lowercase(), again.shown["Name"].to_string()),
+        Ok(again) if noun == Noun::Host => {
+            assert_eq!(again.shown["Name"].to_string().to_lowercase(), again.shown["Name"].to_string())
+        }
         Ok(again) => assert_eq!(again.shown.to_string(), shown),
         Err(refusal) => panic!("{shown} was shown and is refused: {refusal:?}"),
     }

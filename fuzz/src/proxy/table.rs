@@ -46,7 +46,8 @@ fn agrees(model: &Model, table: &Table, asked: &Asked<'_>) {
         assert!(model.backend(&backend.id).is_some());
         for (at, server) in backend.servers.iter().enumerate() {
             assert!(model.server(&backend.id, &server.spec.id).is_some());
-            let others: Vec<u16> = (0..backend.servers.len() as u16).filter(|other| usize::from(*other) != at).collect();
+            let others: Vec<u16> =
+                (0..backend.servers.len() as u16).filter(|other| usize::from(*other) != at).collect();
             let picked = backend.schedule.pick(&backend.servers, 7, 7, &others);
             assert!(picked.is_none_or(|picked| usize::from(picked) == at));
         }

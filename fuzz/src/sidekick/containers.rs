@@ -23,7 +23,11 @@ pub fn check(data: &[u8]) {
             policy.addressing.mode = mode;
             if let Decision::Ours(claim) = classify(&container, &policy) {
                 assert!(valid_site(&claim.site), "{:?}", claim.site);
-                assert!(!claim.hosts.is_empty() && claim.hosts.iter().all(|host| valid_host(host)), "{:?}", claim.hosts);
+                assert!(
+                    !claim.hosts.is_empty() && claim.hosts.iter().all(|host| valid_host(host)),
+                    "{:?}",
+                    claim.hosts
+                );
                 assert!(claim.port > 0 && claim.weight <= 256, "{claim:?}");
                 assert!(claim.address.is_none_or(|address| address.port() > 0), "{claim:?}");
             }

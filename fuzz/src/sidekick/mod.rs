@@ -7,5 +7,4 @@ pub mod events;
 use super::seeds::Check;
 
 /// Every check of this crate, by the name of its target.
-pub const CHECKS: &[Check] =
-    &[("containers", containers::check), ("docker", docker::check), ("events", events::check)];
+pub const CHECKS: &[Check] = &[("containers", containers::check), ("docker", docker::check), ("events", events::check)];

@@ -52,7 +52,8 @@ pub fn check(data: &[u8]) {
 fn mapping(text: &str) {
     let Ok(batch) = dump::read(text) else { return };
     let Ok(Value::Object(fields)) = serde_json::from_str::<Value>(text) else { return };
-    let is_entry = |name: &String| ["key", "key_base64", "revision"].iter().any(|known| name.eq_ignore_ascii_case(known));
+    let is_entry =
+        |name: &String| ["key", "key_base64", "revision"].iter().any(|known| name.eq_ignore_ascii_case(known));
     if fields.keys().any(is_entry) {
         return;
     }

@@ -69,10 +69,14 @@ fn consistent(model: &Model) {
 
 fn shown(model: &Model) -> Vec<String> {
     let mut shown = Vec::new();
-    shown.extend(model.backends().map(|backend| format!("{backend:?} {:?}", model.servers(&backend.id).collect::<Vec<_>>())));
-    shown.extend(model.frontends().map(|frontend| {
-        format!("{frontend:?} {:?}", model.middlewares(&frontend.id).collect::<Vec<_>>())
-    }));
+    shown.extend(
+        model.backends().map(|backend| format!("{backend:?} {:?}", model.servers(&backend.id).collect::<Vec<_>>())),
+    );
+    shown.extend(
+        model
+            .frontends()
+            .map(|frontend| format!("{frontend:?} {:?}", model.middlewares(&frontend.id).collect::<Vec<_>>())),
+    );
     shown.extend(model.hosts().map(|host| format!("{host:?}")));
     shown.extend(model.listeners().map(|listener| format!("{listener:?}")));
     shown.extend(model.sites().map(|site| format!("{site:?}")));

@@ -38,7 +38,8 @@ pub fn default_cookie(backend: &str) -> Arc<str> {
 /// was given the weight 0 does not.
 pub fn find(backend: &Backend, cookie: &str, headers: &HeaderMap) -> Option<u16> {
     let value = cookie_value(headers, cookie)?;
-    let at = backend.servers.iter().position(|server| server.live.token.as_bytes() == value && server.spec.weight > 0)?;
+    let at =
+        backend.servers.iter().position(|server| server.live.token.as_bytes() == value && server.spec.weight > 0)?;
     u16::try_from(at).ok()
 }
 
