@@ -28,6 +28,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// How long a drain may take.
     pub drain: Duration,
+    /// Where it stands: servers of the same zone are preferred.
+    pub zone: Option<String>,
 }
 
 /// An address of the admin API.

@@ -56,6 +56,7 @@ pub fn config(admin: AdminAddress, dir: &Path) -> Config {
         state_dir: dir.into(),
         trusted_proxies: Vec::new(),
         drain: Duration::ZERO,
+        zone: None,
     }
 }
 

@@ -183,10 +183,7 @@ mod tests {
     fn limits_have_a_queue() {
         let limit = |requests, queue, ms| Some(Limit { requests, queue, wait: Duration::from_millis(ms) });
         assert_eq!(decode(r#""Limit":150"#).unwrap().limit, limit(150, 100, 1000));
-        assert_eq!(
-            decode(r#""Limit":{"Requests":1,"queue":0,"Wait":"50ms"}"#).unwrap().limit,
-            limit(1, 0, 50)
-        );
+        assert_eq!(decode(r#""Limit":{"Requests":1,"queue":0,"Wait":"50ms"}"#).unwrap().limit, limit(1, 0, 50));
         assert_eq!(decode(r#""Limit":null"#).unwrap().limit, None);
     }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use etna_store::object::{
-    Ajax, Backend, Frontend, HashOn, Host, Listener, Middleware, Network, OnClientAbort, Policy, Protocol, Scheme, Server,
-    ServerState, Site, Sticky,
+    Ajax, Backend, Frontend, HashOn, Host, Listener, Middleware, Network, OnClientAbort, Policy, Protocol, Scheme,
+    Server, ServerState, Site, Sticky,
 };
 use serde_json::{Map, Value, json};
 
@@ -33,10 +33,9 @@ pub(super) fn backend(backend: &Backend) -> Value {
         add(&mut fields, "HashOn", backend.hash_on.text());
     }
     let usual = Backend::implicit(backend.id.clone());
-    for (name, value, usual) in [
-        ("SlowStart", backend.slow_start, usual.slow_start),
-        ("DrainTimeout", backend.drain, usual.drain),
-    ] {
+    for (name, value, usual) in
+        [("SlowStart", backend.slow_start, usual.slow_start), ("DrainTimeout", backend.drain, usual.drain)]
+    {
         if value != usual {
             add(&mut fields, name, duration(value));
         }
