@@ -156,10 +156,15 @@ impl Parser<'_> {
             "IsNetworkError" => Ok(Expr::NetworkError),
             "RequestMethod" => {
                 let example = r#"compare it: RequestMethod() == "GET""#;
+                self.space();
+                let before = self.at;
                 let is = match self.comparison() {
                     Some(Comparison::Equal) => true,
                     Some(Comparison::Unequal) => false,
-                    _ => return Err(self.error("== or != was expected", example)),
+                    _ => {
+                        self.at = before;
+                        return Err(self.error("== or != was expected", example));
+                    }
                 };
                 Ok(Expr::Method(is, self.text(example)?))
             }

@@ -22,10 +22,15 @@ pub struct Control {
 }
 
 impl Control {
-    /// A loop that has not begun, of a proxy in that zone; `listeners` are those of the command line.
-    pub fn new(state: Arc<State>, listeners: Listeners, zone: Option<String>) -> Control {
+    /// A loop that has not begun; `listeners` are those of the command line.
+    pub fn new(state: Arc<State>, listeners: Listeners) -> Control {
         state.set_addresses(listeners.addresses());
-        Control { state, compiler: Compiler::in_zone(zone), listeners, logged: BTreeSet::new() }
+        Control { state, compiler: Compiler::default(), listeners, logged: BTreeSet::new() }
+    }
+
+    /// The same, of a proxy in that zone.
+    pub fn in_zone(self, zone: Option<String>) -> Control {
+        Control { compiler: Compiler::in_zone(zone), ..self }
     }
 
     /// Follows the store until the process drains, and gives the listeners back.
