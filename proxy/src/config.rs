@@ -26,6 +26,10 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Client connections at once; `None`: as many as the limit of open files allows.
+    pub max_connections: Option<u64>,
+    /// Client connections of one address at once, other than those of trusted proxies; 0: any number.
+    pub max_connections_per_client: u32,
     /// How long a drain may take.
     pub drain: Duration,
     /// Where it stands: servers of the same zone are preferred.

@@ -121,6 +121,14 @@ pub struct Process {
     pub retries: Retries,
     /// Connections opened to servers.
     pub upstream_connections: Counter,
+    /// Connections turned away because there were too many.
+    pub shed_connections: Counter,
+    /// Requests turned away because a worker had more to do than it could.
+    pub shed_requests: Counter,
+    /// What came instead of a request and was refused.
+    pub refused: Counter,
+    /// Connections that a bug of ours ended.
+    pub panics: Counter,
     /// Requests that ended with an error of ours instead of a server's answer.
     pub errors: Counter,
 }

@@ -183,6 +183,10 @@ fn process(state: &State, now: Instant) -> String {
         retries,
         upstream_connections,
         errors,
+        shed_connections,
+        shed_requests,
+        refused,
+        panics,
     } = &*state.process;
     for (name, help, kind, value) in [
         ("etna_connections", "Client connections open now.", Kind::Gauge, connections.get()),
@@ -198,6 +202,20 @@ fn process(state: &State, now: Instant) -> String {
             upstream_connections.get(),
         ),
         ("etna_errors_total", "Requests answered with an error of the proxy's own.", Kind::Counter, errors.get()),
+        ("etna_refused_total", "What came instead of a request and was refused.", Kind::Counter, refused.get()),
+        (
+            "etna_shed_connections_total",
+            "Connections turned away because there were too many.",
+            Kind::Counter,
+            shed_connections.get(),
+        ),
+        (
+            "etna_shed_requests_total",
+            "Requests turned away because the proxy was overloaded.",
+            Kind::Counter,
+            shed_requests.get(),
+        ),
+        ("etna_panics_total", "Client connections ended by a bug of the proxy.", Kind::Counter, panics.get()),
         ("etna_store_snapshots_total", "Snapshots taken of the store.", Kind::Counter, store.snapshots),
         ("etna_publishes_total", "Tables put in force.", Kind::Counter, store.publishes),
     ] {

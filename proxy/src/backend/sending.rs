@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes, BytesMut};
+use http::HeaderMap;
 use http_body::{Body as _, Frame};
 use tokio::net::TcpStream;
 
@@ -23,6 +24,8 @@ pub struct Sending {
     state: SendState,
     /// What was taken from the body, where it may have to be sent again.
     replay: Option<Box<Replay>>,
+    /// Whether the server is to say first whether it wants it.
+    held: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +40,18 @@ enum SendState {
 
 impl Sending {
     /// A body that was not begun.
-    pub fn new(body: RequestBody, chunked: bool) -> Sending {
-        Sending { body, chunked, pending: BytesMut::new(), written: 0, state: SendState::Fresh, replay: None }
+    pub fn new(body: RequestBody, chunked: bool, held: bool) -> Sending {
+        Sending { body, chunked, pending: BytesMut::new(), written: 0, state: SendState::Fresh, held, replay: None }
+    }
+
+    /// Whether the server is to say first whether it wants it.
+    pub(super) fn is_held(&self) -> bool {
+        self.held && self.state == SendState::Fresh
+    }
+
+    /// The server wants it, or says nothing: it is sent.
+    pub(super) fn release(&mut self) {
+        self.held = false;
     }
 
     /// Bytes written so far: as long as they grow, nobody is late.
@@ -103,24 +116,17 @@ impl Sending {
                     }
                 }
             }
-            if self.is_done() || self.state == SendState::Refused {
+            if self.is_done() || self.is_held() || self.state == SendState::Refused {
                 return Poll::Ready(Ok(()));
             }
             self.state = SendState::Begun;
             match ready!(self.poll_frame(cx)) {
-                Some(Ok(frame)) => {
-                    // Trailers: nothing in HTTP/1.1 that was announced depends on them.
-                    if let Ok(data) = frame.into_data() {
-                        self.queue(&data);
-                    }
-                }
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.queue(&data),
+                    Err(frame) => self.end(frame.trailers_ref()),
+                },
                 Some(Err(error)) => return Poll::Ready(Err(error)),
-                None => {
-                    self.state = SendState::Ended;
-                    if self.chunked {
-                        self.pending.extend_from_slice(b"0\r\n\r\n");
-                    }
-                }
+                None => self.end(None),
             }
         }
     }
@@ -129,6 +135,20 @@ impl Sending {
         match &mut self.replay {
             Some(replay) => replay.poll_frame(&mut self.body, cx),
             None => Pin::new(&mut self.body).poll_frame(cx),
+        }
+    }
+
+    fn end(&mut self, trailers: Option<&HeaderMap>) {
+        self.state = SendState::Ended;
+        if self.chunked {
+            self.pending.extend_from_slice(b"0\r\n");
+            for (name, value) in trailers.into_iter().flatten() {
+                self.pending.extend_from_slice(name.as_str().as_bytes());
+                self.pending.extend_from_slice(b": ");
+                self.pending.extend_from_slice(value.as_bytes());
+                self.pending.extend_from_slice(b"\r\n");
+            }
+            self.pending.extend_from_slice(b"\r\n");
         }
     }
 

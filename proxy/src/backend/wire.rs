@@ -10,6 +10,7 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -110,7 +111,15 @@ impl Connection {
         self.stream.write_all(head).await.map_err(unanswered)?;
         let has_body = !sending.is_done();
         let mut interim = 0;
+        // A server that knows nothing of expectations would wait for the body as long as we for its word.
+        let mut silence = sending.is_held().then(|| Box::pin(tokio::time::sleep(MOST_SILENCE)));
         poll_fn(|cx| {
+            if let Some(timer) = &mut silence
+                && (interim > 0 || timer.as_mut().poll(cx).is_ready())
+            {
+                sending.release();
+                silence = None;
+            }
             if has_body {
                 // A write that fails is not the end: the server may have answered before it stopped listening.
                 let sent = sending.poll(&self.stream, cx);
@@ -119,7 +128,12 @@ impl Connection {
                     return Poll::Ready(Err(error.into()));
                 }
             }
-            self.poll_head(method, &mut interim, cx)
+            let before = interim;
+            let head = self.poll_head(method, &mut interim, cx);
+            if interim > before && silence.is_some() {
+                cx.waker().wake_by_ref();
+            }
+            head
         })
         .await
         .map_err(|error| if has_body { consumed(error) } else { error })
@@ -319,6 +333,8 @@ const MAX_FIELDS: usize = 200;
 const MAX_HEAD: usize = 128 * 1024;
 /// 1xx answers before the one that counts.
 const MOST_INTERIM: u32 = 8;
+/// How long a server may take to say whether it wants a body.
+const MOST_SILENCE: Duration = Duration::from_secs(1);
 /// Room for a head that is worth a read.
 const LEAST_ROOM: usize = 4 * 1024;
 /// A head, and with it most bodies.

@@ -174,7 +174,7 @@ mod tests {
     fn may(backend: &Backend, ended: Ended, predicate: &str, method: Method) -> bool {
         let now = Instant::now();
         let predicate = (!predicate.is_empty()).then(|| Predicate::parse(predicate).unwrap());
-        let mut body = Sending::new(RequestBody::whole(Bytes::from_static(b"x")), false);
+        let mut body = Sending::new(RequestBody::whole(Bytes::from_static(b"x")), false, false);
         Again::new(backend, 0, now).may(0, ended, predicate.as_ref(), &method, &mut body, &ask(now))
     }
 

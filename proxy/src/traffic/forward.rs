@@ -14,20 +14,18 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use etna_store::object::OnClientAbort;
 use http::header::{CONNECTION, HeaderValue, SET_COOKIE, UPGRADE};
 use http::request::Parts;
 use http::{Method, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 
 use super::again::{self, Again, Ended, is_idempotent};
 use super::body::{BodyError, RequestBody, ResponseBody, Upstream};
+use super::h1::wire::Incoming;
 use super::headers::{self, Outbound};
-use super::tunnel;
+use super::tunnel::Tunnel;
 use crate::backend::balance::Ask;
 use crate::backend::health::Outcome;
 use crate::backend::place::Place;
@@ -58,9 +56,10 @@ async fn exchange(client: Rc<Client>, route: Route, request: middleware::Request
     let backend = route.backend.as_ref().filter(has_server).or(route.fallback.as_ref().filter(has_server));
     let backend = backend.cloned().ok_or(Error::NoServer)?;
 
-    let middleware::Request { mut head, body, client: _ } = request;
+    let middleware::Request { head, body, client: _ } = request;
     let spec = &route.frontend.spec.settings;
-    let mut upgrade = headers::wants_websocket(&head.headers).then(|| head.extensions.remove::<OnUpgrade>()).flatten();
+    let websocket = head.version == http::Version::HTTP_11 && headers::wants_websocket(&head.headers);
+    let expect = body.is_held();
     let body = request_body(body, spec.limits.max_body_bytes, route.elsewhere.is_some()).await?;
     let believe = spec.trust_forward_header || client.worker.trusted.contains(client.peer.address);
     let cookie = route.frontend.cookie.as_ref().or(backend.cookie.as_ref());
@@ -72,12 +71,16 @@ async fn exchange(client: Rc<Client>, route: Route, request: middleware::Request
         believe,
         server_name: spec.hostname.as_deref(),
         pass_host: spec.pass_host_header,
-        websocket: upgrade.is_some(),
+        websocket,
+        expect,
         alone: route.frontend.spec.on_client_abort == OnClientAbort::Continue,
-        body: Sending::new(body, framing == headers::Framing::Chunked),
+        body: Sending::new(body, framing == headers::Framing::Chunked, expect),
         failover: route.frontend.failover.as_deref(),
     };
 
+    if let Some(total) = backend.spec.timeouts.total {
+        client.watch.ends_within(total);
+    }
     let mut answered = send(&client, &backend, stuck, &mut outgoing).await?;
     if let (Some((statuses, _)), Some(elsewhere)) = (&route.frontend.elsewhere, &route.elsewhere)
         && statuses.contains(&answered.head.status.as_u16())
@@ -93,7 +96,7 @@ async fn exchange(client: Rc<Client>, route: Route, request: middleware::Request
         let secure = client.peer.is_secure(&outgoing.head.headers, believe);
         sticky::set_cookie(cookie, &answered.live, secure)
     });
-    deliver(&client, &backend, answered, outgoing.body, upgrade.take(), set_cookie)
+    deliver(&client, &backend, answered, outgoing.body, websocket, set_cookie)
 }
 
 /// A request as servers get it. Nothing of it is used up by sending it, but the body.
@@ -106,6 +109,8 @@ struct Outgoing<'a> {
     /// Whether servers see the client's `Host` or their own.
     pass_host: bool,
     websocket: bool,
+    /// Whether its body waits to be asked for.
+    expect: bool,
     /// Whether it runs in a task of its own, which the worker's look at its connections does not wake.
     alone: bool,
     body: Sending,
@@ -201,6 +206,7 @@ async fn send(
                     server_name: outgoing.server_name,
                     host: if outgoing.pass_host { None } else { Some(live.authority.as_bytes()) },
                     websocket: outgoing.websocket,
+                    expect: outgoing.expect,
                     framing: outgoing.framing,
                 };
                 headers::write(out, &outgoing.head, &how);
@@ -304,7 +310,7 @@ fn deliver(
     backend: &Backend,
     answered: Answered,
     sending: Sending,
-    upgrade: Option<OnUpgrade>,
+    websocket: bool,
     set_cookie: Option<HeaderValue>,
 ) -> Result<Response, Error> {
     let Answered { mut head, connection, in_flight, live } = answered;
@@ -313,12 +319,12 @@ fn deliver(
     }
     let body = if head.status == StatusCode::SWITCHING_PROTOCOLS {
         // A server that switches without having been asked is not speaking HTTP any more.
-        let upgrade = upgrade.ok_or(Error::Upstream)?;
+        if !websocket {
+            return Err(Error::Upstream);
+        }
         head.fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         head.fields.insert(UPGRADE, HeaderValue::from_static("websocket"));
-        client.watch.becomes_tunnel();
-        tunnel::open(&client.worker, upgrade, connection, in_flight);
-        ResponseBody::whole(Bytes::new())
+        ResponseBody::tunnel(Tunnel::new(connection, in_flight))
     } else {
         let idle_seconds = head.keep_alive.map_or(pool::DEFAULT_IDLE, |seconds| seconds.saturating_sub(1));
         let keep = Keep {
@@ -327,7 +333,8 @@ fn deliver(
             at_most: backend.spec.keep_alive.max_idle,
         };
         let worker = client.worker.clone();
-        ResponseBody::upstream(Upstream::new(connection, head.framing, sending, keep, worker, in_flight))
+        let idle = backend.spec.timeouts.idle;
+        ResponseBody::upstream(Upstream::new(connection, head.framing, sending, keep, worker, in_flight), idle)
     };
     let mut response = Response::new(body);
     *response.status_mut() = head.status;
@@ -347,7 +354,7 @@ async fn request_body(body: Incoming, limit: Option<u64>, twice: bool) -> Result
         return Err(Error::TooLarge);
     }
     if twice && length.is_some_and(|length| length <= LONGEST_COPY) {
-        let whole = Box::pin(body.collect()).await.map_err(|_| Error::BadRequest("the body ended early"))?;
+        let whole = Box::pin(body.collect()).await.map_err(|error| body_fault(&error))?;
         return Ok(RequestBody::whole(whole.to_bytes()));
     }
     Ok(match limit {
@@ -372,6 +379,8 @@ fn body_fault(error: &BodyError) -> Error {
     match error {
         BodyError::TooLarge => Error::TooLarge,
         BodyError::Broken(_) => Error::BadRequest("the body ended early"),
+        BodyError::Malformed => Error::BadRequest("a chunk is malformed"),
+        BodyError::Slow => Error::SlowClient,
     }
 }
 

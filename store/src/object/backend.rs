@@ -39,6 +39,10 @@ pub struct Timeouts {
     pub dial: Duration,
     /// Until the TLS handshake is done, default 10 s.
     pub tls_handshake: Duration,
+    /// Ours: between two pieces of a response's body, default 5 m.
+    pub idle: Duration,
+    /// Ours: for the whole response, from the request on; no limit by default.
+    pub total: Option<Duration>,
 }
 
 /// vulcand's `Settings.KeepAlive`.
@@ -108,7 +112,13 @@ impl Backend {
 
 impl Default for Timeouts {
     fn default() -> Timeouts {
-        Timeouts { read: Duration::from_secs(60), dial: Duration::from_secs(5), tls_handshake: Duration::from_secs(10) }
+        Timeouts {
+            read: Duration::from_secs(60),
+            dial: Duration::from_secs(5),
+            tls_handshake: Duration::from_secs(10),
+            idle: Duration::from_secs(300),
+            total: None,
+        }
     }
 }
 
@@ -133,6 +143,8 @@ impl Timeouts {
             read: limit("Read", default.read)?,
             dial: limit("Dial", default.dial)?,
             tls_handshake: limit("TLSHandshake", default.tls_handshake)?,
+            idle: limit("Idle", default.idle)?,
+            total: fields.duration("Total")?.filter(|limit| !limit.is_zero()),
         })
     }
 }
