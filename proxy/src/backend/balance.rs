@@ -125,6 +125,18 @@ impl Schedule {
 
     /// Chooses a server that was not tried yet.
     pub fn pick(&self, servers: &[Server], ask: &Ask<'_>) -> Pick {
+        // Nearly always the first one drawn will do.
+        if let Some(tier) = self.tiers.first() {
+            let look = Look { schedule: self, servers, ask, well: true };
+            if let Some(at) = look.first(tier.near.as_ref().unwrap_or(&tier.all)) {
+                return Pick::Server(at);
+            }
+        }
+        self.pick_other(servers, ask)
+    }
+
+    #[cold]
+    fn pick_other(&self, servers: &[Server], ask: &Ask<'_>) -> Pick {
         for tier in &self.tiers {
             if let Some(at) = self.within(tier, servers, ask, true) {
                 return Pick::Server(at);
@@ -168,6 +180,7 @@ struct Look<'a> {
 
 impl Look<'_> {
     /// The server that the policy draws, if it will do.
+    #[inline]
     fn first(&self, ring: &Ring) -> Option<u16> {
         match (self.schedule.policy, self.ask.key) {
             (Policy::PowerOfTwoChoices, _) => self.cheaper(ring, |server| u64::from(server.live.in_flight()) + 1),
@@ -177,8 +190,7 @@ impl Look<'_> {
             }),
             (Policy::Hash, Some(key)) => self.draws_best(ring, key, |_| true).filter(|at| self.will_do(*at)),
             (Policy::WeightedRoundRobin | Policy::Hash, _) => {
-                let len = ring.round.len() as u64;
-                let at = *ring.round.get((self.ask.turn % len.max(1)) as usize)?;
+                let at = *ring.round.get(in_turn(self.ask.turn, ring.round.len())?)?;
                 self.will_do(at).then_some(at)
             }
         }
@@ -186,15 +198,11 @@ impl Look<'_> {
 
     /// Of two drawn at random the one that costs less per weight.
     fn cheaper(&self, ring: &Ring, cost: impl Fn(&Server) -> u64) -> Option<u16> {
-        let len = ring.round.len() as u64;
-        if len == 0 {
-            return None;
-        }
-        let draw = |random: u64| ring.round[(random % len) as usize];
-        let a = draw(self.ask.random & 0xffff_ffff);
+        let round = &*ring.round;
+        let a = *round.get(drawn(self.ask.random, round.len()))?;
         // The second draw skips over copies of the first, so that two servers are always two.
-        let start = (self.ask.random >> 32) % len;
-        let b = (0..len).map(|step| draw(start + step)).find(|b| *b != a).unwrap_or(a);
+        let (before, after) = round.split_at_checked(drawn(self.ask.random >> 32, round.len()))?;
+        let b = after.iter().chain(before).copied().find(|b| *b != a).unwrap_or(a);
         let load = |index: u16| {
             let server = &self.servers[usize::from(index)];
             cost(server).saturating_mul(1000) / u64::from(server.spec.weight.max(1))
@@ -215,16 +223,13 @@ impl Look<'_> {
                 .draws_best(ring, key, |at| self.will_do(at))
                 .or_else(|| self.draws_best(ring, key, |at| self.may(at)));
         }
-        let len = ring.round.len() as u64;
-        if len == 0 {
-            return None;
-        }
+        let round = &*ring.round;
         // By chance, so that what the absent would have got is spread evenly, then one after the other.
         let chance = mix(self.ask.random ^ self.ask.turn);
-        let drawn = (1..=DRAWS).map(|n| mix(chance.wrapping_add(n)) % len);
-        let order = || drawn.clone().chain((0..len).map(|step| (chance % len + step) % len));
-        let find = |fits: &dyn Fn(u16) -> bool| order().map(|n| ring.round[n as usize]).find(|at| fits(*at));
-        find(&|at| self.will_do(at)).or_else(|| find(&|at| self.may(at)))
+        let some = (1..=DRAWS).filter_map(|n| round.get(drawn(mix(chance.wrapping_add(n)), round.len())));
+        let (before, after) = round.split_at_checked(drawn(chance, round.len()))?;
+        let order = || some.clone().chain(after).chain(before).copied();
+        order().find(|at| self.will_do(*at)).or_else(|| order().find(|at| self.may(*at)))
     }
 
     fn draws_best(&self, ring: &Ring, key: u64, fits: impl Fn(u16) -> bool) -> Option<u16> {
@@ -256,6 +261,16 @@ impl Look<'_> {
         let lot = mix(self.ask.key.unwrap_or(self.ask.random) ^ !live.hash);
         lot % WHOLE < live.share(self.ask.now, self.schedule.slow_start)
     }
+}
+
+/// Whose turn it is of so many. Narrow, because wide divisions are slow; once in 2³² turns the order jumps.
+fn in_turn(turn: u64, of: usize) -> Option<usize> {
+    (turn as u32).checked_rem(u32::try_from(of).ok()?).map(|at| at as usize)
+}
+
+/// One of so many, by the lower half of a random number, without a division.
+fn drawn(random: u64, of: usize) -> usize {
+    (((random & 0xffff_ffff) * of as u64) >> 32) as usize
 }
 
 fn is_well(servers: &[Server], at: u16) -> bool {
