@@ -32,6 +32,8 @@ pub struct Config {
     pub max_connections_per_client: u32,
     /// How long a drain may take.
     pub drain: Duration,
+    /// Where it stands: servers of the same zone are preferred.
+    pub zone: Option<String>,
 }
 
 /// An address of the admin API.

@@ -46,6 +46,9 @@ pub(super) struct Flags {
     /// Seconds a drain may take before what still runs is cut.
     #[arg(long, env = "ETNA_DRAIN_SECONDS", value_name = "SECONDS", default_value_t = 30)]
     drain_seconds: u64,
+    /// Where this proxy stands: servers with the same Zone are preferred [default: none].
+    #[arg(long, env = "ETNA_ZONE", value_name = "NAME")]
+    zone: Option<String>,
     /// What is logged: error, warn, info, debug, or a filter such as etna_proxy=debug.
     #[arg(long, env = "ETNA_LOG", value_name = "LEVEL", default_value = "info")]
     log: String,
@@ -127,6 +130,7 @@ pub(super) fn run(flags: Flags) -> ExitCode {
         max_connections: flags.max_connections,
         max_connections_per_client: flags.max_connections_per_client,
         drain: Duration::from_secs(flags.drain_seconds),
+        zone: flags.zone.filter(|zone| !zone.is_empty()),
     };
     // The control side: following, admin, signals. Two threads, so that a long compile does not hold up readiness.
     let runtime =

@@ -58,6 +58,7 @@ pub fn config(admin: AdminAddress, dir: &Path) -> Config {
         max_connections: None,
         max_connections_per_client: 0,
         drain: Duration::ZERO,
+        zone: None,
     }
 }
 

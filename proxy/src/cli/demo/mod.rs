@@ -68,6 +68,7 @@ async fn demo(flags: Flags) -> anyhow::Result<()> {
         max_connections: None,
         max_connections_per_client: 0,
         drain: Duration::from_secs(2),
+        zone: None,
     };
     // It listens for Ctrl-C itself, and comes back when it has drained.
     let mut proxy = tokio::spawn(etna_proxy::serve(config, engine.clone()));
