@@ -58,11 +58,11 @@ pub async fn serve(config: Config, engine: Arc<dyn Engine>) -> anyhow::Result<()
     let admin = tokio::spawn(admin.serve());
 
     tokio::spawn(signals(state.draining.clone(), force.clone()));
-    tokio::spawn(announce(state.clone(), config.state_dir.clone(), admin_address));
     let mut control = Control::new(state.clone(), listeners).holding(config.hold);
     if is_elsewhere(&state.engine.describe()) {
         control = control.keeping_in(config.state_dir.clone());
     }
+    tokio::spawn(announce(state.clone(), config.state_dir.clone(), admin_address));
     let control = tokio::spawn(control.run());
 
     let listeners = control.await.context("the control loop broke")?;
@@ -108,8 +108,9 @@ async fn signals(draining: CancellationToken, force: CancellationToken) {
     }
 }
 
-/// Says that the process is ready, to systemd and in a file, and then how it goes.
+/// Says where the process listens, in a file, that it is ready, to systemd, and then how it goes.
 async fn announce(state: Arc<State>, state_dir: std::path::PathBuf, admin: String) {
+    write_addresses(&state, &state_dir.join(ADDRESSES), &admin);
     let mut store = state.subscribe_store();
     loop {
         let status = match &*store.borrow_and_update() {
@@ -124,6 +125,7 @@ async fn announce(state: Arc<State>, state_dir: std::path::PathBuf, admin: Strin
             return;
         }
     }
+    // Once more, with the listeners of the store.
     write_addresses(&state, &state_dir.join(ADDRESSES), &admin);
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     tracing::info!("ready");
