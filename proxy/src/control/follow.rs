@@ -210,13 +210,14 @@ impl Control {
     /// Applies revisions as they come. Returns when only a new snapshot helps.
     async fn watch(&mut self, from: Revision) {
         let mut seen = from;
+        let mut again = false;
         let mut pause = Pause::default();
         loop {
             let engine = self.state.engine.clone();
             let watch = self.meanwhile(async move { engine.watch(seen).await }).await;
             let error = match watch {
                 Ok(mut batches) => {
-                    self.follows();
+                    self.follows(again);
                     let before = seen;
                     let error = self.apply_all(&mut batches, &mut seen).await;
                     if seen > before {
@@ -226,6 +227,7 @@ impl Control {
                 }
                 Err(error) => error,
             };
+            again = true;
             self.lost(&error);
             if matches!(error, Error::Compacted { .. }) {
                 return;
@@ -370,7 +372,7 @@ impl Control {
         self.logged = problems;
     }
 
-    fn follows(&mut self) {
+    fn follows(&mut self, again: bool) {
         if self.state.store().error.is_some() {
             tracing::info!(store = %self.state.engine.describe(), revision = self.seen.0, "following the store again");
         }
@@ -379,7 +381,11 @@ impl Control {
             store.error = None;
             store.heard = Some(Instant::now());
         });
-        self.chores.resync.reset(Instant::now());
+        if again {
+            self.chores.resync.soon(Instant::now());
+        } else {
+            self.chores.resync.reset(Instant::now());
+        }
     }
 
     pub(super) fn lost(&mut self, error: &Error) {

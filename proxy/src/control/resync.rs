@@ -51,6 +51,13 @@ impl Resync {
         self.next = now + pause(Duration::ZERO);
     }
 
+    /// The same where a watch was taken up again: if the history was replaced meanwhile, nothing else may ever tell.
+    /// Not at once, so that a fleet does not come all together.
+    pub(super) fn soon(&mut self, now: Instant) {
+        self.reset(now);
+        self.next = now + SOON.mul_f64(fastrand::f64());
+    }
+
     /// Notes what the watch brought.
     pub(super) fn brought(&mut self, batch: &Batch) {
         if let Some(running) = &mut self.running {
@@ -104,6 +111,7 @@ fn pause(took: Duration) -> Duration {
 }
 
 const EVERY: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(4);
 const SHARE: u32 = 200;
 /// Until what was committed before the snapshot has surely come over the watch.
 const SETTLE: Duration = Duration::from_secs(2);
