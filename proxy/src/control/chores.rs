@@ -130,19 +130,17 @@ impl Control {
                 diff.changes.retain(|change| !touched.contains(&change.key));
                 diff.revision = self.seen;
                 let lost = diff.changes.len() as u64;
+                if let Some(first) = diff.changes.first() {
+                    let first = key::show(&first.key);
+                    tracing::warn!(keys = lost, first, "the store had changes that it did not tell of");
+                }
+                let delta = self.suspects.apply(&mut self.state.model_mut(), &diff, now, false);
                 self.state.set_store(|store| {
                     store.resyncs += 1;
                     store.differences += lost;
                     store.error = None;
                 });
-                if let Some(first) = diff.changes.first() {
-                    tracing::warn!(
-                        keys = lost,
-                        first = key::show(&first.key),
-                        "the store had changes that it did not tell of"
-                    );
-                    return self.suspects.apply(&mut self.state.model_mut(), &diff, now, false);
-                }
+                return delta;
             }
         }
         Delta::default()
