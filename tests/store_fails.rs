@@ -308,14 +308,14 @@ async fn a_disk_that_takes_nothing() {
     let scene = Scene::open("full").await;
     let server = StandIn::start("s").await;
     // Whoever runs the tests, nobody can make a file of it.
-    std::fs::create_dir_all(scene.folder().join("etna-state").join("last.new")).unwrap();
+    std::fs::create_dir_all(scene.folder().join("etna-state").join("last").join("in-the-way")).unwrap();
     let proxy = scene.proxy("etna").await;
     let load = traffic(&proxy);
     scene.route("a", "a.test", &[("s", server.address)]).await;
     proxy.until_status("a.test", "/", 200).await;
     has_problem(&proxy, "the last table cannot be written").await;
     assert!(proxy.metrics().await.sum("etna_last_table_errors_total", &[]) >= Some(1.0));
-    std::fs::remove_dir(proxy.state_dir.join("last.new")).unwrap();
+    std::fs::remove_dir_all(proxy.state_dir.join("last")).unwrap();
     until_kept(&proxy, 1.0).await;
     eventually("the problem is solved", LONG, async || {
         let problems = proxy.problems().await;

@@ -122,7 +122,11 @@ impl Control {
         let snapshot = tokio::spawn(async move { engine.snapshot().await });
         let mut snapshot = pin!(snapshot.map(|result| result.unwrap_or_else(|cause| Err(broke(&cause)))));
         let place = dir.clone();
-        let read = tokio::task::spawn_blocking(move || disk::read(&place, &store)).await;
+        let read = tokio::task::spawn_blocking(move || {
+            disk::clean(&place);
+            disk::read(&place, &store)
+        });
+        let read = read.await;
         let (found, refused) = read.unwrap_or_else(|cause| (None, vec![cause.to_string()]));
         for reason in &refused {
             tracing::warn!(reason, "a last table on disk is of no use");
@@ -449,8 +453,8 @@ impl Pause {
 }
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// Short enough that a change is live within two seconds after the store has come back.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Short enough that a change is live within a second after the store has come back.
+const LONGEST_PAUSE: Duration = Duration::from_millis(700);
 /// Revisions that become one table at most.
 const MOST_BATCHES: u32 = 1000;
 const MOST_LOGGED: usize = 100;

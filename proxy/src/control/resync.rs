@@ -110,6 +110,13 @@ fn pause(took: Duration) -> Duration {
     (EVERY + EVERY.mul_f64(fastrand::f64() / 2.0)).max(took * SHARE)
 }
 
+const EVERY: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(4);
+const SHARE: u32 = 200;
+/// Until what was committed before the snapshot has surely come over the watch.
+const SETTLE: Duration = Duration::from_secs(2);
+const MOST_TOUCHED: usize = 200_000;
+
 #[cfg(test)]
 mod tests {
     use etna_store::Txn;
@@ -164,10 +171,3 @@ mod tests {
         assert_eq!(pause(Duration::from_secs(3)), Duration::from_secs(600));
     }
 }
-
-const EVERY: Duration = Duration::from_secs(60);
-const SOON: Duration = Duration::from_secs(4);
-const SHARE: u32 = 200;
-/// Until what was committed before the snapshot has surely come over the watch.
-const SETTLE: Duration = Duration::from_secs(2);
-const MOST_TOUCHED: usize = 200_000;
