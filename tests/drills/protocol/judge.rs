@@ -130,9 +130,10 @@ impl Came {
                         && request.body == plain.body
                         && self.others.len() == 1 => {}
                 (Seen::Clean(request), _) => {
-                    return Err(format!("SMUGGLED: a server saw {} {}", request.method, request.target));
+                    let smuggled = if request.target.contains("smuggled") { "SMUGGLED" } else { "taken" };
+                    return Err(format!("{smuggled}: a server saw {} {}", request.method, request.target));
                 }
-                (Seen::Partial(_), Expect::Cut) => {}
+                (Seen::Partial(_), Expect::Cut | Expect::Either(_)) => {}
                 (Seen::Partial(line), _) => return Err(format!("a server saw the beginning of {line:?}")),
             }
         }

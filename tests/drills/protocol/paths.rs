@@ -101,7 +101,7 @@ fn may_be_admin(path: &str) -> bool {
     let decoded = decode(path);
     [false, true].iter().any(|backslash| {
         [false, true].iter().any(|encoded| {
-            let text = if *encoded { decoded.clone() } else { decode(&path.to_ascii_lowercase().replace("%2f", "\u{1}")) };
+            let text = if *encoded { decoded.clone() } else { decode(&path.replace("%2f", "\u{1}").replace("%2F", "\u{1}")) };
             let text = if *backslash { text.replace('\\', "/") } else { text };
             resolve(&text).iter().any(|segment| segment == "wp-admin" || segment == "wp-login.php")
         })
