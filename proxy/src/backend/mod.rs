@@ -13,7 +13,7 @@ pub mod wire;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use http::HeaderValue;
 
@@ -33,6 +33,8 @@ pub struct Backend {
     pub id: Id,
     /// What is stored of it.
     pub spec: Arc<etna_store::Backend>,
+    /// How its servers are checked.
+    pub check: Option<Arc<etna_store::object::HealthCheck>>,
     /// Its servers, by id.
     pub servers: Vec<Server>,
     /// The order in which servers take requests.
@@ -57,6 +59,8 @@ pub struct Server {
 pub struct BackendLive {
     /// Where round robin stands.
     pub(crate) turn: AtomicU64,
+    /// Whether one of its servers is being ejected now.
+    ejecting: AtomicBool,
 }
 
 /// A server's living state, identified by backend, server and address.
@@ -139,6 +143,7 @@ impl InFlight {
     /// Counts one more request.
     pub fn enter(live: &Arc<Live>) -> InFlight {
         live.in_flight.fetch_add(1, Relaxed);
+        live.health.asked();
         InFlight(live.clone())
     }
 

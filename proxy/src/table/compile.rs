@@ -82,6 +82,7 @@ impl Compiler {
     fn make_backend(&mut self, model: &Model, spec: &Arc<etna_store::Backend>, old: Option<&Backend>) -> Backend {
         let mut problems = Vec::new();
         let mut servers = Vec::new();
+        let check = model.health_check(spec);
         for server in model.servers(&spec.id) {
             if server.scheme == Scheme::Https {
                 problems.push(Problem {
@@ -98,10 +99,16 @@ impl Compiler {
                 let at = old.servers.binary_search_by(|known| known.spec.id.cmp(&server.id)).ok()?;
                 old.servers[at].same_place(server).then(|| old.servers[at].live.clone())
             });
+            let is_new = known.is_none();
             let live = known.unwrap_or_else(|| {
                 self.servers_made += 1;
                 Arc::new(Live::new(self.servers_made, &spec.id, server))
             });
+            match check {
+                Some(_) if is_new => live.health.expect_check(),
+                Some(_) => {}
+                None => live.health.forget_checks(),
+            }
             servers.push(Server { spec: server.clone(), live });
         }
         if servers.len() > MOST_SERVERS {
@@ -120,6 +127,7 @@ impl Compiler {
             id: spec.id.clone(),
             schedule: Schedule::new(spec.policy, &servers),
             cookie: spec.sticky.as_ref().map(|sticky| cookie_name(sticky, &spec.id)),
+            check,
             servers,
             spec: spec.clone(),
             live: old.map(|old| old.live.clone()).unwrap_or_default(),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::health::Checking;
 use super::{Id, not_in_force, only_http};
 use crate::json::{self, Fields, Node, clip, nearest};
 use crate::problem::Flaw;
@@ -19,6 +20,8 @@ pub struct Backend {
     pub policy: Policy,
     /// Whether and how a client stays on one server (ours: `Sticky`, absent by default).
     pub sticky: Option<Sticky>,
+    /// How its servers are checked (ours: `HealthCheck`).
+    pub health_check: Checking,
 }
 
 /// vulcand's `Settings.Timeouts`; absent fields take the defaults, and zero, Go's "no limit", is a day.
@@ -68,6 +71,7 @@ impl Backend {
             keep_alive: KeepAlive::default(),
             policy: Policy::default(),
             sticky: None,
+            health_check: Checking::Preset,
         }
     }
 
@@ -84,6 +88,7 @@ impl Backend {
             keep_alive: KeepAlive::decode(&settings)?,
             policy: policy(&fields)?,
             sticky: Sticky::decode(&fields)?,
+            health_check: Checking::decode(&fields)?,
         })
     }
 

@@ -14,6 +14,7 @@ use crate::problem::Flaw;
 
 mod backend;
 mod frontend;
+mod health;
 mod host;
 mod listener;
 mod middleware;
@@ -23,6 +24,7 @@ mod site;
 pub use backend::{Backend, KeepAlive, Policy, Sticky, Timeouts};
 pub(crate) use frontend::SITE;
 pub use frontend::{Elsewhere, Frontend, FrontendSettings, Limits, OnClientAbort};
+pub use health::{CheckKind, Checking, HealthCheck};
 pub use host::Host;
 pub use listener::{Listener, Network, Protocol};
 pub use middleware::Middleware;
