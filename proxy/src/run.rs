@@ -62,6 +62,7 @@ pub async fn serve(config: Config, engine: Arc<dyn Engine>) -> anyhow::Result<()
 
     tokio::spawn(signals(state.draining.clone(), force.clone()));
     tokio::spawn(announce(state.clone(), config.state_dir.clone(), admin_address));
+    tokio::spawn(crate::health::run(state.clone()));
     let control = tokio::spawn(Control::new(state.clone(), listeners).run());
 
     let listeners = control.await.context("the control loop broke")?;

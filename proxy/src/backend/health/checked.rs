@@ -142,7 +142,7 @@ impl Checked {
 }
 
 /// Least time between two changes of a server's health, in milliseconds.
-pub const STEADY: u64 = 5_000;
+pub(super) const STEADY: u64 = 5_000;
 /// How long a new server is checked often, in milliseconds.
 const YOUNG: u64 = 60_000;
 /// Between checks while a change is in the air.

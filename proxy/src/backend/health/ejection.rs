@@ -11,7 +11,7 @@ use super::reason::Reason;
 
 /// A server's ejections.
 #[derive(Debug, Default)]
-pub struct Ejection {
+pub(super) struct Ejection {
     /// Until when it is left alone; probed from then on.
     until: AtomicU64,
     /// When the next request may try it.
