@@ -7,6 +7,7 @@ mod audit;
 mod explain;
 mod exposition;
 mod guard;
+mod health;
 mod listen;
 mod metrics;
 mod objects;
@@ -77,6 +78,7 @@ fn router(state: Arc<State>, guard: Guard) -> Router {
         .route("/v3/status", get(status::status))
         .route("/v3/problems", get(status::problems))
         .route("/v3/explain", get(explain::explain))
+        .route("/v3/health", get(health::health))
         .merge(objects::router())
         .with_state(state)
         .merge(store)

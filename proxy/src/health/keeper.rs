@@ -195,7 +195,8 @@ impl Keeper {
         let pause = health.pause(&watched.check);
         let settled = std::mem::replace(&mut watched.begun, true) || pause < watched.check.interval;
         let share = if settled { 0.9 + fastrand::f64() * 0.2 } else { fastrand::f64() };
-        let told = changed.map(|(before, finding)| (watched.backend.clone(), watched.at, before, health.state(), finding));
+        let told =
+            changed.map(|(before, finding)| (watched.backend.clone(), watched.at, before, health.state(), finding));
         // Who was watched anew while he was asked is planned already.
         if watched.next.is_none() {
             self.plan(number, Instant::now() + pause.mul_f64(share));
