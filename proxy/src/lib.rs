@@ -24,6 +24,7 @@ pub mod config;
 pub mod control;
 pub mod error;
 pub mod failover;
+pub mod health;
 pub mod listener;
 pub mod middleware;
 pub mod router;

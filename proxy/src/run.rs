@@ -66,6 +66,7 @@ pub async fn serve(config: Config, engine: Arc<dyn Engine>) -> anyhow::Result<()
         control = control.keeping_in(config.state_dir.clone());
     }
     tokio::spawn(announce(state.clone(), config.state_dir.clone(), admin_address));
+    tokio::spawn(crate::health::run(state.clone()));
     let control = tokio::spawn(control.run());
 
     let listeners = control.await.context("the control loop broke")?;

@@ -25,6 +25,8 @@ pub struct State {
     pub engine: Arc<dyn Engine>,
     /// Cancelled when the process is told to drain: from then on it is not ready.
     pub draining: CancellationToken,
+    /// What health checks count.
+    pub health: crate::health::Totals,
     /// When the process started.
     pub started: Instant,
     model: RwLock<Model>,
@@ -111,6 +113,7 @@ impl State {
             process: Arc::default(),
             engine,
             draining: CancellationToken::new(),
+            health: crate::health::Totals::default(),
             started: Instant::now(),
             model: RwLock::default(),
             problems: watch::Sender::new(Arc::from([])),
