@@ -23,6 +23,7 @@ pub mod backend;
 pub mod config;
 pub mod control;
 pub mod error;
+pub mod handover;
 pub mod listener;
 pub mod middleware;
 pub mod router;

@@ -26,6 +26,16 @@ impl Health {
     pub fn is_serving(&self) -> bool {
         true
     }
+
+    /// What a process that replaces this one should know; `None` if there is nothing to know.
+    pub fn export(&self) -> Option<serde_json::Value> {
+        None
+    }
+
+    /// Goes on from what [`Health::export`] said in another process, perhaps of another version. Whether it was taken.
+    pub fn import(&self, _state: &serde_json::Value) -> bool {
+        false
+    }
 }
 
 impl Backend {

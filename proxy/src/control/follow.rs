@@ -28,11 +28,14 @@ impl Control {
         Control { state, compiler: Compiler::default(), listeners, logged: BTreeSet::new() }
     }
 
-    /// Follows the store until the process drains, and gives the listeners back.
+    /// Follows the store until the process drains, and gives the listeners back. Following goes on without them: what
+    /// still runs may take long, and servers come and go.
     pub async fn run(mut self) -> Listeners {
         let draining = self.state.draining.clone();
         draining.run_until_cancelled(self.follow()).await;
-        self.listeners
+        let listeners = std::mem::replace(&mut self.listeners, Listeners::new(Vec::new()));
+        tokio::spawn(async move { self.follow().await });
+        listeners
     }
 
     async fn follow(&mut self) {
@@ -89,7 +92,7 @@ impl Control {
         seen: &mut Revision,
     ) -> Error {
         loop {
-            let mut next = batches.next().await;
+            let mut next = self.wait_for(batches).await;
             let mut delta = Delta::default();
             let mut taken = 0;
             let ended = loop {
@@ -123,6 +126,25 @@ impl Control {
         }
     }
 
+    /// The next batch. Meanwhile addresses that could not be listened on are tried again: somebody may have left them.
+    async fn wait_for(
+        &mut self,
+        batches: &mut BoxStream<'static, Result<Batch, Error>>,
+    ) -> Option<Result<Batch, Error>> {
+        loop {
+            if self.listeners.problems().is_empty() {
+                return batches.next().await;
+            }
+            if let Ok(next) = tokio::time::timeout(BETWEEN_BINDS, batches.next()).await {
+                return next;
+            }
+            let wanted = self.state.live.table().listeners.clone();
+            self.listeners.reconcile(&wanted).await;
+            self.state.set_addresses(self.listeners.addresses());
+            self.show_problems();
+        }
+    }
+
     async fn publish(&mut self, revision: Revision, delta: &Delta) {
         let current = self.state.live.table();
         let next = {
@@ -135,15 +157,16 @@ impl Control {
         let listeners = next.listeners.clone();
         drop(self.state.live.publish(next));
         drop(current);
+        if listeners_changed {
+            self.listeners.reconcile(&listeners).await;
+            self.state.set_addresses(self.listeners.addresses());
+        }
+        // Whoever waits for a revision finds its listeners open.
         self.state.set_store(|store| {
             store.revision = Some(revision);
             store.publishes += 1;
             store.heard = Some(Instant::now());
         });
-        if listeners_changed {
-            self.listeners.reconcile(&listeners).await;
-            self.state.set_addresses(self.listeners.addresses());
-        }
         if delta.problems || self.compiler.take_changed() || listeners_changed {
             self.show_problems();
         }
@@ -219,6 +242,8 @@ impl Pause {
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Short enough that a change is live within two seconds after the store has come back.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Between two attempts to listen on an address that is taken.
+const BETWEEN_BINDS: Duration = Duration::from_secs(1);
 /// Revisions that become one table at most.
 const MOST_BATCHES: u32 = 1000;
 const MOST_LOGGED: usize = 100;

@@ -10,6 +10,7 @@ use etna_store::{Engine, Model, Problem, Revision};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::handover::Upgrades;
 use crate::stats::Process;
 use crate::table::LiveTable;
 
@@ -23,6 +24,8 @@ pub struct State {
     pub engine: Arc<dyn Engine>,
     /// Cancelled when the process is told to drain: from then on it is not ready.
     pub draining: CancellationToken,
+    /// How replacing the binary went.
+    pub upgrades: Upgrades,
     /// When the process started.
     pub started: Instant,
     model: RwLock<Model>,
@@ -58,6 +61,7 @@ impl State {
             process: Arc::default(),
             engine,
             draining: CancellationToken::new(),
+            upgrades: Upgrades::default(),
             started: Instant::now(),
             model: RwLock::default(),
             problems: watch::Sender::new(Arc::from([])),

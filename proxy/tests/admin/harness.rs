@@ -56,6 +56,9 @@ pub fn config(admin: AdminAddress, dir: &Path) -> Config {
         state_dir: dir.into(),
         trusted_proxies: Vec::new(),
         drain: Duration::ZERO,
+        drain_grace: Duration::ZERO,
+        upgrade: Duration::ZERO,
+        upgrade_drain: Duration::ZERO,
     }
 }
 

@@ -66,6 +66,9 @@ async fn demo(flags: Flags) -> anyhow::Result<()> {
         state_dir: home.path.clone(),
         trusted_proxies: Vec::new(),
         drain: Duration::from_secs(2),
+        drain_grace: Duration::ZERO,
+        upgrade: Duration::ZERO,
+        upgrade_drain: Duration::ZERO,
     };
     // It listens for Ctrl-C itself, and comes back when it has drained.
     let mut proxy = tokio::spawn(etna_proxy::serve(config, engine.clone()));

@@ -85,9 +85,15 @@ impl Place {
         }
     }
 
+    /// Closes the file, so that another process can open it; [`Place::reopen`] takes it back.
+    pub(super) async fn release(&mut self) {
+        let disk = self.disk.take();
+        let _ = tokio::task::spawn_blocking(move || drop(disk)).await;
+    }
+
     /// Closes the file.
-    pub(super) async fn close(self) {
-        let _ = tokio::task::spawn_blocking(move || drop(self.disk)).await;
+    pub(super) async fn close(mut self) {
+        self.release().await;
     }
 
     fn failed(&mut self, cause: &str) -> String {
