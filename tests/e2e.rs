@@ -14,4 +14,5 @@ mod scale;
 mod sidekick;
 mod store_gone;
 mod tunnels;
+mod upgrade;
 mod wordpress;
