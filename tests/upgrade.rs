@@ -279,6 +279,51 @@ async fn what_drains_is_not_replaced() {
     assert!(!is_running(former) && !proxy.said().contains("took over"));
 }
 
+#[tokio::test]
+async fn what_is_told_to_stop_while_it_is_replaced_stops_and_leaves_no_process() {
+    let scene = Scene::open("stop-upgrade").await;
+    let a = StandIn::start("a").await;
+    scene.route("a", "a.test", &[("s", a.address)]).await;
+    let (mut proxy, program) = scene.upgradable("etna", &["--drain-grace-seconds", "0"]).await;
+    let file = scene.folder().join("pid");
+    put(&program, format!("#!/bin/sh\necho $$ >{0}.new; mv {0}.new {0}; exec sleep 600\n", file.display()).as_bytes());
+    proxy.replace();
+    let new: u32 = eventually("the new binary runs", SOON, async || {
+        let text = std::fs::read_to_string(&file).map_err(|error| error.to_string())?;
+        text.trim().parse::<u32>().map_err(|error| error.to_string())
+    })
+    .await;
+    proxy.terminate();
+    assert_eq!(proxy.end(Duration::from_secs(2)).await.code(), Some(0), "{}", proxy.said());
+    ended(new, SOON).await;
+}
+
+#[tokio::test]
+async fn a_new_process_carries_on_when_the_old_one_is_killed_meanwhile() {
+    let scene = Scene::open("orphan").await;
+    let a = StandIn::start("a").await;
+    scene.route("a", "a.test", &[("s", a.address)]).await;
+    let (mut proxy, program) = scene.upgradable("etna", &[]).await;
+    // It waits for a file before it becomes the real one.
+    let (began, go) = (scene.folder().join("began"), scene.folder().join("go"));
+    let script = format!(
+        "#!/bin/sh\ntouch {}\nuntil [ -e {} ]; do sleep 0.05; done\nexec {} \"$@\"\n",
+        began.display(),
+        go.display(),
+        binary("etna").display()
+    );
+    put(&program, script.as_bytes());
+    let (listen, former) = (proxy.listen, proxy.pid());
+    proxy.replace();
+    eventually("the new binary runs", SOON, async || ensure(began.exists(), "not yet")).await;
+    signal(former, "KILL");
+    assert!(!proxy.end(SOON).await.success());
+    // Nobody accepts, and nobody is refused: the sockets are held.
+    let waiting = tokio::spawn(async move { etna_tests::client::get(listen, "a.test", "/").await });
+    std::fs::write(&go, "").unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap().status, 200, "{}", proxy.said());
+}
+
 /// Starts `etna` as systemd does for a `.socket` unit; connections may wait before it runs.
 fn activated(name: &str, socket: TcpListener, scene: &Scene, flags: &str) -> Process {
     let (etna, store) = (binary("etna"), scene.store());

@@ -104,7 +104,7 @@ async fn start(
     if !drain.handed_over {
         let _ = sd_notify::notify(&[NotifyState::Stopping, NotifyState::Status("draining")]);
     }
-    let report = tokio::spawn(report_drain(state.process.clone(), !drain.handed_over));
+    let report = tokio::spawn(report_drain(state.process.clone(), drain.handed_over));
     listeners.drain(drain).await;
     report.abort();
     // Last, so that its readiness could be asked for until the end.
@@ -164,14 +164,14 @@ fn after_upgrade(config: &Config) -> Drain {
 }
 
 /// Says how a drain goes.
-async fn report_drain(process: Arc<Process>, to_systemd: bool) {
-    let mut tick = tokio::time::interval(REPORT);
+async fn report_drain(process: Arc<Process>, replaced: bool) {
+    let mut tick = tokio::time::interval(if replaced { REPORT_REPLACED } else { REPORT });
     tick.tick().await;
     loop {
         tick.tick().await;
         let (connections, tunnels) = (process.connections.get(), process.tunnels.get());
         tracing::info!(connections, tunnels, "still draining");
-        if to_systemd {
+        if !replaced {
             let status = format!("draining, {connections} connections left");
             let _ = sd_notify::notify(&[NotifyState::Watchdog, NotifyState::Status(&status)]);
         }
@@ -331,3 +331,4 @@ const QUIET_REPLACED: Duration = Duration::from_secs(30);
 const SPREAD_REPLACED: Duration = Duration::from_secs(30);
 /// How often a drain says how it goes.
 const REPORT: Duration = Duration::from_secs(5);
+const REPORT_REPLACED: Duration = Duration::from_secs(60);

@@ -153,7 +153,9 @@ impl Control {
             next.revision = revision;
             next
         };
-        let listeners_changed = !Arc::ptr_eq(&next.listeners, &current.listeners);
+        // The first time, what came with the process is settled even if there is no listener.
+        let listeners_changed =
+            !Arc::ptr_eq(&next.listeners, &current.listeners) || self.state.store().revision.is_none();
         let listeners = next.listeners.clone();
         drop(self.state.live.publish(next));
         drop(current);

@@ -29,7 +29,7 @@ pub(super) const READY: &str = "ready";
 /// The old process accepts no more.
 pub(super) const YOURS: &str = "yours";
 
-/// The environment variable that tells a process that its standard input is this channel: its parent's id.
+/// The environment variable that tells a process that its standard input is this channel: the old one's id.
 pub(super) const VARIABLE: &str = "ETNA_HANDOVER";
 
 /// What the old process says first.

@@ -38,16 +38,23 @@ impl Inherited {
     /// What came with this process: from the one it replaces, or from the service manager. Call it once, before there
     /// are threads.
     pub fn take() -> anyhow::Result<Inherited> {
-        let parent = std::os::unix::process::parent_id();
-        // Named by its id, so that a variable that was passed on to somebody else says nothing.
-        if std::env::var(channel::VARIABLE).is_ok_and(|named| named == parent.to_string()) {
-            return from_parent(parent).with_context(|| format!("cannot take over from process {parent}"));
+        match std::env::var(channel::VARIABLE).ok().and_then(|named| named.parse().ok()) {
+            Some(pid) if is_channel_of(pid) => {
+                from_process(pid).with_context(|| format!("cannot take over from process {pid}"))
+            }
+            _ => activation::take(),
         }
-        activation::take()
     }
 }
 
-fn from_parent(pid: u32) -> anyhow::Result<Inherited> {
+/// Whether the standard input is a channel that this process made: a variable that was passed on to somebody else says
+/// nothing. The process may be gone already.
+fn is_channel_of(pid: u32) -> bool {
+    let maker = rustix::net::sockopt::socket_peercred(io::stdin());
+    maker.is_ok_and(|maker| u32::try_from(maker.pid.as_raw_nonzero().get()).is_ok_and(|maker| maker == pid))
+}
+
+fn from_process(pid: u32) -> anyhow::Result<Inherited> {
     let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     // The channel ends with the two processes, not with a copy of it in this one's standard input.
     let nothing = std::fs::File::open("/dev/null").context("cannot open /dev/null")?;

@@ -134,6 +134,9 @@ impl Listeners {
             }
             tracing::info!(listener = %id, "closed");
         }
+        // A listener that was taken away while this process took over. The service manager's sockets stay: it holds
+        // them, too, and their listeners may come.
+        self.inherited.retain(|_, held| held.wanted.is_none());
     }
 
     /// Listeners that could not be opened.
