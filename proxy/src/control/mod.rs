@@ -5,6 +5,8 @@
 
 mod follow;
 mod state;
+mod upgrades;
 
 pub use follow::Control;
 pub use state::{State, StoreStatus};
+pub use upgrades::{Last, Upgraded, Upgrades};

@@ -10,7 +10,7 @@ use etna_store::{Engine, Model, Problem, Revision};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::handover::Upgrades;
+use super::upgrades::Upgrades;
 use crate::stats::Process;
 use crate::table::LiveTable;
 

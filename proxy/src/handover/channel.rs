@@ -17,8 +17,8 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::Upgraded;
 use super::health::Saved;
+use crate::control::Upgraded;
 
 /// The new process is about to open the store.
 pub(super) const STORE: &str = "store";

@@ -15,11 +15,11 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::AdminSocket;
 use super::channel::{self, Hello, Words};
 use super::health::Saved;
 use super::program::Program;
-use super::{AdminSocket, Upgraded};
-use crate::control::State;
+use crate::control::{State, Upgraded};
 use crate::listener::held::Sockets;
 
 /// What is needed to replace this process.

@@ -13,7 +13,8 @@ use anyhow::{Context as _, bail};
 
 use super::channel::{self, Words};
 use super::health::Saved;
-use super::{AdminSocket, Inherited, Upgraded, activation};
+use super::{AdminSocket, Inherited, activation};
+use crate::control::Upgraded;
 use crate::listener::held::Held;
 
 /// The process that this one replaces.
