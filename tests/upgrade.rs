@@ -23,7 +23,7 @@ use http::Request;
 use http_body_util::Full;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpStream, UnixDatagram, UnixStream};
 
 fn kept(host: &str, n: u64) -> Request<Full<Bytes>> {
     request("GET", host, &format!("/{n}")).header("x-test-id", n).body(Full::default()).expect("a valid request")
@@ -322,6 +322,62 @@ async fn a_new_process_carries_on_when_the_old_one_is_killed_meanwhile() {
     let waiting = tokio::spawn(async move { etna_tests::client::get(listen, "a.test", "/").await });
     std::fs::write(&go, "").unwrap();
     assert_eq!(waiting.await.unwrap().unwrap().status, 200, "{}", proxy.said());
+}
+
+/// What a service manager hears, until something is said.
+async fn hear(from: &UnixDatagram, said: &mut Vec<String>, word: &str) {
+    let mut buffer = [0; 4096];
+    while !said.iter().any(|said| said == word) {
+        let got = tokio::time::timeout(Duration::from_secs(20), from.recv(&mut buffer)).await;
+        let length = got.unwrap_or_else(|_| panic!("{word} is not said: {said:?}")).unwrap();
+        said.extend(String::from_utf8_lossy(&buffer[..length]).lines().map(str::to_owned));
+    }
+}
+
+#[tokio::test]
+async fn the_service_manager_is_told_who_serves_and_its_watchdog_is_fed() {
+    let _turn = Turn::shared().await;
+    let folder = folder("upgrade-notify");
+    let manager = UnixDatagram::bind(folder.path().join("notify")).unwrap();
+    let program = folder.path().join("bin-etna");
+    std::fs::copy(binary("etna"), &program).unwrap();
+    let script = format!(
+        "export WATCHDOG_PID=$$ WATCHDOG_USEC=900000; exec {} serve --store memory: --listen 127.0.0.1:0 \
+         --admin 127.0.0.1:0 --workers 1 --state-dir {}",
+        program.display(),
+        folder.path().join("state").display()
+    );
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(script).env("NOTIFY_SOCKET", folder.path().join("notify")).stdin(Stdio::null());
+    let mut process = Process::start_group("etna", &mut command, folder.path());
+    let mut said = Vec::new();
+    hear(&manager, &mut said, "READY=1").await;
+    hear(&manager, &mut said, "WATCHDOG=1").await;
+
+    said.clear();
+    process.signal("USR2");
+    hear(&manager, &mut said, "RELOADING=1").await;
+    said.clear();
+    hear(&manager, &mut said, "READY=1").await;
+    let successor = said.iter().find_map(|said| said.strip_prefix("MAINPID=")).expect("it names its successor");
+    let successor: u32 = successor.parse().unwrap();
+    assert_ne!(successor, process.pid());
+    assert_eq!(process.end(SOON).await.code(), Some(0), "{}", process.said());
+    assert!(!said.iter().any(|said| said == "STOPPING=1"), "{said:?}");
+    // The former process is gone: it is the new one that feeds it.
+    while manager.try_recv(&mut [0; 4096]).is_ok() {}
+    said.clear();
+    hear(&manager, &mut said, "WATCHDOG=1").await;
+
+    put(&program, b"#!/bin/sh\nexit 1\n");
+    signal(successor, "USR2");
+    said.clear();
+    hear(&manager, &mut said, "RELOADING=1").await;
+    hear(&manager, &mut said, "READY=1").await;
+    assert!(!said.iter().any(|said| said.starts_with("MAINPID=")), "{said:?}");
+    signal(successor, "INT");
+    hear(&manager, &mut said, "STOPPING=1").await;
+    ended(successor, SOON).await;
 }
 
 /// Starts `etna` as systemd does for a `.socket` unit; connections may wait before it runs.
