@@ -183,8 +183,11 @@ impl Writer {
                         lent = true;
                         let _ = done.send(());
                     }
-                    (Some(Loan::Back(done)), Some(_)) => {
-                        // Its leases begin anew when it is read again.
+                    (Some(Loan::Back(done)), Some(place)) => {
+                        // Its leases begin anew, as whenever it is opened.
+                        if let Some(core) = place.take_back().await {
+                            self.core = Arc::new(core);
+                        }
                         before = Instant::now();
                         self.turn(std::iter::empty(), before, Duration::ZERO).await;
                         lent = false;
