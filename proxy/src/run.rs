@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use etna_store::Engine;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{self, Admin, Shown};
+use crate::admin::{self, Admin};
 use crate::config::Config;
 use crate::control::{Control, State};
 use crate::handover::Inherited;
@@ -20,7 +20,9 @@ use crate::handover::give::Giver;
 use crate::handover::program::Program;
 use crate::handover::take::{Link, Predecessor};
 use crate::listener::Listeners;
+use crate::listener::admission::{Admission, connections_for};
 use crate::listener::worker::{Drain, Handle, Shared};
+use crate::signals::{Told, signals};
 use crate::stats::Process;
 use crate::traffic::trust::Trusted;
 
@@ -91,7 +93,11 @@ async fn start(
     tokio::spawn(signals(told));
     let beginning = Beginning { state: state.clone(), state_dir: config.state_dir.clone(), gate, passed };
     let admin = tokio::spawn(begin(beginning, admin, inherited.predecessor.zip(link)));
-    let control = tokio::spawn(Control::new(state.clone(), listeners).run());
+    let mut control = Control::new(state.clone(), listeners).in_zone(config.zone.clone()).holding(config.hold);
+    if is_elsewhere(&state.engine.describe()) {
+        control = control.keeping_in(config.state_dir.clone());
+    }
+    let control = tokio::spawn(control.run());
 
     let listeners = control.await.context("the control loop broke")?;
     let drain = if handed_over.is_cancelled() {
@@ -127,6 +133,7 @@ fn start_workers(
         live: state.live.clone(),
         process: state.process.clone(),
         trusted: Arc::new(Trusted::new(config.trusted_proxies.clone())),
+        admission: Arc::new(admission(config)),
         force: force.clone(),
         gate: gate.clone(),
     };
@@ -178,57 +185,27 @@ async fn report_drain(process: Arc<Process>, replaced: bool) {
     }
 }
 
-/// What signals act on.
-struct Told {
-    draining: CancellationToken,
-    interrupted: CancellationToken,
-    force: CancellationToken,
-    upgrade: mpsc::Sender<()>,
-    token: Arc<Shown>,
+/// As many connections as files may be open, after that limit was raised as far as it goes.
+fn admission(config: &Config) -> Admission {
+    let mut files = getrlimit(Resource::Nofile);
+    if files.current < files.maximum
+        && setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum }).is_ok()
+    {
+        files.current = files.maximum;
+    }
+    let possible = connections_for(files.current.unwrap_or(MOST_FILES));
+    let most = config.max_connections.map_or(possible, |wanted| wanted.min(possible));
+    if config.max_connections.is_some_and(|wanted| wanted > possible) {
+        tracing::warn!(connections = most, "fewer connections than asked for: raise the limit of open files");
+    }
+    tracing::info!(connections = most, of_one_client = config.max_connections_per_client, "limits");
+    Admission::new(most, config.max_connections_per_client)
 }
 
-/// TERM and INT drain, a second one ends at once; USR2 replaces the process; HUP reads files again.
-async fn signals(told: Told) {
-    let (Ok(mut term), Ok(mut int), Ok(mut hup), Ok(mut usr2)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::hangup()),
-        signal(SignalKind::user_defined2()),
-    ) else {
-        tracing::error!("cannot handle signals: stop this process with SIGKILL only");
-        return;
-    };
-    loop {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => if !told.draining.is_cancelled() {
-                told.interrupted.cancel();
-            },
-            _ = hup.recv() => {
-                match told.token.read_again() {
-                    Ok(true) => tracing::info!("SIGHUP: read the admin token file again"),
-                    Ok(false) => tracing::info!("SIGHUP: nothing to read again"),
-                    Err(error) => tracing::error!(error = format!("{error:#}"), "SIGHUP: the admin token stays as it was"),
-                }
-                continue;
-            }
-            _ = usr2.recv() => {
-                match told.upgrade.try_send(()) {
-                    Ok(()) => {}
-                    Err(mpsc::error::TrySendError::Full(())) => tracing::warn!("SIGUSR2: being replaced already"),
-                    Err(mpsc::error::TrySendError::Closed(())) => {
-                        tracing::warn!("SIGUSR2: this process cannot be replaced, or has been");
-                    }
-                }
-                continue;
-            }
-        }
-        if told.draining.is_cancelled() {
-            tracing::warn!("told to stop while draining: cutting what still runs");
-            told.force.cancel();
-        }
-        told.draining.cancel();
-    }
+/// Whether a store can be away while this process starts: an embedded one is opened with it, from the same disk, and
+/// needs no second copy there.
+fn is_elsewhere(store: &str) -> bool {
+    !store.starts_with("embedded:") && !store.starts_with("memory:")
 }
 
 /// What a process begins with.
@@ -263,25 +240,36 @@ async fn begin(beginning: Beginning, admin: Admin, predecessor: Option<(Predeces
         tracing::info!(from = predecessor.pid, "took over");
         gate.cancel();
     } else if passed {
-        let (gate, mut ready) = (gate.clone(), state.subscribe_store());
+        let gate = gate.clone();
         tokio::spawn(async move {
             // A store that is away must not keep clients waiting for ever: then they are told so.
-            let _ = tokio::time::timeout(LONGEST_WAIT, ready.wait_for(|store| store.revision.is_some())).await;
+            let _ = tokio::time::timeout(LONGEST_WAIT, ready()).await;
             gate.cancel();
         });
     } else {
         gate.cancel();
     }
-    let announcing = async {
-        if ready().await {
-            announce(state, &state_dir, &address).await;
-        }
-    };
-    tokio::join!(admin.serve(), announcing);
+    tokio::join!(admin.serve(), announce(state, &state_dir, &address));
 }
 
-/// Says that the process is ready, to systemd and in a file, and then how it goes.
+/// Says where the process listens, in a file, that it is ready, to systemd, and then how it goes.
 async fn announce(state: Arc<State>, state_dir: &Path, admin: &str) {
+    write_addresses(&state, &state_dir.join(ADDRESSES), admin);
+    let mut store = state.subscribe_store();
+    loop {
+        let status = match &*store.borrow_and_update() {
+            store if store.revision.is_some() => break,
+            store => match &store.error {
+                Some(error) => format!("waiting for the store: {error}"),
+                None => "reading the store".to_owned(),
+            },
+        };
+        let _ = sd_notify::notify(&[NotifyState::Status(&status)]);
+        if store.changed().await.is_err() {
+            return;
+        }
+    }
+    // Once more, with the listeners of the store.
     write_addresses(&state, &state_dir.join(ADDRESSES), admin);
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     tracing::info!("ready");
@@ -292,11 +280,19 @@ async fn announce(state: Arc<State>, state_dir: &Path, admin: &str) {
         let store = state.store();
         let table = state.live.table();
         let status = format!(
-            "{} revision {} · {} frontends · {} problems",
-            if store.following { "following," } else { "store away," },
+            "{} revision {} · {} frontends · {} problems{}",
+            match (store.from_disk, store.following) {
+                (Some(_), _) => "store away, last table from disk,",
+                (None, true) => "following,",
+                (None, false) => "store away,",
+            },
             table.revision.0,
             table.frontends.len(),
-            state.problems().len()
+            state.problems().len(),
+            match state.suspects().count {
+                0 => String::new(),
+                keys => format!(" · {keys} keys held as suspect"),
+            }
         );
         let _ = sd_notify::notify(&[NotifyState::Watchdog, NotifyState::Status(&status)]);
     }
@@ -318,6 +314,8 @@ fn write_addresses(state: &State, path: &Path, admin: &str) {
     }
 }
 
+/// Open files where there is no limit.
+const MOST_FILES: u64 = 1 << 20;
 /// Where tools on this host find what was bound.
 const ADDRESSES: &str = "addresses.json";
 /// How long clients that connected before the process started wait for its first table.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use http_body_util::Full;
 use serde_json::Value;
 
 use crate::binaries::binary;
@@ -34,6 +35,13 @@ impl Proxy {
 
     /// The same with another patience.
     pub async fn start_within(name: &str, store: &str, flags: &[&str], folder: &Path, within: Duration) -> Proxy {
+        let proxy = Proxy::launch(name, store, flags, folder, within).await;
+        proxy.until_ready(within).await;
+        proxy
+    }
+
+    /// Starts one, and waits until it listens, ready or not.
+    pub async fn launch(name: &str, store: &str, flags: &[&str], folder: &Path, within: Duration) -> Proxy {
         let mut command = Command::new(binary("etna"));
         Proxy::start_command(name, &mut command, store, flags, folder, within, |name, command, folder| {
             Process::start(name, command, folder)
@@ -45,7 +53,10 @@ impl Proxy {
     pub async fn start_upgradable(name: &str, program: &Path, store: &str, flags: &[&str], folder: &Path) -> Proxy {
         let mut command = Command::new(program);
         command.stdin(Stdio::null());
-        Proxy::start_command(name, &mut command, store, flags, folder, READY, Process::start_group).await
+        let start = Process::start_group;
+        let proxy = Proxy::start_command(name, &mut command, store, flags, folder, READY, start).await;
+        proxy.until_ready(READY).await;
+        proxy
     }
 
     async fn start_command(
@@ -78,12 +89,16 @@ impl Proxy {
             Ok::<(SocketAddr, SocketAddr), String>((address("listen")?, address("admin")?))
         })
         .await;
-        let proxy = Proxy { listen, admin, state_dir, process, successor: None };
-        eventually(&format!("{name} is ready"), within, async || {
-            ensure(proxy.admin_get("/readyz").await?.status == 200, "not ready")
+        Proxy { listen, admin, state_dir, process, successor: None }
+    }
+
+    /// Waits until it is ready.
+    pub async fn until_ready(&self, within: Duration) {
+        eventually("the proxy is ready", within, async || {
+            let answer = self.admin_get("/readyz").await?;
+            ensure(answer.status == 200, answer.text())
         })
         .await;
-        proxy
     }
 
     /// The process that serves.
@@ -155,6 +170,13 @@ impl Proxy {
     /// One request to its admin API.
     pub async fn admin_get(&self, path: &str) -> Result<Answer, String> {
         client::get(self.admin, &self.admin.to_string(), path).await
+    }
+
+    /// A change asked of its admin API, as JSON.
+    pub async fn admin_post(&self, path: &str, body: &Value) -> Result<Answer, String> {
+        let request = client::request("POST", &self.admin.to_string(), path).header("content-type", "application/json");
+        let request = request.body(Full::new(body.to_string().into())).expect("a valid request");
+        client::send(self.admin, request).await
     }
 
     /// A JSON document of its admin API.
