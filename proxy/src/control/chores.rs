@@ -55,6 +55,7 @@ impl Control {
     pub(super) async fn do_chores(&mut self, release: bool) {
         let now = Instant::now();
         self.chores.done = now;
+        self.retry_listeners().await;
         let mut delta = Delta::default();
         if release {
             tracing::info!(keys = self.suspects.held().count(), "suspects are released: what vanished is believed");

@@ -83,14 +83,19 @@ impl Control {
         Control { compiler: Compiler::in_zone(zone), ..self }
     }
 
-    /// Follows the store until the process drains, and gives the listeners back.
+    /// Follows the store until the process drains, and gives the listeners back. Following goes on without them: what
+    /// still runs may take long, and servers come and go.
     pub async fn run(mut self) -> Listeners {
         let draining = self.state.draining.clone();
         draining.run_until_cancelled(self.follow()).await;
         if let Some(keeper) = self.keeper.take() {
             keeper.finish().await;
         }
-        self.listeners
+        // What is on disk is for the next process, which may run already.
+        self.keep_in = None;
+        let listeners = std::mem::replace(&mut self.listeners, Listeners::new(Vec::new()));
+        tokio::spawn(async move { self.follow().await });
+        listeners
     }
 
     async fn follow(&mut self) {
@@ -305,6 +310,16 @@ impl Control {
         }
     }
 
+    /// Tries once more to listen where that failed: somebody may have left the address.
+    pub(super) async fn retry_listeners(&mut self) {
+        if !self.listeners.problems().is_empty() {
+            let wanted = self.state.live.table().listeners.clone();
+            self.listeners.reconcile(&wanted).await;
+            self.state.set_addresses(self.listeners.addresses());
+            self.news = true;
+        }
+    }
+
     pub(super) async fn publish(&mut self, revision: Revision, delta: &Delta) {
         let current = self.state.live.table();
         let next = {
@@ -313,10 +328,17 @@ impl Control {
             next.revision = revision;
             next
         };
-        let listeners_changed = !Arc::ptr_eq(&next.listeners, &current.listeners);
+        // The first time, what came with the process is settled even if there is no listener.
+        let listeners_changed =
+            !Arc::ptr_eq(&next.listeners, &current.listeners) || self.state.store().revision.is_none();
         let listeners = next.listeners.clone();
         drop(self.state.live.publish(next));
         drop(current);
+        if listeners_changed {
+            self.listeners.reconcile(&listeners).await;
+            self.state.set_addresses(self.listeners.addresses());
+        }
+        // Whoever waits for a revision finds its listeners open.
         self.state.set_store(|store| {
             store.revision = Some(revision);
             store.publishes += 1;
@@ -324,10 +346,6 @@ impl Control {
                 store.heard = Some(Instant::now());
             }
         });
-        if listeners_changed {
-            self.listeners.reconcile(&listeners).await;
-            self.state.set_addresses(self.listeners.addresses());
-        }
         self.news |= delta.problems | self.compiler.take_changed() | listeners_changed;
         self.tell();
     }
