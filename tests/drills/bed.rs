@@ -39,7 +39,7 @@ pub(crate) struct Needs {
     /// Fields of `backends/live/backend` beside its type.
     pub(crate) backend: Value,
     /// Flags of the proxy.
-    pub(crate) flags: Vec<&'static str>,
+    pub(crate) flags: Vec<String>,
     /// Whether the etcd is this bed's own, to be killed.
     pub(crate) own_etcd: bool,
 }
@@ -47,6 +47,14 @@ pub(crate) struct Needs {
 impl Default for Needs {
     fn default() -> Needs {
         Needs { servers: 3, backend: json!({}), flags: Vec::new(), own_etcd: false }
+    }
+}
+
+impl Needs {
+    /// A proxy with the flags that are needed.
+    pub(crate) async fn proxy(&self, scene: &Scene) -> Proxy {
+        let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
+        scene.proxy_with("etna", &flags).await
     }
 }
 
@@ -70,7 +78,7 @@ impl Bed {
     /// With what is needed; everything answers once.
     pub(crate) async fn with(name: &str, length: Length, needs: Needs) -> Bed {
         let (scene, servers) = Bed::parts(name, &needs).await;
-        let proxy = scene.proxy_with("etna", &needs.flags).await;
+        let proxy = needs.proxy(&scene).await;
         Bed::around(scene, servers, proxy, length).await
     }
 
