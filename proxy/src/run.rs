@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use etna_store::Engine;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -14,6 +15,7 @@ use crate::admin;
 use crate::config::Config;
 use crate::control::{Control, State};
 use crate::listener::Listeners;
+use crate::listener::admission::{Admission, connections_for};
 use crate::listener::worker::{Handle, Shared};
 use crate::traffic::trust::Trusted;
 
@@ -37,6 +39,7 @@ pub async fn serve(config: Config, engine: Arc<dyn Engine>) -> anyhow::Result<()
         live: state.live.clone(),
         process: state.process.clone(),
         trusted: Arc::new(Trusted::new(config.trusted_proxies.clone())),
+        admission: Arc::new(admission(&config)),
         force: force.clone(),
     };
     let workers = (0..config.workers)
@@ -58,8 +61,13 @@ pub async fn serve(config: Config, engine: Arc<dyn Engine>) -> anyhow::Result<()
     let admin = tokio::spawn(admin.serve());
 
     tokio::spawn(signals(state.draining.clone(), force.clone()));
+    let mut control = Control::new(state.clone(), listeners).in_zone(config.zone).holding(config.hold);
+    if is_elsewhere(&state.engine.describe()) {
+        control = control.keeping_in(config.state_dir.clone());
+    }
     tokio::spawn(announce(state.clone(), config.state_dir.clone(), admin_address));
-    let control = tokio::spawn(Control::new(state.clone(), listeners).run());
+    tokio::spawn(crate::health::run(state.clone()));
+    let control = tokio::spawn(control.run());
 
     let listeners = control.await.context("the control loop broke")?;
     tracing::info!(seconds = config.drain.as_secs(), "draining");
@@ -70,6 +78,29 @@ pub async fn serve(config: Config, engine: Arc<dyn Engine>) -> anyhow::Result<()
     let _ = std::fs::remove_file(config.state_dir.join(ADDRESSES));
     tracing::info!("stopped");
     Ok(())
+}
+
+/// As many connections as files may be open, after that limit was raised as far as it goes.
+fn admission(config: &Config) -> Admission {
+    let mut files = getrlimit(Resource::Nofile);
+    if files.current < files.maximum
+        && setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum }).is_ok()
+    {
+        files.current = files.maximum;
+    }
+    let possible = connections_for(files.current.unwrap_or(MOST_FILES));
+    let most = config.max_connections.map_or(possible, |wanted| wanted.min(possible));
+    if config.max_connections.is_some_and(|wanted| wanted > possible) {
+        tracing::warn!(connections = most, "fewer connections than asked for: raise the limit of open files");
+    }
+    tracing::info!(connections = most, of_one_client = config.max_connections_per_client, "limits");
+    Admission::new(most, config.max_connections_per_client)
+}
+
+/// Whether a store can be away while this process starts: an embedded one is opened with it, from the same disk, and
+/// needs no second copy there.
+fn is_elsewhere(store: &str) -> bool {
+    !store.starts_with("embedded:") && !store.starts_with("memory:")
 }
 
 /// TERM and INT drain, a second one ends at once.
@@ -98,12 +129,24 @@ async fn signals(draining: CancellationToken, force: CancellationToken) {
     }
 }
 
-/// Says that the process is ready, to systemd and in a file, and then how it goes.
+/// Says where the process listens, in a file, that it is ready, to systemd, and then how it goes.
 async fn announce(state: Arc<State>, state_dir: std::path::PathBuf, admin: String) {
+    write_addresses(&state, &state_dir.join(ADDRESSES), &admin);
     let mut store = state.subscribe_store();
-    if store.wait_for(|store| store.revision.is_some()).await.is_err() {
-        return;
+    loop {
+        let status = match &*store.borrow_and_update() {
+            store if store.revision.is_some() => break,
+            store => match &store.error {
+                Some(error) => format!("waiting for the store: {error}"),
+                None => "reading the store".to_owned(),
+            },
+        };
+        let _ = sd_notify::notify(&[NotifyState::Status(&status)]);
+        if store.changed().await.is_err() {
+            return;
+        }
     }
+    // Once more, with the listeners of the store.
     write_addresses(&state, &state_dir.join(ADDRESSES), &admin);
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     tracing::info!("ready");
@@ -114,11 +157,19 @@ async fn announce(state: Arc<State>, state_dir: std::path::PathBuf, admin: Strin
         let store = state.store();
         let table = state.live.table();
         let status = format!(
-            "{} revision {} · {} frontends · {} problems",
-            if store.following { "following," } else { "store away," },
+            "{} revision {} · {} frontends · {} problems{}",
+            match (store.from_disk, store.following) {
+                (Some(_), _) => "store away, last table from disk,",
+                (None, true) => "following,",
+                (None, false) => "store away,",
+            },
             table.revision.0,
             table.frontends.len(),
-            state.problems().len()
+            state.problems().len(),
+            match state.suspects().count {
+                0 => String::new(),
+                keys => format!(" · {keys} keys held as suspect"),
+            }
         );
         let _ = sd_notify::notify(&[NotifyState::Watchdog, NotifyState::Status(&status)]);
     }
@@ -140,5 +191,7 @@ fn write_addresses(state: &State, path: &Path, admin: &str) {
     }
 }
 
+/// Open files where there is no limit.
+const MOST_FILES: u64 = 1 << 20;
 /// Where tools on this host find what was bound.
 const ADDRESSES: &str = "addresses.json";
