@@ -2,15 +2,21 @@
 //!
 //! A mass is more than half of a backend's servers and at least three of them within ten seconds, a whole backend of
 //! two or more within two, or more than 30 % of all objects and at least three (or all, and at least two) in one step.
+//! The first servers of such a storm, believed gone a moment before, come back if they answer.
 //! Servers that are `draining` had announced that they go; a backend that no frontend leads to harms nobody. Pure: the
 //! clock is an argument. Not here: asking servers whether they still answer (`probe.rs`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use etna_store::object::{Id, ServerState};
-use etna_store::{Batch, Change, Delta, Key, Model};
+use etna_store::{Batch, Change, Delta, Key, Model, Server};
+
+mod case;
+
+pub use case::{Case, What};
 
 /// The pairs in force, and which of them the store no longer has.
 pub struct Suspects {
@@ -24,6 +30,10 @@ pub struct Suspects {
     last_case: u64,
     /// How many servers a backend had before its latest losses.
     counts: HashMap<Id, VecDeque<(Instant, usize)>>,
+    /// Servers that were believed gone a moment ago, by backend: the first of a storm.
+    lost: HashMap<Id, VecDeque<(Instant, Bytes, Lost)>>,
+    /// Those of a storm that was then noticed: they are held too, if they answer.
+    returning: BTreeMap<Bytes, Lost>,
     /// The value of [`RELEASE`] last seen; `None` before the first look.
     release: Option<Option<Bytes>>,
     changed: bool,
@@ -34,59 +44,19 @@ pub struct Suspects {
 /// Keys and values as they are stored. Cloning costs nothing.
 pub type Pairs = imbl::OrdMap<Bytes, Bytes>;
 
+/// A server that was let go.
+struct Lost {
+    value: Bytes,
+    server: Arc<Server>,
+    backend: Id,
+    asked: bool,
+}
+
 struct Held {
     case: u64,
     server: Option<(Id, Id)>,
     /// Probes in a row that failed.
     failures: u32,
-}
-
-/// What vanished together.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Case {
-    /// What it was.
-    pub what: What,
-    /// When it vanished.
-    pub since: Instant,
-    /// When it is believed; `None`: not by time, because the store's history was replaced and nobody deleted anything.
-    pub until: Option<Instant>,
-    /// Keys that are still held.
-    pub keys: usize,
-    /// One of them.
-    pub example: Bytes,
-}
-
-/// Why a case was opened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum What {
-    /// Servers of one backend.
-    Servers {
-        /// The backend.
-        backend: Id,
-        /// Servers gone within the time that is looked at.
-        gone: usize,
-        /// Servers there were.
-        of: usize,
-    },
-    /// Objects of every kind.
-    Objects {
-        /// Frontends, backends, sites, listeners and hosts gone in one step.
-        gone: usize,
-        /// As many as there were, or more than were needed to decide.
-        of: usize,
-    },
-    /// Held before this process started.
-    Earlier,
-}
-
-impl std::fmt::Display for What {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            What::Servers { backend, gone, of } => write!(f, "{gone} of {of} servers of backend {backend:?} vanished"),
-            What::Objects { gone, of } => write!(f, "{gone} of at least {of} objects vanished at once"),
-            What::Earlier => f.write_str("vanished before this process started"),
-        }
-    }
 }
 
 impl Suspects {
@@ -100,6 +70,8 @@ impl Suspects {
             cases: BTreeMap::new(),
             last_case: 0,
             counts: HashMap::new(),
+            lost: HashMap::new(),
+            returning: BTreeMap::new(),
             release: None,
             changed: false,
             total: 0,
@@ -197,6 +169,7 @@ impl Suspects {
             } else if let Some(value) = value {
                 if !is_shared(key) {
                     self.forget(key);
+                    self.returning.remove(key);
                     self.pairs.insert(key.clone(), value.clone());
                     puts.changes.push(Change { key: key.clone(), value: Some(value.clone()) });
                 }
@@ -206,6 +179,7 @@ impl Suspects {
         }
         let mut delta = model.apply(&puts);
         if forced {
+            self.returning.clear();
             gone.extend(self.held.keys().cloned());
         } else if !self.hold.is_zero() && !gone.is_empty() {
             gone = self.judge(model, gone, now, replaced, &mut delta);
@@ -227,6 +201,8 @@ impl Suspects {
 
     /// Believes everything.
     pub fn release(&mut self, model: &mut Model) -> Delta {
+        self.returning.clear();
+        self.lost.clear();
         let keys: Vec<Bytes> = self.held.keys().cloned().collect();
         self.let_go(model, &keys)
     }
@@ -234,6 +210,10 @@ impl Suspects {
     /// Believes what was held long enough.
     pub fn expire(&mut self, model: &mut Model, now: Instant) -> Delta {
         self.counts.retain(|_, counts| counts.back().is_some_and(|(at, _)| now.duration_since(*at) < WINDOW));
+        self.lost.retain(|_, lost| lost.back().is_some_and(|(at, ..)| now.duration_since(*at) < BURST));
+        if self.held_servers.is_empty() {
+            self.returning.clear();
+        }
         let over = |case: &Case| case.until.is_some_and(|until| until <= now);
         if !self.cases.values().any(over) {
             return Delta::default();
@@ -253,6 +233,35 @@ impl Suspects {
         let Some(held) = self.held.get_mut(key) else { return false };
         held.failures = if answered { 0 } else { held.failures + 1 };
         held.failures >= FAILURES
+    }
+
+    /// The servers that went first in a storm and were not asked for yet: they come back if they answer.
+    pub fn ask_returning(&mut self) -> Vec<(Bytes, Arc<Server>)> {
+        let new = self.returning.iter_mut().filter(|(_, lost)| !lost.asked);
+        new.map(|(key, lost)| {
+            lost.asked = true;
+            (key.clone(), lost.server.clone())
+        })
+        .collect()
+    }
+
+    /// Takes the answer of one of them.
+    pub fn returned(&mut self, model: &mut Model, key: &Bytes, answered: bool) -> Delta {
+        let Some(lost) = self.returning.remove(key) else { return Delta::default() };
+        let of = |case: &Case| matches!(&case.what, What::Servers { backend, .. } if *backend == lost.backend);
+        let case = self.cases.iter_mut().rev().find(|(_, case)| of(case));
+        let Some((number, case)) = case.filter(|_| answered && !self.pairs.contains_key(key)) else {
+            return Delta::default();
+        };
+        case.keys += 1;
+        self.total += 1;
+        self.changed = true;
+        let server = (lost.backend, lost.server.id.clone());
+        self.held_servers.insert(server.clone());
+        self.held.insert(key.clone(), Held { case: *number, server: Some(server), failures: 0 });
+        self.pairs.insert(key.clone(), lost.value.clone());
+        let change = Change { key: key.clone(), value: Some(lost.value) };
+        model.apply(&Batch { revision: model.revision(), changes: vec![change] })
     }
 
     /// Holds what must not be believed, and gives back the rest.
@@ -287,11 +296,32 @@ impl Suspects {
         for (backend, servers) in losing {
             let led_to = model.frontends_of(&backend).next().is_some();
             match self.loss(model, &backend, servers.len(), now).filter(|_| led_to) {
-                Some(what) => self.open(what, servers.into_iter().map(|(key, _)| key).collect(), until, now),
-                None => believed.extend(servers.into_iter().map(|(key, _)| key)),
+                Some(what) => {
+                    let lost = self.lost.remove(&backend).into_iter().flatten();
+                    let storm = lost.filter(|(at, ..)| now.duration_since(*at) < BURST);
+                    self.returning.extend(storm.map(|(_, key, lost)| (key, lost)));
+                    self.open(what, servers.into_iter().map(|(key, _)| key).collect(), until, now);
+                }
+                None => {
+                    for (key, id) in servers {
+                        self.remember(model, &backend, &id, &key, now);
+                        believed.push(key);
+                    }
+                }
             }
         }
         believed
+    }
+
+    /// Remembers a server that is let go, for the moment in which a storm shows.
+    fn remember(&mut self, model: &Model, backend: &Id, id: &Id, key: &Bytes, now: Instant) {
+        let (Some(server), Some(value)) = (model.server(backend, id), self.pairs.get(key)) else { return };
+        let (backend, server, value) = (backend.clone(), server.clone(), value.clone());
+        let lost = self.lost.entry(backend.clone()).or_default();
+        lost.retain(|(at, ..)| now.duration_since(*at) < BURST);
+        if lost.len() < MOST_LOST {
+            lost.push_back((now, key.clone(), Lost { value, server, backend, asked: false }));
+        }
     }
 
     /// Whether so many servers less is a mass, for this backend.
@@ -421,6 +451,8 @@ const FEWEST_SERVERS: usize = 3;
 const WHOLE_BACKEND: usize = 2;
 const FEWEST_OBJECTS: usize = 3;
 const FEWEST_ALL: usize = 2;
+/// Servers of a backend that may come back after a storm.
+const MOST_LOST: usize = 10_000;
 /// Probes in a row that must fail.
 const FAILURES: u32 = 2;
 
