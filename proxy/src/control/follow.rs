@@ -77,6 +77,11 @@ impl Control {
         Control { keep_in: Some(dir), ..self }
     }
 
+    /// The same, of a proxy in that zone.
+    pub fn in_zone(self, zone: Option<String>) -> Control {
+        Control { compiler: Compiler::in_zone(zone), ..self }
+    }
+
     /// Follows the store until the process drains, and gives the listeners back.
     pub async fn run(mut self) -> Listeners {
         let draining = self.state.draining.clone();
