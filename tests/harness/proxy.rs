@@ -32,13 +32,31 @@ impl Proxy {
 
     /// The same with another patience.
     pub async fn start_within(name: &str, store: &str, flags: &[&str], folder: &Path, within: Duration) -> Proxy {
-        let state_dir = folder.join(format!("{name}-state"));
+        let proxy = Proxy::launch(name, Proxy::command(name, store, flags, folder), folder, within).await;
+        eventually(&format!("{name} is ready"), within, async || {
+            ensure(proxy.admin_get("/readyz").await?.status == 200, "not ready")
+        })
+        .await;
+        proxy
+    }
+
+    /// The command line of a proxy that keeps its state in `folder`.
+    pub fn command(name: &str, store: &str, flags: &[&str], folder: &Path) -> Command {
         let mut command = Command::new(binary("etna"));
-        command.args(["serve", "--store", store, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        command.args(["serve", "--store", store, "--listen", "127.0.0.1:0"]);
+        if !flags.contains(&"--admin") {
+            command.args(["--admin", "127.0.0.1:0"]);
+        }
         if !flags.contains(&"--workers") {
             command.args(["--workers", "2"]);
         }
-        command.arg("--state-dir").arg(&state_dir).args(flags);
+        command.arg("--state-dir").arg(folder.join(format!("{name}-state"))).args(flags);
+        command
+    }
+
+    /// Starts a command of [`Proxy::command`], and waits until it says its addresses: it may not be ready by then.
+    pub async fn launch(name: &str, mut command: Command, folder: &Path, within: Duration) -> Proxy {
+        let state_dir = folder.join(format!("{name}-state"));
         let mut process = Process::start(name, &mut command, folder);
         let file = state_dir.join("addresses.json");
         let pid = process.pid();
@@ -54,12 +72,12 @@ impl Proxy {
             Ok::<(SocketAddr, SocketAddr), String>((address("listen")?, address("admin")?))
         })
         .await;
-        let proxy = Proxy { listen, admin, state_dir, process };
-        eventually(&format!("{name} is ready"), within, async || {
-            ensure(proxy.admin_get("/readyz").await?.status == 200, "not ready")
-        })
-        .await;
-        proxy
+        Proxy { listen, admin, state_dir, process }
+    }
+
+    /// Whether it has not ended.
+    pub fn runs(&mut self) -> bool {
+        self.process.ended().is_none()
     }
 
     /// Its process.

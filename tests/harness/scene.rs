@@ -53,6 +53,12 @@ impl Scene {
         Scene::on(name, Arc::new(Etcd::start(1).await), turn).await
     }
 
+    /// On an etcd made for it, with the machine to itself.
+    pub async fn alone_on(name: &str, etcd: Arc<Etcd>) -> Scene {
+        let turn = Turn::alone().await;
+        Scene::on(name, etcd, turn).await
+    }
+
     async fn on(name: &str, etcd: Arc<Etcd>, turn: Turn) -> Scene {
         report::ran("etcd");
         let client = etcd.client().await;
