@@ -26,6 +26,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// How long what vanishes from the store in a mass serves on as suspect; zero believes every deletion at once.
+    pub hold: Duration,
     /// How long a drain may take.
     pub drain: Duration,
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use etcd_client::{Client, ConnectOptions};
 use tempfile::TempDir;
 
-use crate::process::{Process, try_output_of};
+use crate::process::{Process, output_of, try_output_of};
 use crate::relay::{Manner, Relay};
 use crate::wait::eventually;
 
@@ -144,8 +144,8 @@ impl Etcd {
     /// Runs etcdctl on some members; what it printed.
     pub fn ctl(&self, members: &[usize], args: &[&str]) -> Result<String, String> {
         let urls: Vec<String> = members.iter().map(|member| self.url(*member)).collect();
-        let mut command = Command::new("etcdctl");
-        command.env("ETCDCTL_API", "3").args(["--endpoints", &urls.join(","), "--command-timeout", "10s"]).args(args);
+        let mut command = etcdctl();
+        command.args(["--endpoints", &urls.join(","), "--command-timeout", "10s"]).args(args);
         try_output_of(&mut command)
     }
 
@@ -160,32 +160,6 @@ impl Etcd {
             }
         }
         None
-    }
-
-    /// Saves what a member has to a file.
-    pub fn save(&self, member: usize, to: &Path) {
-        let to = to.to_str().expect("a path of ours");
-        self.ctl(&[member], &["snapshot", "save", to]).expect("etcd can be saved");
-    }
-
-    /// Throws away what a killed member had.
-    pub fn wipe(&self, member: usize) {
-        std::fs::remove_dir_all(self.data(member)).expect("a killed member's data can be removed");
-    }
-
-    /// Gives a killed member of a cluster of one the data of a backup, as operators do.
-    pub fn restore(&self, member: usize, backup: &Path) {
-        self.wipe(member);
-        let peer = format!("http://127.0.0.1:{}", self.members[member].peer());
-        let mut command = Command::new("etcdctl");
-        command.env("ETCDCTL_API", "3").args(["snapshot", "restore"]).arg(backup).arg("--data-dir");
-        command.arg(self.data(member)).args(["--name", &format!("m{member}")]);
-        command.args(["--initial-cluster", &self.initial, "--initial-advertise-peer-urls", &peer]);
-        try_output_of(&mut command).expect("a backup can be restored");
-    }
-
-    fn data(&self, member: usize) -> PathBuf {
-        self.folder.path().join(format!("m{member}"))
     }
 
     /// Ends a member as a power cut does.
@@ -224,6 +198,35 @@ impl Etcd {
         *self.process(member) = Some(process);
     }
 
+    /// Forgets what a killed member had.
+    pub fn wipe(&self, member: usize) {
+        std::fs::remove_dir_all(self.data(member)).expect("its data can be removed");
+    }
+
+    /// Saves a backup of all it holds, as operators do.
+    pub fn back_up(&self, member: usize) -> PathBuf {
+        let file = self.folder.path().join("backup");
+        let endpoint = format!("http://127.0.0.1:{}", self.members[member].client_port);
+        let mut command = etcdctl();
+        output_of(command.args(["--endpoints", &endpoint, "snapshot", "save"]).arg(&file));
+        file
+    }
+
+    /// Makes a backup the data of a killed member, which is alone.
+    pub fn restore(&self, member: usize, backup: &Path) {
+        self.wipe(member);
+        let peer = format!("http://127.0.0.1:{}", self.members[member].peer());
+        let mut command = etcdctl();
+        command.args(["snapshot", "restore"]).arg(backup).arg("--data-dir").arg(self.data(member));
+        command.args(["--name", &format!("m{member}"), "--initial-cluster", &self.initial]);
+        output_of(command.args(["--initial-advertise-peer-urls", &peer]));
+    }
+
+    /// Where one member takes clients.
+    pub fn address(&self, member: usize) -> String {
+        format!("127.0.0.1:{}", self.members[member].client_port)
+    }
+
     /// Waits until a member answers from a quorum.
     pub async fn ready(&self, member: usize) {
         let url = format!("http://127.0.0.1:{}", self.members[member].client_port);
@@ -244,9 +247,19 @@ impl Etcd {
         .await;
     }
 
+    fn data(&self, member: usize) -> PathBuf {
+        self.folder.path().join(format!("m{member}"))
+    }
+
     fn process(&self, member: usize) -> std::sync::MutexGuard<'_, Option<Process>> {
         self.members[member].process.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn etcdctl() -> Command {
+    let mut command = Command::new("etcdctl");
+    command.env("ETCDCTL_API", "3");
+    command
 }
 
 /// A folder that goes when dropped.

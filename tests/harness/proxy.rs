@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
+use http_body_util::Full;
 use serde_json::Value;
 
 use crate::binaries::binary;
@@ -32,12 +33,14 @@ impl Proxy {
 
     /// The same with another patience.
     pub async fn start_within(name: &str, store: &str, flags: &[&str], folder: &Path, within: Duration) -> Proxy {
-        let proxy = Proxy::launch(name, Proxy::command(name, store, flags, folder), folder, within).await;
-        eventually(&format!("{name} is ready"), within, async || {
-            ensure(proxy.admin_get("/readyz").await?.status == 200, "not ready")
-        })
-        .await;
+        let proxy = Proxy::launch(name, store, flags, folder, within).await;
+        proxy.until_ready(within).await;
         proxy
+    }
+
+    /// Starts one, and waits until it listens, ready or not.
+    pub async fn launch(name: &str, store: &str, flags: &[&str], folder: &Path, within: Duration) -> Proxy {
+        Proxy::run(name, Proxy::command(name, store, flags, folder), folder, within).await
     }
 
     /// The command line of a proxy that keeps its state in `folder`.
@@ -54,8 +57,8 @@ impl Proxy {
         command
     }
 
-    /// Starts a command of [`Proxy::command`], and waits until it says its addresses: it may not be ready by then.
-    pub async fn launch(name: &str, mut command: Command, folder: &Path, within: Duration) -> Proxy {
+    /// Starts a command of [`Proxy::command`], changed or not, and waits until it listens, ready or not.
+    pub async fn run(name: &str, mut command: Command, folder: &Path, within: Duration) -> Proxy {
         let state_dir = folder.join(format!("{name}-state"));
         let mut process = Process::start(name, &mut command, folder);
         let file = state_dir.join("addresses.json");
@@ -78,6 +81,15 @@ impl Proxy {
     /// Whether it has not ended.
     pub fn runs(&mut self) -> bool {
         self.process.ended().is_none()
+    }
+
+    /// Waits until it is ready.
+    pub async fn until_ready(&self, within: Duration) {
+        eventually("the proxy is ready", within, async || {
+            let answer = self.admin_get("/readyz").await?;
+            ensure(answer.status == 200, answer.text())
+        })
+        .await;
     }
 
     /// Its process.
@@ -108,6 +120,13 @@ impl Proxy {
     /// One request to its admin API.
     pub async fn admin_get(&self, path: &str) -> Result<Answer, String> {
         client::get(self.admin, &self.admin.to_string(), path).await
+    }
+
+    /// A change asked of its admin API, as JSON.
+    pub async fn admin_post(&self, path: &str, body: &Value) -> Result<Answer, String> {
+        let request = client::request("POST", &self.admin.to_string(), path).header("content-type", "application/json");
+        let request = request.body(Full::new(body.to_string().into())).expect("a valid request");
+        client::send(self.admin, request).await
     }
 
     /// A JSON document of its admin API.

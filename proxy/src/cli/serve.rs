@@ -37,6 +37,11 @@ pub(super) struct Flags {
     /// Network whose X-Forwarded-* and Forwarded headers are believed; may be given more than once [default: none].
     #[arg(long, env = "ETNA_TRUSTED_PROXIES", value_name = "CIDR", value_delimiter = ',')]
     trusted_proxies: Vec<IpNet>,
+    /// Seconds that what vanishes from the store in a mass (half a backend, a third of all) serves on as suspect, as
+    /// long as its servers answer; 0 believes every deletion at once.
+    #[arg(long, env = "ETNA_HOLD_SECONDS", value_name = "SECONDS", default_value_t = 300)]
+    #[arg(value_parser = clap::value_parser!(u64).range(..=LONGEST_HOLD), alias = "hold-seconds")]
+    hold: u64,
     /// Seconds a drain may take before what still runs is cut.
     #[arg(long, env = "ETNA_DRAIN_SECONDS", value_name = "SECONDS", default_value_t = 30)]
     drain_seconds: u64,
@@ -118,6 +123,7 @@ pub(super) fn run(flags: Flags) -> ExitCode {
         admin_token_file: flags.admin_token_file,
         workers: flags.workers.map_or(cores, usize::from),
         trusted_proxies: flags.trusted_proxies,
+        hold: Duration::from_secs(flags.hold),
         drain: Duration::from_secs(flags.drain_seconds),
     };
     // The control side: following, admin, signals. Two threads, so that a long compile does not hold up readiness.
@@ -132,6 +138,9 @@ pub(super) fn run(flags: Flags) -> ExitCode {
         }
     }
 }
+
+/// A year.
+const LONGEST_HOLD: u64 = 365 * 86_400;
 
 #[expect(clippy::print_stderr, reason = "the log could not be started")]
 fn eprintln_error(error: &str) {

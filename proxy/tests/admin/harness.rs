@@ -55,6 +55,7 @@ pub fn config(admin: AdminAddress, dir: &Path) -> Config {
         workers: 0,
         state_dir: dir.into(),
         trusted_proxies: Vec::new(),
+        hold: Duration::ZERO,
         drain: Duration::ZERO,
     }
 }

@@ -65,6 +65,8 @@ async fn demo(flags: Flags) -> anyhow::Result<()> {
         workers: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         state_dir: home.path.clone(),
         trusted_proxies: Vec::new(),
+        // What goes in a demo goes on purpose.
+        hold: Duration::ZERO,
         drain: Duration::from_secs(2),
     };
     // It listens for Ctrl-C itself, and comes back when it has drained.
