@@ -107,8 +107,18 @@ impl Etcd {
 
     /// One that speaks to these members alone.
     pub async fn client_of(&self, members: &[usize]) -> Client {
+        self.connect(members, ConnectOptions::new()).await
+    }
+
+    /// One that shows who it is.
+    pub async fn client_as(&self, user: &str, password: &str) -> Client {
+        let options = ConnectOptions::new().with_user(user, password).with_auto_token_refresh(true);
+        self.connect(&(0..self.members.len()).collect::<Vec<_>>(), options).await
+    }
+
+    async fn connect(&self, members: &[usize], options: ConnectOptions) -> Client {
         let urls: Vec<String> = members.iter().map(|member| self.url(*member)).collect();
-        let options = ConnectOptions::new().with_connect_timeout(LONG).with_timeout(LONG);
+        let options = options.with_connect_timeout(LONG).with_timeout(LONG);
         Client::connect(urls, Some(options)).await.expect("etcd takes connections")
     }
 
@@ -146,6 +156,19 @@ impl Etcd {
         let urls: Vec<String> = members.iter().map(|member| self.url(*member)).collect();
         let mut command = etcdctl();
         command.args(["--endpoints", &urls.join(","), "--command-timeout", "10s"]).args(args);
+        try_output_of(&mut command)
+    }
+
+    /// The same, with a line typed where it asks for one.
+    pub fn ctl_typed(&self, members: &[usize], args: &[&str], typed: &str) -> Result<String, String> {
+        let urls: Vec<String> = members.iter().map(|member| self.url(*member)).collect();
+        let mut command = Command::new("sh");
+        command.env("ETCDCTL_API", "3").args([
+            "-c",
+            "typed=$1; shift; printf '%s\\n' \"$typed\" | etcdctl \"$@\"",
+            "sh",
+        ]);
+        command.args([typed, "--endpoints", &urls.join(","), "--command-timeout", "10s"]).args(args);
         try_output_of(&mut command)
     }
 

@@ -65,6 +65,11 @@ impl Scene {
         Scene { prefix: format!("/test-{name}"), etcd, client, folder: folder(name), _turn: turn }
     }
 
+    /// From now on writes as a user of etcd's.
+    pub async fn sign_in(&mut self, user: &str, password: &str) {
+        self.client = self.etcd.client_as(user, password).await;
+    }
+
     /// `--store` of this scene.
     pub fn store(&self) -> String {
         self.etcd.store(&self.prefix)
