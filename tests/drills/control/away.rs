@@ -249,10 +249,12 @@ async fn one_round(
 ) -> Result<i64, etcd_client::Error> {
     let mut client = etcd.client().await;
     if let Some(lease) = lease {
-        let (mut keeper, mut answers) = client.lease_keep_alive(lease).await?;
-        keeper.keep_alive().await?;
-        if answers.message().await?.is_some_and(|answer| answer.ttl() > 0) {
-            return Ok(lease);
+        if client.lease_time_to_live(lease, None).await?.ttl() > 0 {
+            let (mut keeper, mut answers) = client.lease_keep_alive(lease).await?;
+            keeper.keep_alive().await?;
+            if answers.message().await?.is_some_and(|answer| answer.ttl() > 0) {
+                return Ok(lease);
+            }
         }
     }
     let lease = client.lease_grant(ttl, None).await?.id();

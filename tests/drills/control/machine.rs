@@ -4,10 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use etcd_client::CompactionOptions;
-use etna_tests::client::Answer;
 use etna_tests::etcd::Settings;
 use etna_tests::proxy::Proxy;
 use etna_tests::wait::{ensure, eventually};
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::away::{Leased, keep};
@@ -78,7 +78,7 @@ pub(super) async fn clock(length: Length) -> Outcome {
         traffic.during(window).await;
         let (busy, lines) = (self::busy(proxy.pid()) - busy, proxy.said().lines().count() - lines);
         let lag = put_to_served(&scene, &proxy, &format!("at{n}")).await;
-        let date = date(&proxy.admin_get("/healthz").await.expect("it answers"));
+        let date = date(&proxy).await;
         let calm = *calm.get_or_insert(busy);
         // In ticks of 10 ms; a storm of timers takes a core.
         pass &= busy <= calm * 2 + 20 && lines < 10 && lag < Duration::from_secs(1) && (!jumps || date != last);
@@ -98,9 +98,13 @@ fn set_clock(file: &Path, offset: &str) {
     std::fs::rename(fresh, file).expect("the clock can be set");
 }
 
-/// What time a program says it is.
-fn date(answer: &Answer) -> String {
-    answer.header("date").to_owned()
+/// The day and the hour that it says it is, in the line that a refused change leaves.
+async fn date(proxy: &Proxy) -> String {
+    let answer = proxy.admin_post("/v2/nothing", &json!({})).await.expect("it answers");
+    assert_eq!(answer.status, 404, "{}", answer.text());
+    let said = proxy.said();
+    let line: Value = said.lines().last().and_then(|line| serde_json::from_str(line).ok()).unwrap_or_default();
+    line["timestamp"].as_str().and_then(|text| text.get(..13)).unwrap_or_default().to_owned()
 }
 
 /// Ticks of 10 ms that a process has computed.

@@ -32,7 +32,7 @@ fn run(edits: u64) -> (u64, Option<String>) {
     let mut stored: BTreeMap<String, String> = BTreeMap::new();
     let mut followed = Followed::default();
     let (mut done, mut compared) = (0, 0);
-    let every = (edits / 500).max(1);
+    let every = (edits / if cfg!(debug_assertions) { 50 } else { 500 }).max(1);
     let mut due = every;
     while done < edits {
         let mut changes = Vec::new();
