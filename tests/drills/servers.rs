@@ -133,7 +133,8 @@ impl Server {
             tokio::time::sleep(conduct.delay).await;
         }
         let response = Response::builder().status(conduct.status).header("x-backend", &*name).header(ID, id);
-        let response = response.header(DIGEST, load_shape::digest(&body)).header(ASKED_HOST, header("host").unwrap_or(""));
+        let response =
+            response.header(DIGEST, load_shape::digest(&body)).header(ASKED_HOST, header("host").unwrap_or(""));
         Ok(response.body(Full::new(load_shape::reply(id))).expect("a valid response"))
     }
 

@@ -9,6 +9,7 @@ use etna_tests::scene::Scene;
 use etna_tests::wait::{ensure, eventually};
 
 use super::ground::{Ground, LONG, bare, held, ms, put_to_served};
+use crate::bed::Rate;
 use crate::drill::{Length, Outcome};
 
 /// C16. Simple tokens that last two seconds, and are forgotten when etcd starts again.
@@ -22,13 +23,13 @@ pub(super) async fn refused(length: Length) -> Outcome {
     scene.sign_in("root", "root").await;
     let flags = ["--store-user", "proxy", "--store-password-file", file.to_str().expect("a path of ours")];
     let proxy = Proxy::start("etna", &scene.store(), &flags, scene.folder()).await;
-    let ground = Ground { scene, servers, proxy };
+    let ground = Ground::around(scene, servers, proxy, length).await;
     let (etcd, proxy) = (ground.scene.etcd.clone(), &ground.proxy);
-    let traffic = ground.traffic(length).await;
+    let traffic = ground.load(Rate::L2k).await;
     let hold = Duration::from_secs(length.pick(10, 2));
 
     // Idle until the token has ended.
-    traffic.during(Duration::from_secs(4)).await;
+    traffic.go_on(Duration::from_secs(4)).await;
     let expired = ground.change("expired").await;
     etcd.kill(0);
     etcd.resume(0);
@@ -38,7 +39,7 @@ pub(super) async fn refused(length: Length) -> Outcome {
     root(&ground.scene, &["user", "passwd", "proxy", "--interactive=false"], Some("second"));
     reconnect(&ground.scene).await;
     until_refused(proxy).await;
-    traffic.during(hold).await;
+    traffic.go_on(hold).await;
     let mut suspects = held(proxy).await;
     write(&file, "second");
     let back = Instant::now();
@@ -47,7 +48,7 @@ pub(super) async fn refused(length: Length) -> Outcome {
     root(&ground.scene, &["role", "revoke-permission", "proxy", "--prefix", &prefix(&ground.scene)], None);
     reconnect(&ground.scene).await;
     until_refused(proxy).await;
-    traffic.during(hold).await;
+    traffic.go_on(hold).await;
     suspects += held(proxy).await;
     grant(&ground.scene);
     let back = Instant::now();
@@ -62,7 +63,7 @@ pub(super) async fn refused(length: Length) -> Outcome {
         ms(changed),
         ms(granted)
     );
-    traffic.stop(figure, pass).await
+    ground.outcome(traffic, figure, pass).await
 }
 
 async fn until_back(ground: &Ground, id: &str, since: Instant) -> Duration {

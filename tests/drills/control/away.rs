@@ -12,16 +12,17 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::ground::{Ground, LONG, ms, until_away, until_following, until_served};
+use crate::bed::{BACKEND, Rate};
 use crate::drill::{Length, Outcome};
 
 /// C1. The mark says ten minutes; here it is one, which changes nothing that is counted a second.
 pub(super) async fn killed(length: Length) -> Outcome {
-    let ground = Ground::open("c1", 1, Settings::default()).await;
-    let traffic = ground.traffic(length).await;
+    let ground = Ground::open("c1", 1, Settings::default(), length).await;
+    let traffic = ground.load(Rate::L2k).await;
     let away = Duration::from_secs(length.pick(60, 3));
     let (memory, lines) = (ground.proxy.memory(), ground.lines());
     ground.scene.etcd.kill(0);
-    traffic.during(away).await;
+    traffic.go_on(away).await;
     until_away(&ground.proxy).await;
     let grown = ground.proxy.memory().saturating_sub(memory);
     let lines = ground.lines() - lines;
@@ -34,12 +35,12 @@ pub(super) async fn killed(length: Length) -> Outcome {
         grown >> 10,
         ms(took)
     );
-    traffic.stop(figure, pass).await
+    ground.outcome(traffic, figure, pass).await
 }
 
 /// C2. All leases end at once when etcd goes on; a stand-in for the sidekick registers anew.
 pub(super) async fn frozen(length: Length) -> Outcome {
-    let ground = Ground::open("c2", 1, Settings::default()).await;
+    let ground = Ground::open("c2", 1, Settings::default(), length).await;
     let ttl = length.pick(15, 2);
     let stop = CancellationToken::new();
     let keeper = tokio::spawn(keep(Leased::of(&ground), ttl, stop.clone()));
@@ -49,17 +50,17 @@ pub(super) async fn frozen(length: Length) -> Outcome {
         if leases == 3 { Ok(()) } else { Err(etcd_client::Error::InvalidArgs(format!("{leases} leases"))) }
     })
     .await;
-    let traffic = ground.traffic(length).await;
+    let traffic = ground.load(Rate::L5k).await;
     ground.scene.etcd.freeze(0);
     // Another client's put waits in the kernel until etcd goes on.
-    traffic.during(Duration::from_secs(length.pick(60, 4)) - HALF).await;
+    traffic.go_on(Duration::from_secs(length.pick(60, 4)) - HALF).await;
     let (put, thawed) = tokio::join!(
         async {
-            let value = frontend("Host(`queued.test`)", "a");
+            let value = frontend("Host(`queued.test`)", BACKEND);
             ground.scene.try_put(&frontend_key("queued"), value).await.map(|_| Instant::now())
         },
         async {
-            traffic.during(HALF).await;
+            traffic.go_on(HALF).await;
             ground.scene.etcd.thaw(0);
             Instant::now()
         }
@@ -67,11 +68,11 @@ pub(super) async fn frozen(length: Length) -> Outcome {
     until_served(&ground.proxy, "queued.test").await;
     let queued = thawed.elapsed();
     let again = async || {
-        let stored = ground.scene.below("backends/a/servers/").await.len();
+        let stored = ground.scene.below(&server_key(BACKEND, "")).await.len();
         ensure(stored == 3, format!("{stored} servers are stored"))
     };
     eventually("the servers are registered again", LONG, again).await;
-    traffic.during(Duration::from_secs(length.pick(10, 1))).await;
+    traffic.go_on(Duration::from_secs(length.pick(10, 1))).await;
     stop.cancel();
     let ended = keeper.await.expect("the keeper ends");
     let figure = format!(
@@ -81,29 +82,29 @@ pub(super) async fn frozen(length: Length) -> Outcome {
         put.map_or_else(|error| error, |taken| ms(taken - thawed))
     );
     // The drill is none if no lease ended.
-    traffic.stop(figure, queued < Duration::from_secs(1) && ended > 0).await
+    ground.outcome(traffic, figure, queued < Duration::from_secs(1) && ended > 0).await
 }
 
 /// C3. Everything that changed meanwhile is compacted away, so that no watch can tell it.
 pub(super) async fn cut_off(length: Length) -> Outcome {
-    let ground = Ground::open("c3", 1, Settings { relayed: true, ..Settings::default() }).await;
+    let ground = Ground::open("c3", 1, Settings { relayed: true, ..Settings::default() }, length).await;
     let scene = &ground.scene;
-    let known = |n: usize| (frontend_key(&format!("known{n}")), frontend(&format!("Host(`known{n}.test`)"), "a"));
+    let known = |n: usize| (frontend_key(&format!("known{n}")), frontend(&format!("Host(`known{n}.test`)"), BACKEND));
     scene.put_all((0..200).map(known)).await;
-    let traffic = ground.traffic(length).await;
+    let traffic = ground.load(Rate::L2k).await;
     until_served(&ground.proxy, "known199.test").await;
     scene.etcd.relay(0).set(Manner::Silent);
     let count = length.pick(1500, 150);
     let route = |n: usize, version: usize| {
         let rule = format!("Host(`n{n}.test`) && PathPrefix(`/v{version}`)");
-        (frontend_key(&format!("new{n}")), frontend(&rule, "a"))
+        (frontend_key(&format!("new{n}")), frontend(&rule, BACKEND))
     };
     // New ones, changed twice, a third of them gone again; of the known ones some change, some go.
     for version in 0..3 {
         scene.put_all((0..count).map(|n| route(n, version))).await;
     }
     let gone = (0..count / 3).map(|n| (frontend_key(&format!("new{n}")), None));
-    let changed = (0..20).map(|n| (known(n).0, Some(frontend(&format!("Host(`moved{n}.test`)"), "a"))));
+    let changed = (0..20).map(|n| (known(n).0, Some(frontend(&format!("Host(`moved{n}.test`)"), BACKEND))));
     let removed = (20..40).map(|n| (known(n).0, None));
     let head = scene.change(gone.chain(changed).chain(removed).collect()).await;
     let changes = count * 3 + count / 3 + 40;
@@ -122,15 +123,15 @@ pub(super) async fn cut_off(length: Length) -> Outcome {
     .await;
     let took = healed.elapsed();
     let figure = format!("{changes} changes compacted to the head; exact {} after the cut healed (< 2 s)", ms(took));
-    traffic.stop(figure, took < Duration::from_secs(2)).await
+    ground.outcome(traffic, figure, took < Duration::from_secs(2)).await
 }
 
 /// C11. Of three members the leader is killed again and again; then the one that the proxy listens to is cut off from
 /// the others, and only says nothing any more.
 pub(super) async fn members(length: Length) -> Outcome {
-    let ground = Ground::open("c11", 3, Settings { relayed: true, ..Settings::default() }).await;
+    let ground = Ground::open("c11", 3, Settings { relayed: true, ..Settings::default() }, length).await;
     let etcd = &ground.scene.etcd;
-    let traffic = ground.traffic(length).await;
+    let traffic = ground.load(Rate::L2k).await;
     let mut lags = Vec::new();
     for n in 0..length.pick(10, 2) {
         let leader = leader(&ground).await;
@@ -150,7 +151,7 @@ pub(super) async fn members(length: Length) -> Outcome {
     let told = ground.lines() - lines;
     etcd.rejoin();
     etcd.ready(ours).await;
-    traffic.during(Duration::from_secs(1)).await;
+    traffic.go_on(Duration::from_secs(1)).await;
     let pass = worst < Duration::from_secs(3) && isolated < Duration::from_secs(10);
     let figure = format!(
         "leader killed {} times: a change live at most {} after etcd took it (< 3 s); its member isolated: a change \
@@ -159,7 +160,7 @@ pub(super) async fn members(length: Length) -> Outcome {
         ms(worst),
         ms(isolated)
     );
-    traffic.stop(figure, pass).await
+    ground.outcome(traffic, figure, pass).await
 }
 
 async fn leader(ground: &Ground) -> usize {
@@ -171,7 +172,7 @@ async fn put_around(ground: &Ground, member: usize, id: &str) -> (Duration, Dura
     let began = Instant::now();
     let others: Vec<usize> = (0..ground.scene.etcd.size()).filter(|other| *other != member).collect();
     let key = format!("{}/{}", ground.scene.prefix, frontend_key(id));
-    let value = frontend(&format!("Host(`{id}.test`)"), "a").to_string();
+    let value = frontend(&format!("Host(`{id}.test`)"), BACKEND).to_string();
     eventually("the others take a put", LONG, async || {
         let mut client = ground.scene.etcd.client_of(&others).await;
         let put = tokio::time::timeout(HALF, client.put(key.clone(), value.clone(), None)).await;
@@ -211,8 +212,8 @@ pub(super) struct Leased {
 impl Leased {
     /// The application's servers.
     pub(super) fn of(ground: &Ground) -> Leased {
-        let pairs = super::ground::NAMES.iter().zip(&ground.servers).map(|(name, server)| {
-            let key = format!("{}/{}", ground.scene.prefix, server_key("a", name));
+        let pairs = ground.servers.iter().map(|server| {
+            let key = format!("{}/{}", ground.scene.prefix, server_key(BACKEND, &server.id));
             (key, server_at(server.address).to_string())
         });
         Leased { etcd: ground.scene.etcd.clone(), pairs: pairs.collect() }

@@ -11,39 +11,41 @@ use etna_tests::scene::Scene;
 use etna_tests::stand_in::StandIn;
 use etna_tests::wait::{ensure, eventually};
 
-use super::ground::{Ground, LONG, Traffic, application, ms, put_to_served, state_of, until_kept};
+use super::ground::{Ground, LONG, bare, ms, put_to_served, state_of, until_kept};
+use crate::bed::{HOST, Rate};
 use crate::drill::{Length, Outcome};
 
 /// C6. With a table on disk it serves at once; without one it listens, says why it serves nothing, and waits.
 pub(super) async fn cold_start(length: Length) -> Outcome {
-    let mut ground = Ground::open("c6", 1, Settings::default()).await;
+    let mut ground = Ground::open("c6", 1, Settings::default(), length).await;
     until_kept(&ground.proxy, 1.0).await;
     ground.scene.etcd.kill(0);
     ground.proxy.kill();
-    let (scene, began) = (&ground.scene, Instant::now());
-    let proxy = Proxy::launch("etna", &scene.store(), &[], scene.folder(), LONG).await;
+    let began = Instant::now();
+    ground.proxy = Proxy::launch("etna", &ground.scene.store(), &[], ground.scene.folder(), LONG).await;
     eventually("a request is served", LONG, async || {
-        let answer = proxy.get("a.test", "/").await?;
+        let answer = ground.proxy.get(HOST, "/").await?;
         ensure(answer.status == 200, format!("{}", answer.status))
     })
     .await;
     let first = began.elapsed();
-    let traffic = Traffic::start(&proxy, length).await;
+    let (scene, proxy) = (&ground.scene, &ground.proxy);
+    let traffic = ground.load(Rate::L2k).await;
     let status = proxy.json("/v3/status").await;
     let stale = status["stale"] == true;
 
     let mut empty = Proxy::launch("empty", &scene.store(), &[], scene.folder(), LONG).await;
     let ready = empty.admin_get("/readyz").await.expect("it answers");
-    let asked = empty.get("a.test", "/").await.expect("it listens");
+    let asked = empty.get(HOST, "/").await.expect("it listens");
     let says = ready.status == 503 && ready.text().contains("store") && asked.status == 503 && !asked.body.is_empty();
-    traffic.during(Duration::from_secs(length.pick(10, 1))).await;
+    traffic.go_on(Duration::from_secs(length.pick(10, 1))).await;
     scene.etcd.resume(0);
     scene.etcd.ready(0).await;
     let back = Instant::now();
     empty.until_ready(LONG).await;
     let became = back.elapsed();
-    let served = empty.get("a.test", "/").await.map_or(0, |answer| answer.status);
-    put_to_served(scene, &proxy, "back").await;
+    let served = empty.get(HOST, "/").await.map_or(0, |answer| answer.status);
+    put_to_served(scene, proxy, "back").await;
     let figure = format!(
         "with a table: first 200 after {}, stale={stale}; without: 503 and says {:?}, the same process ready {} after \
          etcd is there, then {served}",
@@ -51,7 +53,7 @@ pub(super) async fn cold_start(length: Length) -> Outcome {
         ready.text(),
         ms(became)
     );
-    traffic.stop(figure, stale && says && served == 200 && empty.runs() && first < LATE).await
+    ground.outcome(traffic, figure, stale && says && served == 200 && empty.runs() && first < LATE).await
 }
 
 /// C7. The newest of two generations is damaged in every way; the older one, which leads elsewhere, must serve.
@@ -149,32 +151,34 @@ async fn start_on(scene: &Scene, ready: bool) -> String {
 
 /// A disk that is full, then one that is read-only, under a load: told, and nothing that was on it is lost.
 async fn no_disk() -> Result<String, String> {
-    let scene = Scene::with_etcd("c7-disk", 1).await;
-    let _servers = application(&scene).await;
+    let (scene, servers) = bare("c7-disk", 1, Settings::default()).await;
     let state = state_of(&scene, "etna");
     std::fs::create_dir_all(&state).map_err(|error| error.to_string())?;
     let Ok(disk) = Mounted::small(&state) else {
         return Ok("disk full and read-only: not tried, mounting needs root".into());
     };
-    let mut proxy = scene.proxy("etna").await;
+    let proxy = scene.proxy("etna").await;
     until_kept(&proxy, 1.0).await;
-    let traffic = Traffic::start(&proxy, Length::Short).await;
+    let mut ground = Ground::around(scene, servers, proxy, Length::Full).await;
+    let (scene, proxy) = (&ground.scene, &ground.proxy);
+    let traffic = ground.load(Rate::L2k).await;
     let filler = state.join("filler");
     let _ = std::fs::write(&filler, vec![0; 1 << 20]);
-    put_to_served(&scene, &proxy, "full").await;
-    until_errors(&proxy, 1.0).await;
+    put_to_served(scene, proxy, "full").await;
+    until_errors(proxy, 1.0).await;
     std::fs::remove_file(&filler).map_err(|error| error.to_string())?;
     let errors = proxy.metrics().await.sum("etna_last_table_errors_total", &[]).unwrap_or_default();
     disk.remount("ro")?;
-    put_to_served(&scene, &proxy, "readonly").await;
-    until_errors(&proxy, errors + 1.0).await;
-    let outcome = traffic.stop("", true).await;
-    proxy.kill();
+    put_to_served(scene, proxy, "readonly").await;
+    until_errors(proxy, errors + 1.0).await;
+    let outcome = ground.outcome(traffic, "", true).await;
+    ground.proxy.kill();
     disk.remount("rw")?;
+    let scene = &ground.scene;
     scene.etcd.kill(0);
     let proxy = Proxy::launch("etna", &scene.store(), &[], scene.folder(), LONG).await;
     proxy.until_ready(LONG).await;
-    let status = proxy.get("a.test", "/").await?.status;
+    let status = proxy.get(HOST, "/").await?.status;
     drop(proxy);
     let text = format!(
         "disk full, then read-only: {} of {} requests failed, told by a metric, what was kept serves: {status}",

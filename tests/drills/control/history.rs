@@ -5,18 +5,19 @@ use std::time::Duration;
 use etna_tests::etcd::{Etcd, Settings};
 use etna_tests::proxy::Proxy;
 use etna_tests::relay::{Manner, Relay};
-use etna_tests::scene::{Scene, frontend, frontend_key};
+use etna_tests::scene::{Scene, frontend, frontend_key, server_key};
 use etna_tests::stand_in::StandIn;
 use etna_tests::wait::{ensure, eventually};
 use serde_json::json;
 
-use super::ground::{Ground, LONG, Traffic, bare, held, ms, until_following, until_held};
+use super::ground::{Ground, LONG, bare, held, ms, until_following, until_held};
+use crate::bed::{BACKEND, HOST, Rate};
 use crate::drill::{Length, Outcome};
 
 /// C5. The mark says ten minutes; held is held, so here it is one. The same names and ports give the same cluster id.
 pub(super) async fn wiped(length: Length) -> Outcome {
-    let ground = Ground::open("c5", 1, Settings::default()).await;
-    let traffic = ground.traffic(length).await;
+    let ground = Ground::open("c5", 1, Settings::default(), length).await;
+    let traffic = ground.load(Rate::L2k).await;
     let etcd = &ground.scene.etcd;
     etcd.kill(0);
     etcd.wipe(0);
@@ -24,14 +25,15 @@ pub(super) async fn wiped(length: Length) -> Outcome {
     etcd.ready(0).await;
     let count = until_held(&ground.proxy).await;
     let time = Duration::from_secs(length.pick(60, 1));
-    traffic.during(time).await;
+    traffic.go_on(time).await;
     let still = held(&ground.proxy).await;
     let alarm = ground.proxy.metrics().await.sum("etna_suspects", &[]).unwrap_or_default();
-    let outcome = traffic.stop(format!("{count} keys held, {still} after {time:?}, alarm says {alarm}"), true).await;
+    let outcome =
+        ground.outcome(traffic, format!("{count} keys held, {still} after {time:?}, alarm says {alarm}"), true).await;
     let answer = ground.proxy.admin_post("/v3/suspects/release", &json!({})).await;
     let released = answer.is_ok_and(|answer| answer.status == 200);
     eventually("what is released is gone", LONG, async || {
-        let answer = ground.proxy.get("a.test", "/").await?;
+        let answer = ground.proxy.get(HOST, "/").await?;
         ensure(answer.status == 404, format!("{}", answer.status))
     })
     .await;
@@ -46,8 +48,11 @@ pub(super) async fn foreign(length: Length) -> Outcome {
     let wrong = StandIn::start("wrong").await;
     let strangers = other.client().await;
     for (key, value) in [
-        (format!("{}/backends/a/servers/s0", scene.prefix), json!({"URL": format!("http://{}", wrong.address)})),
-        (format!("{}/{}", scene.prefix, frontend_key("a")), frontend("Host(`a.test`)", "a")),
+        (
+            format!("{}/{}", scene.prefix, server_key(BACKEND, "live-0")),
+            json!({"URL": format!("http://{}", wrong.address)}),
+        ),
+        (format!("{}/{}", scene.prefix, frontend_key(BACKEND)), frontend("Host(`live.test`)", BACKEND)),
     ] {
         strangers.kv_client().put(key, value.to_string(), None).await.expect("etcd takes a put");
     }
@@ -55,12 +60,12 @@ pub(super) async fn foreign(length: Length) -> Outcome {
     let store =
         format!("etcd://{},{}/{}", scene.etcd.relay(0).address, second.address, scene.prefix.trim_start_matches('/'));
     let proxy = Proxy::start("etna", &store, &[], scene.folder()).await;
-    let ground = Ground { scene, servers, proxy };
-    let traffic = ground.traffic(length).await;
+    let ground = Ground::around(scene, servers, proxy, length).await;
+    let traffic = ground.load(Rate::L2k).await;
     let etcd = &ground.scene.etcd;
 
     etcd.relay(0).set(Manner::Refuse);
-    traffic.during(Duration::from_secs(length.pick(15, 2))).await;
+    traffic.go_on(Duration::from_secs(length.pick(15, 2))).await;
     let error = ground.proxy.json("/v3/status").await["error"].to_string();
     let asked = second.open() > 0 || ground.proxy.said().contains(&second.address.port().to_string());
     etcd.relay(0).set(Manner::Pass);
@@ -68,7 +73,7 @@ pub(super) async fn foreign(length: Length) -> Outcome {
 
     let backup = copy(&ground.scene, etcd.back_up(0), "older");
     for n in 0..30 {
-        ground.scene.put(&frontend_key("moved"), frontend(&format!("Host(`moved{n}.test`)"), "a")).await;
+        ground.scene.put(&frontend_key("moved"), frontend(&format!("Host(`moved{n}.test`)"), BACKEND)).await;
     }
     let newest = copy(&ground.scene, etcd.back_up(0), "newer");
     etcd.relay(0).set(Manner::Refuse);
@@ -83,7 +88,7 @@ pub(super) async fn foreign(length: Length) -> Outcome {
         ensure(told, format!("{status} {problems:?}"))
     })
     .await;
-    traffic.during(Duration::from_secs(length.pick(10, 1))).await;
+    traffic.go_on(Duration::from_secs(length.pick(10, 1))).await;
     etcd.kill(0);
     etcd.restore(0, &newest);
     etcd.resume(0);
@@ -100,11 +105,7 @@ pub(super) async fn foreign(length: Length) -> Outcome {
         ms(back),
         ms(again)
     );
-    stopped(traffic, figure, pass).await
-}
-
-async fn stopped(traffic: Traffic, figure: String, pass: bool) -> Outcome {
-    traffic.stop(figure, pass).await
+    ground.outcome(traffic, figure, pass).await
 }
 
 fn copy(scene: &Scene, backup: std::path::PathBuf, name: &str) -> std::path::PathBuf {

@@ -6,18 +6,20 @@ use std::time::Duration;
 use etcd_client::CompactionOptions;
 use etna_tests::etcd::Settings;
 use etna_tests::proxy::Proxy;
+use etna_tests::scene::server_key;
 use etna_tests::wait::{ensure, eventually};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::away::{Leased, keep};
-use super::ground::{Ground, LONG, Traffic, bare, held, ms, put_to_served};
+use super::ground::{Ground, LONG, bare, held, ms, put_to_served};
+use crate::bed::{BACKEND, Rate};
 use crate::drill::{Length, Outcome};
 
 /// C12. A put too many; leases are kept all the while; then what operators do about it.
 pub(super) async fn no_space(length: Length) -> Outcome {
     let settings = Settings { flags: vec!["--quota-backend-bytes".into(), "16777216".into()], ..Settings::default() };
-    let ground = Ground::open("c12", 1, settings).await;
+    let ground = Ground::open("c12", 1, settings, length).await;
     let etcd = &ground.scene.etcd;
     let stop = CancellationToken::new();
     let keeper = tokio::spawn(keep(Leased::of(&ground), 3, stop.clone()));
@@ -27,15 +29,15 @@ pub(super) async fn no_space(length: Length) -> Outcome {
         ensure(leases == 3, format!("{leases} leases"))
     })
     .await;
-    let traffic = ground.traffic(length).await;
+    let traffic = ground.load(Rate::L2k).await;
     let full = eventually("etcd is full", LONG, async || {
         let put = client.put("/filler", vec![b'x'; 1 << 20], None).await;
         put.map_or_else(|error| Ok(error.to_string()), |_| Err("it takes more"))
     })
     .await;
     let full = full.contains("space exceeded");
-    traffic.during(Duration::from_secs(length.pick(20, 5))).await;
-    let kept = ground.scene.below("backends/a/servers/").await.len();
+    traffic.go_on(Duration::from_secs(length.pick(20, 5))).await;
+    let kept = ground.scene.below(&server_key(BACKEND, "")).await.len();
     let suspects = held(&ground.proxy).await;
 
     let head = client.get("/filler", None).await.expect("etcd reads").header().map_or(0, |header| header.revision());
@@ -50,7 +52,9 @@ pub(super) async fn no_space(length: Length) -> Outcome {
          after compact, defrag and disarm",
         ms(took)
     );
-    traffic.stop(figure, full && kept == 3 && suspects == 0 && ended == 0 && took < Duration::from_secs(2)).await
+    ground
+        .outcome(traffic, figure, full && kept == 3 && suspects == 0 && ended == 0 && took < Duration::from_secs(2))
+        .await
 }
 
 /// C13. The proxy's own wall clock, by libfaketime; etcd's and the load's stay right.
@@ -58,7 +62,7 @@ pub(super) async fn clock(length: Length) -> Outcome {
     let Some(library) = LIBRARIES.iter().find(|path| Path::new(path).exists()) else {
         return Outcome::fail("libfaketime is missing: install the package libfaketime");
     };
-    let (scene, _servers) = bare("c13", 1, Settings::default()).await;
+    let (scene, servers) = bare("c13", 1, Settings::default()).await;
     let file = scene.folder().join("clock");
     set_clock(&file, "+0");
     let mut command = Proxy::command("etna", &scene.store(), &[], scene.folder());
@@ -66,7 +70,9 @@ pub(super) async fn clock(length: Length) -> Outcome {
     command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");
     let proxy = Proxy::run("etna", command, scene.folder(), LONG).await;
     proxy.until_ready(LONG).await;
-    let traffic = Traffic::start(&proxy, length).await;
+    let ground = Ground::around(scene, servers, proxy, length).await;
+    let (scene, proxy) = (&ground.scene, &ground.proxy);
+    let traffic = ground.load(Rate::L2k).await;
     let window = Duration::from_secs(length.pick(15, 1));
     let mut shown = Vec::new();
     let mut pass = true;
@@ -75,20 +81,20 @@ pub(super) async fn clock(length: Length) -> Outcome {
     for (n, (offset, jumps)) in [("+0", false), ("+10d", true), ("-1h", true), ("+0", true)].into_iter().enumerate() {
         set_clock(&file, offset);
         let (busy, lines) = (busy(proxy.pid()), proxy.said().lines().count());
-        traffic.during(window).await;
+        traffic.go_on(window).await;
         let (busy, lines) = (self::busy(proxy.pid()) - busy, proxy.said().lines().count() - lines);
-        let lag = put_to_served(&scene, &proxy, &format!("at{n}")).await;
-        let date = date(&proxy).await;
+        let lag = put_to_served(scene, proxy, &format!("at{n}")).await;
+        let date = date(proxy).await;
         let calm = *calm.get_or_insert(busy);
         // In ticks of 10 ms; a storm of timers takes a core.
         pass &= busy <= calm * 2 + 20 && lines < 10 && lag < Duration::from_secs(1) && (!jumps || date != last);
         shown.push(format!("{offset}: {date}, CPU {} ms, {lines} lines, a change live in {}", busy * 10, ms(lag)));
         last = date;
     }
-    let suspects = held(&proxy).await;
+    let suspects = held(proxy).await;
     let status = proxy.json("/v3/status").await;
     pass &= suspects == 0 && status["following"] == true;
-    traffic.stop(format!("{}; no certificates are served yet", shown.join("; ")), pass).await
+    ground.outcome(traffic, format!("{}; no certificates are served yet", shown.join("; ")), pass).await
 }
 
 /// Renamed into place, so that nobody reads half of it.

@@ -7,12 +7,13 @@ use etna_tests::proxy::Proxy;
 use etna_tests::scene::{frontend, frontend_key, server_key};
 use serde_json::{Value, json};
 
-use super::ground::{Traffic, application, bare, ms, put_to_served};
+use super::ground::{Ground, bare, ms, put_to_served};
+use crate::bed::{BACKEND, Rate};
 use crate::drill::{Length, Outcome};
 
 /// C14. 20,000 frontends and 50,000 servers in 5,000 backends, about 30 MB; debug builds are not held to the times.
 pub(super) async fn large(length: Length) -> Outcome {
-    let (scene, _servers) = bare("c14", 1, Settings::default()).await;
+    let (scene, servers) = bare("c14", 1, Settings::default()).await;
     let (routes, backends) = (length.pick(20_000, 2_000), length.pick(5_000, 500));
     let mut bytes = 0;
     let objects =
@@ -26,32 +27,38 @@ pub(super) async fn large(length: Length) -> Outcome {
     let counts = proxy.json("/v3/status").await["counts"].clone();
     let whole = counts["frontends"] == routes + 10 && counts["servers"] == backends * 10 + 21;
 
-    let calm = Traffic::start(&proxy, length).await;
-    calm.during(Duration::from_secs(length.pick(15, 2))).await;
-    let calm = calm.stop_with_latency(0.999).await;
-    let traffic = Traffic::start(&proxy, length).await;
+    let ground = Ground::around(scene, servers, proxy, length).await;
+    let (scene, proxy) = (&ground.scene, &ground.proxy);
+    let calm = ground.load(Rate::L2k).await;
+    calm.go_on(Duration::from_secs(length.pick(15, 2))).await;
+    let calm = ground.finish(calm).await.report;
+    let traffic = ground.load(Rate::L2k).await;
     let mut lags = Vec::new();
     for n in 0..length.pick(50, 5) {
-        lags.push(put_to_served(&scene, &proxy, &format!("late{n}")).await);
-        // A whole backend changes too, and one that serves.
-        let (key, value) = server(n, 0);
-        scene.put(&key, value).await;
+        lags.push(put_to_served(scene, proxy, &format!("late{n}")).await);
+        // Another backend changes, too, and the one that serves.
+        let (key, _) = server(n, 0);
+        scene.put(&key, json!({ "URL": "http://10.255.0.1:80" })).await;
+        let live = &ground.servers[n % 3];
+        let value = json!({ "URL": format!("http://{}", live.address), "Weight": 1 + n % 2 });
+        scene.put(&server_key(BACKEND, &live.id), value).await;
     }
-    let _again = application(&scene).await;
-    let (mut outcome, swapping) = traffic.stop_with_latency(0.999).await;
+    let traffic = ground.finish(traffic).await;
+    let (calm_ms, swapping) = (calm.latency_ms(0.999), traffic.report.latency_ms(0.999));
+    let mut outcome = traffic.outcome("", true);
     let memory = proxy.memory() >> 20;
     lags.sort_unstable();
     let lag = lags[lags.len() / 2];
-    let stall = swapping - calm.1;
+    let stall = swapping - calm_ms;
     let timely = cfg!(debug_assertions) || (synced < Duration::from_secs(3) && stall < 5.0);
-    outcome.pass &= whole && calm.0.pass && memory < 400 && timely;
+    outcome.pass &= whole && calm.wrong.is_empty() && memory < 400 && timely;
     outcome.figure = format!(
         "{} MB; ready after {} (< 3 s); RSS {memory} MiB (< 400); a change live in {}; p99.9 {:.1} ms while calm, \
          {swapping:.1} ms while changing (< +5){}; {}",
         bytes / 1_000_000,
         ms(synced),
         ms(lag),
-        calm.1,
+        calm_ms,
         if cfg!(debug_assertions) { ", times not held on a debug build" } else { "" },
         outcome.figure
     );

@@ -63,11 +63,18 @@ pub(super) async fn foreign(length: Length) -> Outcome {
             for (origin, good_origin) in &origins {
                 for (kind, good_kind) in types {
                     for (token, good_token) in &tokens {
-                        let bad = [good_host, good_origin, &good_kind, good_token].iter().filter(|good| !***good).count();
+                        let bad =
+                            [good_host, good_origin, &good_kind, good_token].iter().filter(|good| !***good).count();
                         if bad > faults {
                             continue;
                         }
-                        let name = host.trim().strip_prefix("Host: ").unwrap_or_default().split('\r').next().unwrap_or_default();
+                        let name = host
+                            .trim()
+                            .strip_prefix("Host: ")
+                            .unwrap_or_default()
+                            .split('\r')
+                            .next()
+                            .unwrap_or_default();
                         let origin = origin.replace("{HOST}", name);
                         let fields = format!("{host}{origin}{token}");
                         let good = bad == 0;
@@ -100,8 +107,9 @@ async fn change(to: std::net::SocketAddr, fields: &str, kind: &str) -> u16 {
     let body = r#"{"Backend":{"Id":"b","Type":"http"}}"#;
     let kind = if kind.is_empty() { String::new() } else { format!("Content-Type: {kind}\r\n") };
     let length = body.len();
-    let request =
-        format!("POST /v2/backends HTTP/1.1\r\n{fields}{kind}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+    let request = format!(
+        "POST /v2/backends HTTP/1.1\r\n{fields}{kind}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    );
     code(&raw(to, request.as_bytes()).await)
 }
 

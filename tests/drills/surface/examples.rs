@@ -26,7 +26,8 @@ pub(super) async fn any(length: Length) -> Outcome {
             continue;
         }
         let body = body(&mut random);
-        let Ok(asked) = request(method, &host, &path).header("content-type", "application/json").body(Full::from(body.clone()))
+        let Ok(asked) =
+            request(method, &host, &path).header("content-type", "application/json").body(Full::from(body.clone()))
         else {
             continue;
         };
@@ -38,8 +39,11 @@ pub(super) async fn any(length: Length) -> Outcome {
             Ok(Ok(answer)) => {
                 *codes.entry(answer.status).or_default() += 1;
                 let kind = answer.header("content-type");
-                let json = kind.starts_with("application/json") && serde_json::from_slice::<serde_json::Value>(&answer.body).is_ok();
-                let fits = json || !matches!(answer.status, 400..) && (kind.starts_with("text/") || kind == "application/jsonl") || method == "HEAD";
+                let json = kind.starts_with("application/json")
+                    && serde_json::from_slice::<serde_json::Value>(&answer.body).is_ok();
+                let fits = json
+                    || !matches!(answer.status, 400..) && (kind.starts_with("text/") || kind == "application/jsonl")
+                    || method == "HEAD";
                 if answer.status >= 500 || !fits {
                     wrong.push(format!("#{n} {method} {path} {body:?}: {} {kind} {}", answer.status, answer.text()));
                 }
@@ -51,7 +55,8 @@ pub(super) async fn any(length: Length) -> Outcome {
     }
     for bytes in lengths(&host) {
         let answer = tokio::time::timeout(Duration::from_secs(15), raw(proxy.admin, &bytes)).await;
-        let code = answer.map_or(0, |answer| answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(400));
+        let code =
+            answer.map_or(0, |answer| answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(400));
         if !(400..500).contains(&code) {
             wrong.push(format!("{:?}: {code}", String::from_utf8_lossy(&bytes[..bytes.len().min(160)])));
         }
@@ -75,7 +80,8 @@ pub(super) async fn any(length: Length) -> Outcome {
 /// Heads and lengths that lie.
 fn lengths(host: &str) -> Vec<Vec<u8>> {
     let post = |fields: &str, body: &str| {
-        format!("POST /v2/backends HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n{fields}\r\n{body}").into_bytes()
+        format!("POST /v2/backends HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n{fields}\r\n{body}")
+            .into_bytes()
     };
     vec![
         post("Content-Length: 99999999999999999999\r\n", "{}"),
@@ -178,12 +184,31 @@ const PATHS: [&str; 36] = [
     "/v2/{}/{}/{}/{}",
 ];
 const IDS: [&str; 22] = [
-    "a", "b", "f", "%00", "%2f", "%2F..%2f", "..", ".", "%ff%fe", "%", "%zz", "a%20b", "%E2%80%AE", "%0d%0aX:y", "-1", "0",
-    "9223372036854775807", "18446744073709551616", "%F0%9F%92%A9", "http://a.test/", "http://[::", "backends/b/backend",
+    "a",
+    "b",
+    "f",
+    "%00",
+    "%2f",
+    "%2F..%2f",
+    "..",
+    ".",
+    "%ff%fe",
+    "%",
+    "%zz",
+    "a%20b",
+    "%E2%80%AE",
+    "%0d%0aX:y",
+    "-1",
+    "0",
+    "9223372036854775807",
+    "18446744073709551616",
+    "%F0%9F%92%A9",
+    "http://a.test/",
+    "http://[::",
+    "backends/b/backend",
 ];
-const QUERIES: [&str; 8] = [
-    "?", "?ttl=1s", "?ttl=-1", "?version=99999999999999999999", "?a=b&a=c", "?%", "?hold=x&force=true", "?after=",
-];
+const QUERIES: [&str; 8] =
+    ["?", "?ttl=1s", "?ttl=-1", "?version=99999999999999999999", "?a=b&a=c", "?%", "?hold=x&force=true", "?after="];
 const SHAPES: [&str; 20] = [
     r#"{"Backend":{"Id":?,"Type":?,"Settings":{"Timeouts":{"Read":?,"Dial":?},"KeepAlive":{"Period":?}}}}"#,
     r#"{"Server":{"Id":?,"URL":?,"Weight":?,"State":?}}"#,
@@ -207,7 +232,28 @@ const SHAPES: [&str; 20] = [
     r#"{"\u0000":?,"":?}"#,
 ];
 const VALUES: [&str; 24] = [
-    "null", "true", "0", "-1", "1e400", "1.5", "9223372036854775808", "\"\"", "\"a\"", "\"b\"", "\"http\"", "[]", "{}", "[[]]",
-    "\"10s\"", "\"-5s\"", "\"Host(`a.test`)\"", "\"Host(`\"", "\"http://127.0.0.1:1\"", "\"\\u0000\\r\\n\"", "\"\\ud800\"",
-    "\"\\u202e\"", "\"tcp\"", "\"127.0.0.1:99999\"",
+    "null",
+    "true",
+    "0",
+    "-1",
+    "1e400",
+    "1.5",
+    "9223372036854775808",
+    "\"\"",
+    "\"a\"",
+    "\"b\"",
+    "\"http\"",
+    "[]",
+    "{}",
+    "[[]]",
+    "\"10s\"",
+    "\"-5s\"",
+    "\"Host(`a.test`)\"",
+    "\"Host(`\"",
+    "\"http://127.0.0.1:1\"",
+    "\"\\u0000\\r\\n\"",
+    "\"\\ud800\"",
+    "\"\\u202e\"",
+    "\"tcp\"",
+    "\"127.0.0.1:99999\"",
 ];

@@ -20,7 +20,9 @@ pub(super) async fn audited(_length: Length) -> Outcome {
     let mut shown: Vec<String> = (0..TOKEN.len()).map(|length| TOKEN[..length].to_owned()).collect();
     shown.extend([format!("{TOKEN}0"), TOKEN.to_uppercase(), format!("{TOKEN} {TOKEN}"), format!("\"{TOKEN}\"")]);
     for token in shown {
-        let fields = format!("GET /v3/status HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n");
+        let fields = format!(
+            "GET /v3/status HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+        );
         let answer = raw(proxy.admin, fields.as_bytes()).await;
         requests += 1;
         if !answer.starts_with("HTTP/1.1 401 ") {
@@ -43,7 +45,11 @@ pub(super) async fn audited(_length: Length) -> Outcome {
     let changes = [
         ("POST", "/v2/backends".to_owned(), json!({ "Backend": { "Id": "plain", "Type": "http" } })),
         ("POST", "/v2/backends".to_owned(), json!({ "Backend": { "Id": evil, "Type": "http" } })),
-        ("POST", format!("/v2/backends/{escaped}/servers"), json!({ "Server": { "Id": evil, "URL": "http://127.0.0.1:1" } })),
+        (
+            "POST",
+            format!("/v2/backends/{escaped}/servers"),
+            json!({ "Server": { "Id": evil, "URL": "http://127.0.0.1:1" } }),
+        ),
         ("PUT", format!("/v3/sites/{escaped}"), json!({ "Preset": "wordpress" })),
         ("DELETE", format!("/v2/backends/{escaped}"), Value::Null),
         ("DELETE", "/v2/backends/plain".to_owned(), Value::Null),
@@ -65,8 +71,11 @@ pub(super) async fn audited(_length: Length) -> Outcome {
     if lines.len() - before != changes.len() {
         wrong.push(format!("{} changes left {} lines", changes.len(), lines.len() - before));
     }
-    let harmful = |c: char| c.is_control() && c != '\n' || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-    if let Some(line) = said.lines().find(|line| line.contains(harmful) || serde_json::from_str::<Value>(line).is_err()) {
+    let harmful = |c: char| {
+        c.is_control() && c != '\n' || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
+    if let Some(line) = said.lines().find(|line| line.contains(harmful) || serde_json::from_str::<Value>(line).is_err())
+    {
         wrong.push(format!("a line that is none: {line:?}"));
     }
     // A terminal that shows the decoded line sees no such character either.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use etna_tests::binaries::binary;
 use etna_tests::process::Process;
+use etna_tests::proxy::Proxy;
 use etna_tests::scene::Scene;
 use etna_tests::wait::eventually;
 
@@ -37,14 +38,17 @@ pub(super) async fn guarded(_length: Length) -> Outcome {
     let ended = refused_to_start(&scene, "0.0.0.0:0", &["--admin-token-file", short.to_str().expect("a path of ours")]);
     expect(ended.is_some(), "a token of five characters will do");
 
-    let open = scene.proxy_with("open", &[&["--admin", "0.0.0.0:0"][..], &token].concat()).await;
+    let flags = [&["--admin", "0.0.0.0:0"][..], &token].concat();
+    let open = Proxy::launch("open", &scene.store(), &flags, scene.folder(), Duration::from_secs(20)).await;
     let status = etna_tests::client::get(([127, 0, 0, 1], open.admin.port()).into(), "127.0.0.1", "/v3/status").await;
     expect(status.is_ok_and(|answer| answer.status == 401), "who shows no token sees the status");
 
     let socket = scene.folder().join("etna.sock");
     let mut command = Command::new(binary("etna"));
     command.args(["serve", "--store", &scene.store(), "--listen", "127.0.0.1:0", "--workers", "1"]);
-    command.args(["--admin", &format!("unix:{}", socket.display()), "--state-dir"]).arg(scene.folder().join("unix-state"));
+    command
+        .args(["--admin", &format!("unix:{}", socket.display()), "--state-dir"])
+        .arg(scene.folder().join("unix-state"));
     let mut process = Process::start("unix", &mut command, scene.folder());
     eventually("the socket answers", Duration::from_secs(20), async || ask(&socket, "GET", "/healthz")).await;
     let about = std::fs::metadata(&socket).expect("the socket is there");
