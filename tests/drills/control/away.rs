@@ -20,9 +20,12 @@ pub(super) async fn killed(length: Length) -> Outcome {
     let ground = Ground::open("c1", 1, Settings::default(), length).await;
     let traffic = ground.load(Rate::L2k).await;
     let away = Duration::from_secs(length.pick(60, 3));
-    let (memory, lines) = (ground.proxy.memory(), ground.lines());
+    let lines = ground.lines();
     ground.scene.etcd.kill(0);
-    traffic.go_on(away).await;
+    // What grows with the load has grown by then.
+    traffic.go_on(away / 3).await;
+    let memory = ground.proxy.memory();
+    traffic.go_on(away - away / 3).await;
     until_away(&ground.proxy).await;
     let grown = ground.proxy.memory().saturating_sub(memory);
     let lines = ground.lines() - lines;

@@ -32,27 +32,26 @@ pub(super) async fn denied(_length: Length) -> Outcome {
     let all = ["acme/x", "bans/x", "purges/x", "tickets/x", "proxies/x"];
     let mut wrong = Vec::new();
     let mut tried = 0;
-    for key in OBJECTS.into_iter().chain(all).chain(["../other"]) {
-        let shared = all.contains(&key);
-        let inside = key != "../other";
-        let of_sidekick = key.starts_with("backends/") || key.starts_with("sites/");
-        let may = [
-            ("etna:proxy-pw", shared),
-            ("etna-sidekick:sidekick-pw", of_sidekick),
-            ("operator:operator-pw", inside),
-            ("root:root-pw", true),
-        ];
-        for (user, may) in may {
-            let path = format!("{}/{key}", scene.prefix).replace("/test-s7/../", "/");
-            for args in [&["put", &path, "x"][..], &["del", &path]] {
+    for (user, password) in USERS {
+        let client = etcd.client_as(user, password).await;
+        for key in OBJECTS.into_iter().chain(all).chain(["/other"]) {
+            let may = match user {
+                "root" => true,
+                "operator" => key != "/other",
+                "etna" => all.contains(&key),
+                _ => key.starts_with("backends/") || key.starts_with("sites/"),
+            };
+            let path = if key == "/other" { key.to_owned() } else { format!("{}/{key}", scene.prefix) };
+            let put = client.kv_client().put(path.clone(), "x", None).await.map(drop);
+            let delete = client.kv_client().delete(path, None).await.map(drop);
+            for did in [put, delete] {
                 tried += 1;
-                let did = etcd.ctl(&[0], &[&["--user", user], args].concat());
                 let right = match &did {
-                    Ok(_) => may,
-                    Err(error) => !may && error.contains("permission denied"),
+                    Ok(()) => may,
+                    Err(error) => !may && error.to_string().contains("permission denied"),
                 };
                 if !right {
-                    wrong.push(format!("{user} {args:?}: {did:?}"));
+                    wrong.push(format!("{user} {key}: {did:?}"));
                 }
             }
         }
@@ -121,6 +120,8 @@ const PASSWORDS: [(&str, &str); 4] = [
     ("sidekick-password", "sidekick-pw"),
     ("operator-password", "operator-pw"),
 ];
+const USERS: [(&str, &str); 4] =
+    [("root", "root-pw"), ("etna", "proxy-pw"), ("etna-sidekick", "sidekick-pw"), ("operator", "operator-pw")];
 const OBJECTS: [&str; 8] = [
     "backends/b/backend",
     "backends/b/servers/s",

@@ -17,7 +17,7 @@ use crate::drill::{Length, Outcome};
 
 /// S5. The admin token, the password for etcd, a host's private key. A core dump is looked through for the token alone,
 /// before it was ever shown: the password is needed for the next login, and what clients send passes through memory.
-pub(super) async fn hidden(_length: Length) -> Outcome {
+pub(super) async fn hidden(length: Length) -> Outcome {
     let etcd = Arc::new(Etcd::start(1).await);
     let mut scene = Scene::alone_on("s5", etcd.clone()).await;
     for args in [&["user", "add", &format!("root:{PASSWORD}")][..], &["auth", "enable"]] {
@@ -45,10 +45,10 @@ pub(super) async fn hidden(_length: Length) -> Outcome {
             }
         }
     };
-    let core = core_dump(&scene, proxy.pid());
-    if let Ok(bytes) = &core {
-        look("the core dump", bytes, &[TOKEN]);
-    }
+    let core = match length {
+        Length::Full => dumped(&scene, proxy.pid()),
+        Length::Short => Err("that takes its time".into()),
+    };
 
     // Everything that could leak is done: changes, refusals, errors, a key.
     let host = proxy.admin.to_string();
@@ -124,18 +124,23 @@ pub(super) async fn hidden(_length: Length) -> Outcome {
         ),
         if sealed { "sealed" } else { "not sealed yet" }
     );
-    let pass = found.is_empty() && open.is_empty();
+    let pass = found.is_empty() && open.is_empty() && core != Ok(true);
     Outcome { load: "one after the other".into(), failed: found.len() as u64, figure, pass, ..Outcome::default() }
 }
 
-/// All its memory.
-fn core_dump(scene: &Scene, pid: u32) -> Result<Vec<u8>, String> {
+/// Whether all its memory, written to a file, holds the token.
+fn dumped(scene: &Scene, pid: u32) -> Result<bool, String> {
     let to = scene.folder().join("core");
     try_output_of(Command::new("gcore").arg("-o").arg(&to).arg(pid.to_string()))?;
     let file = scene.folder().join(format!("core.{pid}"));
-    let bytes = std::fs::read(&file).map_err(|error| error.to_string());
+    let found = Command::new("grep").args(["-aqF", TOKEN]).arg(&file).status().map_err(|error| error.to_string());
+    let known = Command::new("grep").args(["-aqF", "the admin token file"]).arg(&file).status();
     let _ = std::fs::remove_file(file);
-    bytes
+    match (found?.code(), known.ok().and_then(|status| status.code())) {
+        // What it is sure to hold shows that it was looked through.
+        (Some(found @ (0 | 1)), Some(0)) => Ok(found == 0),
+        other => Err(format!("grep ended with {other:?}")),
+    }
 }
 
 const TOKEN: &str = "7a1f0e55ca1ab1edeca7ed0ddba115c01dc0ffee7a1f0e55";
