@@ -4,6 +4,7 @@
 mod admin;
 mod bad_keys;
 mod balancing;
+mod clients;
 mod demo;
 mod draining;
 mod failures;

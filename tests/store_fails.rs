@@ -3,12 +3,13 @@
 
 use std::net::SocketAddr;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use etcd_client::{Client, ConnectOptions, PutOptions};
 use etna_tests::binaries::binary;
 use etna_tests::process::output_of;
 use etna_tests::proxy::Proxy;
+use etna_tests::report::measured;
 use etna_tests::scene::{Scene, frontend, frontend_key, server_at, server_key};
 use etna_tests::stand_in::StandIn;
 use etna_tests::wait::{ensure, eventually};
@@ -247,10 +248,10 @@ async fn leases_that_end_in_a_storm() {
     load.more(1500).await;
     scene.etcd.thaw(0);
     scene.etcd.ready(0).await;
-    eventually("the leases have ended, and servers are held", LONG, async || {
+    eventually("the leases have ended, and all servers are held, also those that went first", LONG, async || {
         let stored = scene.below("backends/a/").await.len();
         let held = proxy.json("/v3/suspects").await["count"].as_u64();
-        ensure(stored == 0 && held >= Some(1), format!("{stored} stored, {held:?} held"))
+        ensure(stored == 0 && held == Some(3), format!("{stored} stored, {held:?} held"))
     })
     .await;
     load.more(300).await;
@@ -307,14 +308,14 @@ async fn a_disk_that_takes_nothing() {
     let scene = Scene::open("full").await;
     let server = StandIn::start("s").await;
     // Whoever runs the tests, nobody can make a file of it.
-    std::fs::create_dir_all(scene.folder().join("etna-state").join("last.new")).unwrap();
+    std::fs::create_dir_all(scene.folder().join("etna-state").join("last").join("in-the-way")).unwrap();
     let proxy = scene.proxy("etna").await;
     let load = traffic(&proxy);
     scene.route("a", "a.test", &[("s", server.address)]).await;
     proxy.until_status("a.test", "/", 200).await;
     has_problem(&proxy, "the last table cannot be written").await;
     assert!(proxy.metrics().await.sum("etna_last_table_errors_total", &[]) >= Some(1.0));
-    std::fs::remove_dir(proxy.state_dir.join("last.new")).unwrap();
+    std::fs::remove_dir_all(proxy.state_dir.join("last")).unwrap();
     until_kept(&proxy, 1.0).await;
     eventually("the problem is solved", LONG, async || {
         let problems = proxy.problems().await;
@@ -322,4 +323,29 @@ async fn a_disk_that_takes_nothing() {
     })
     .await;
     drop(load);
+}
+
+/// How long from the start of the process until a request is answered, with nothing but the disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_routes_from_disk() {
+    let scene = Scene::alone_with_etcd("disk").await;
+    let server = StandIn::start("s").await;
+    let routes = (0..10_000).map(|n| (frontend_key(&format!("f{n}")), frontend(&format!("Host(`h{n}.test`)"), "b")));
+    scene.put(&server_key("b", "s"), server_at(server.address)).await;
+    scene.put_all(routes).await;
+    let mut proxy = scene.proxy("etna").await;
+    until_kept(&proxy, 1.0).await;
+    proxy.kill();
+    scene.etcd.kill(0);
+    let started = Instant::now();
+    let proxy = Proxy::launch("etna", &scene.store(), &[], scene.folder(), LONG).await;
+    eventually("it serves", LONG, async || {
+        let answer = proxy.get("h9999.test", "/").await?;
+        ensure(answer.status == 200, format!("{}", answer.status))
+    })
+    .await;
+    let took = started.elapsed();
+    measured(&format!("10,000 routes served from disk {took:?} after the start of the process"));
+    // This is a debug build on a busy machine; the drill measures a release build.
+    assert!(took < Duration::from_secs(5), "{took:?}");
 }

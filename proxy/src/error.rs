@@ -36,6 +36,21 @@ pub enum Error {
     /// The body is longer than the frontend allows.
     #[error("request body too large")]
     TooLarge,
+    /// The request's head is longer than accepted.
+    #[error("request header fields too large")]
+    HeadTooLarge,
+    /// The request's target is longer than accepted.
+    #[error("request target too long")]
+    TargetTooLong,
+    /// The body's coding is not known.
+    #[error("transfer coding not implemented")]
+    NotImplemented,
+    /// The client expects something other than `100-continue`.
+    #[error("expectation cannot be met")]
+    Expectation,
+    /// The client sends too slowly.
+    #[error("the request did not arrive in time")]
+    SlowClient,
     /// A rate or connection limit was reached; the value is the seconds until it may be tried again.
     #[error("too many requests")]
     Limited(u32),
@@ -68,6 +83,11 @@ impl Error {
             Error::Denied(status) => status,
             Error::Method => StatusCode::METHOD_NOT_ALLOWED,
             Error::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Error::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Error::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Error::NotImplemented => StatusCode::NOT_IMPLEMENTED,
+            Error::Expectation => StatusCode::EXPECTATION_FAILED,
+            Error::SlowClient => StatusCode::REQUEST_TIMEOUT,
             Error::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
             Error::Starting | Error::Broken | Error::NoServer | Error::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Error::Connect | Error::Upstream => StatusCode::BAD_GATEWAY,
@@ -83,6 +103,11 @@ impl Error {
             | Error::Denied(_)
             | Error::Method
             | Error::TooLarge
+            | Error::HeadTooLarge
+            | Error::TargetTooLong
+            | Error::NotImplemented
+            | Error::Expectation
+            | Error::SlowClient
             | Error::Limited(_) => Fault::Client,
             Error::Connect | Error::Upstream | Error::Timeout => Fault::Server,
             Error::Starting | Error::Broken | Error::NoServer | Error::Overloaded => Fault::Us,
@@ -99,10 +124,29 @@ impl Error {
             | Error::Denied(_)
             | Error::Method
             | Error::TooLarge
+            | Error::HeadTooLarge
+            | Error::TargetTooLong
+            | Error::NotImplemented
+            | Error::Expectation
+            | Error::SlowClient
             | Error::Connect
             | Error::Upstream
             | Error::Timeout => None,
         }
+    }
+
+    /// Whether what follows on the client's connection can no longer be trusted to be a request.
+    pub fn ends_connection(self) -> bool {
+        matches!(
+            self,
+            Error::BadRequest(_)
+                | Error::TooLarge
+                | Error::HeadTooLarge
+                | Error::TargetTooLong
+                | Error::NotImplemented
+                | Error::Expectation
+                | Error::SlowClient
+        )
     }
 
     /// A short, stable word for logs and metrics.
@@ -114,6 +158,11 @@ impl Error {
             Error::Denied(_) => "denied",
             Error::Method => "method",
             Error::TooLarge => "too_large",
+            Error::HeadTooLarge => "head_too_large",
+            Error::TargetTooLong => "target_too_long",
+            Error::NotImplemented => "not_implemented",
+            Error::Expectation => "expectation",
+            Error::SlowClient => "slow_client",
             Error::Limited(_) => "limited",
             Error::Broken => "broken",
             Error::NoServer => "no_server",

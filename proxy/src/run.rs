@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use etna_store::Engine;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -14,6 +15,7 @@ use crate::admin;
 use crate::config::Config;
 use crate::control::{Control, State};
 use crate::listener::Listeners;
+use crate::listener::admission::{Admission, connections_for};
 use crate::listener::worker::{Handle, Shared};
 use crate::traffic::trust::Trusted;
 
@@ -37,6 +39,7 @@ pub async fn serve(config: Config, engine: Arc<dyn Engine>) -> anyhow::Result<()
         live: state.live.clone(),
         process: state.process.clone(),
         trusted: Arc::new(Trusted::new(config.trusted_proxies.clone())),
+        admission: Arc::new(admission(&config)),
         force: force.clone(),
     };
     let workers = (0..config.workers)
@@ -58,7 +61,7 @@ pub async fn serve(config: Config, engine: Arc<dyn Engine>) -> anyhow::Result<()
     let admin = tokio::spawn(admin.serve());
 
     tokio::spawn(signals(state.draining.clone(), force.clone()));
-    let mut control = Control::new(state.clone(), listeners).holding(config.hold);
+    let mut control = Control::new(state.clone(), listeners).in_zone(config.zone).holding(config.hold);
     if is_elsewhere(&state.engine.describe()) {
         control = control.keeping_in(config.state_dir.clone());
     }
@@ -74,6 +77,23 @@ pub async fn serve(config: Config, engine: Arc<dyn Engine>) -> anyhow::Result<()
     let _ = std::fs::remove_file(config.state_dir.join(ADDRESSES));
     tracing::info!("stopped");
     Ok(())
+}
+
+/// As many connections as files may be open, after that limit was raised as far as it goes.
+fn admission(config: &Config) -> Admission {
+    let mut files = getrlimit(Resource::Nofile);
+    if files.current < files.maximum
+        && setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum }).is_ok()
+    {
+        files.current = files.maximum;
+    }
+    let possible = connections_for(files.current.unwrap_or(MOST_FILES));
+    let most = config.max_connections.map_or(possible, |wanted| wanted.min(possible));
+    if config.max_connections.is_some_and(|wanted| wanted > possible) {
+        tracing::warn!(connections = most, "fewer connections than asked for: raise the limit of open files");
+    }
+    tracing::info!(connections = most, of_one_client = config.max_connections_per_client, "limits");
+    Admission::new(most, config.max_connections_per_client)
 }
 
 /// Whether a store can be away while this process starts: an embedded one is opened with it, from the same disk, and
@@ -170,5 +190,7 @@ fn write_addresses(state: &State, path: &Path, admin: &str) {
     }
 }
 
+/// Open files where there is no limit.
+const MOST_FILES: u64 = 1 << 20;
 /// Where tools on this host find what was bound.
 const ADDRESSES: &str = "addresses.json";

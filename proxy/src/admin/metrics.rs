@@ -17,7 +17,7 @@ use super::exposition::{Kind, family, sample};
 use super::reply;
 use crate::backend::{Backend, Server};
 use crate::control::State;
-use crate::stats::{BOUNDS_US, Process, Requests};
+use crate::stats::{BOUNDS_US, Process, Requests, Retries};
 use crate::table::Frontend;
 
 /// `GET /metrics`.
@@ -38,6 +38,10 @@ pub(super) fn pieces(state: &State, now: Instant) -> impl Iterator<Item = String
         servers.extend(known.map(|(index, _)| (backend.clone(), index)));
     }
     servers.sort_by(|a, b| a.0.id.cmp(&b.0.id));
+    let mut backends: Vec<Arc<Backend>> =
+        table.backends.iter().flatten().filter(|backend| has_queued(backend)).cloned().collect();
+    backends.sort_by(|a, b| a.id.cmp(&b.id));
+    let backends = Arc::<[_]>::from(backends);
     let (frontends, servers) = (Arc::<[_]>::from(frontends), Arc::<[_]>::from(servers));
 
     std::iter::once(process(state, now))
@@ -52,6 +56,19 @@ pub(super) fn pieces(state: &State, now: Instant) -> impl Iterator<Item = String
         }))
         .chain(section(&SERVER_REQUEST_ERRORS, servers, |out, server| {
             by_server(out, SERVER_REQUEST_ERRORS.name, server, |server| server.live.request_errors.get());
+        }))
+        .chain(section(&QUEUE, backends.clone(), |out, backend: &Arc<Backend>| {
+            sample(out, QUEUE.name, &[("backend", &backend.id)], backend.live.queue.len() as u64);
+        }))
+        .chain(section(&QUEUED, backends.clone(), |out, backend: &Arc<Backend>| {
+            let queue = &backend.live.queue;
+            let outcomes = [("waited", &queue.waited), ("full", &queue.overflowed), ("expired", &queue.expired)];
+            for (outcome, counter) in outcomes {
+                sample(out, QUEUED.name, &[("backend", &backend.id), ("outcome", outcome)], counter.get());
+            }
+        }))
+        .chain(section(&RETRIES_DENIED, backends, |out, backend: &Arc<Backend>| {
+            sample(out, RETRIES_DENIED.name, &[("backend", &backend.id)], backend.live.retries_denied.get());
         }))
 }
 
@@ -123,6 +140,10 @@ fn has_served(server: &Server) -> bool {
     live.requests.total() > 0 || live.in_flight() > 0 || live.connect_errors.get() > 0 || live.request_errors.get() > 0
 }
 
+fn has_queued(backend: &Backend) -> bool {
+    backend.spec.limit.is_some() || backend.live.retries_denied.get() > 0
+}
+
 /// What concerns the process as a whole.
 fn process(state: &State, now: Instant) -> String {
     let mut out = String::with_capacity(4096);
@@ -169,6 +190,10 @@ fn process(state: &State, now: Instant) -> String {
         retries,
         upstream_connections,
         errors,
+        shed_connections,
+        shed_requests,
+        refused,
+        panics,
     } = &*state.process;
     for (name, help, kind, value) in [
         ("etna_connections", "Client connections open now.", Kind::Gauge, connections.get()),
@@ -177,7 +202,6 @@ fn process(state: &State, now: Instant) -> String {
         ("etna_accept_errors_total", "Connections that could not be accepted.", Kind::Counter, accept_errors.get()),
         ("etna_tunnels_total", "Tunnels opened.", Kind::Counter, tunnels_opened.get()),
         ("etna_unrouted_total", "Requests that no frontend took.", Kind::Counter, unrouted.get()),
-        ("etna_retries_total", "Requests sent once more.", Kind::Counter, retries.get()),
         (
             "etna_upstream_connections_total",
             "Connections opened to servers.",
@@ -185,6 +209,20 @@ fn process(state: &State, now: Instant) -> String {
             upstream_connections.get(),
         ),
         ("etna_errors_total", "Requests answered with an error of the proxy's own.", Kind::Counter, errors.get()),
+        ("etna_refused_total", "What came instead of a request and was refused.", Kind::Counter, refused.get()),
+        (
+            "etna_shed_connections_total",
+            "Connections turned away because there were too many.",
+            Kind::Counter,
+            shed_connections.get(),
+        ),
+        (
+            "etna_shed_requests_total",
+            "Requests turned away because the proxy was overloaded.",
+            Kind::Counter,
+            shed_requests.get(),
+        ),
+        ("etna_panics_total", "Client connections ended by a bug of the proxy.", Kind::Counter, panics.get()),
         ("etna_store_snapshots_total", "Snapshots taken of the store.", Kind::Counter, store.snapshots),
         ("etna_store_resyncs_total", "Comparisons with the store while following it.", Kind::Counter, store.resyncs),
         ("etna_store_differences_total", "Changes the store did not tell of.", Kind::Counter, store.differences),
@@ -200,6 +238,13 @@ fn process(state: &State, now: Instant) -> String {
     ] {
         family(&mut out, name, help, kind);
         sample(&mut out, name, &[], value);
+    }
+    let Retries { connect, closed, broken, late, status } = retries;
+    family(&mut out, "etna_retries_total", "Requests tried once more, by why.", Kind::Counter);
+    for (reason, counter) in
+        [("connect", connect), ("closed", closed), ("broken", broken), ("late", late), ("status", status)]
+    {
+        sample(&mut out, "etna_retries_total", &[("reason", reason)], counter.get());
     }
     out
 }
@@ -241,6 +286,18 @@ const SERVER_CONNECT_ERRORS: Metric = Metric {
 const SERVER_REQUEST_ERRORS: Metric = Metric {
     name: "etna_server_request_errors_total",
     help: "Requests that broke after they were sent to a server.",
+    kind: Kind::Counter,
+};
+const QUEUE: Metric =
+    Metric { name: "etna_backend_queue", help: "Requests that wait for a server.", kind: Kind::Gauge };
+const QUEUED: Metric = Metric {
+    name: "etna_backend_queued_total",
+    help: "Requests that had to wait for a server; of these, that found the queue full, or waited too long.",
+    kind: Kind::Counter,
+};
+const RETRIES_DENIED: Metric = Metric {
+    name: "etna_backend_retries_denied_total",
+    help: "Second attempts not made because the backend's budget for them was spent.",
     kind: Kind::Counter,
 };
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];

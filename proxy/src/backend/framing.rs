@@ -1,4 +1,4 @@
-//! How long a response is, and where its chunks end. Pure: bytes in, bytes out.
+//! How long a message is, and where its chunks end. Pure: bytes in, bytes out.
 //!
 //! Strict, because a length that two parties read differently lets one response be taken for another: whatever is
 //! ambiguous breaks the exchange (RFC 9112 sections 6 and 7).
@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING};
 use http::{Method, StatusCode};
 
-/// What is left of a response's body.
+/// What is left of a message's body.
 #[derive(Debug)]
 pub enum Framing {
     /// Nothing.
@@ -27,7 +27,7 @@ pub enum Malformed {
     #[error("the response's length is ambiguous")]
     Length,
     /// A chunk is not one.
-    #[error("the response has a malformed chunk")]
+    #[error("a chunk is malformed")]
     Chunk,
     /// Its head is not HTTP/1.
     #[error("the response's head is malformed")]
@@ -75,7 +75,7 @@ pub fn of_response<'h>(
 }
 
 /// `1*DIGIT` without leading zeros, as everybody writes it (RFC 9110 section 8.6).
-fn parse_length(value: &[u8]) -> Option<u64> {
+pub fn parse_length(value: &[u8]) -> Option<u64> {
     let value = value.trim_ascii();
     let plain = !value.is_empty() && value.iter().all(u8::is_ascii_digit) && (value == b"0" || value[0] != b'0');
     if plain { std::str::from_utf8(value).ok()?.parse().ok() } else { None }

@@ -10,11 +10,13 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 use http_body::Frame;
+use socket2::SockRef;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
@@ -89,6 +91,12 @@ impl Connection {
             && matches!(self.stream.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
+    /// Whether the server has not closed it, as the kernel knows at this moment. Always costs a system call.
+    pub fn is_open(&self) -> bool {
+        let peeked = SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit()]);
+        matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// Sends a request, head first, and reads the head of the answer. When the answer comes before the body has been
     /// sent, `sending` is left where it is, to be sent on while the answer is read. `progress` counts the bytes of the
     /// body that were sent: as long as it grows, the server is not late.
@@ -103,7 +111,15 @@ impl Connection {
         self.stream.write_all(head).await.map_err(unanswered)?;
         let has_body = !sending.is_done();
         let mut interim = 0;
+        // A server that knows nothing of expectations would wait for the body as long as we for its word.
+        let mut silence = sending.is_held().then(|| Box::pin(tokio::time::sleep(MOST_SILENCE)));
         poll_fn(|cx| {
+            if let Some(timer) = &mut silence
+                && (interim > 0 || timer.as_mut().poll(cx).is_ready())
+            {
+                sending.release();
+                silence = None;
+            }
             if has_body {
                 // A write that fails is not the end: the server may have answered before it stopped listening.
                 let sent = sending.poll(&self.stream, cx);
@@ -112,7 +128,12 @@ impl Connection {
                     return Poll::Ready(Err(error.into()));
                 }
             }
-            self.poll_head(method, &mut interim, cx)
+            let before = interim;
+            let head = self.poll_head(method, &mut interim, cx);
+            if interim > before && silence.is_some() {
+                cx.waker().wake_by_ref();
+            }
+            head
         })
         .await
         .map_err(|error| if has_body { consumed(error) } else { error })
@@ -312,6 +333,8 @@ const MAX_FIELDS: usize = 200;
 const MAX_HEAD: usize = 128 * 1024;
 /// 1xx answers before the one that counts.
 const MOST_INTERIM: u32 = 8;
+/// How long a server may take to say whether it wants a body.
+const MOST_SILENCE: Duration = Duration::from_secs(1);
 /// Room for a head that is worth a read.
 const LEAST_ROOM: usize = 4 * 1024;
 /// A head, and with it most bodies.

@@ -72,8 +72,11 @@ impl Control {
     /// Lets go of suspect servers that no longer answer.
     async fn judge_servers(&mut self, now: Instant) -> Delta {
         let mut gone = BTreeSet::new();
+        let mut delta = Delta::default();
         if let Some(probing) = self.chores.probing.take_if(|probing| probing.is_finished()) {
             for (key, answered) in probing.await.unwrap_or_default() {
+                let back = self.suspects.returned(&mut self.state.model_mut(), &key, answered);
+                delta.merge(back);
                 if self.suspects.answered(&key, answered) {
                     gone.insert(key);
                 }
@@ -82,26 +85,29 @@ impl Control {
         let count = self.suspects.servers().count();
         if count == 0 {
             self.chores.probed = None;
-            return Delta::default();
+            return delta;
         }
         gone.extend(self.unhealthy());
         // So many connections a second at most, and each suspect once a second at most.
         let every = PROBE_EVERY.max(Duration::from_millis(count as u64));
         if self.chores.probing.is_none() && self.chores.probed.is_none_or(|at| now.duration_since(at) >= every) {
             self.chores.probed = Some(now);
+            let first = self.suspects.ask_returning().into_iter();
+            let first = first.map(|(key, server)| Suspect { key, host: server.host.clone(), port: server.port });
             let model = self.state.model();
             let suspects = self.suspects.servers().filter_map(|(key, (backend, id))| {
                 let server = model.server(backend, id)?;
                 Some(Suspect { key: key.clone(), host: server.host.clone(), port: server.port })
             });
-            self.chores.probing = Some(tokio::spawn(probe(suspects.collect())));
+            self.chores.probing = Some(tokio::spawn(probe(first.chain(suspects).collect())));
         }
         if gone.is_empty() {
-            return Delta::default();
+            return delta;
         }
         let gone: Vec<Bytes> = gone.into_iter().collect();
         tracing::info!(servers = gone.len(), "suspects no longer answer: they are believed gone");
-        self.suspects.let_go(&mut self.state.model_mut(), &gone)
+        delta.merge(self.suspects.let_go(&mut self.state.model_mut(), &gone));
+        delta
     }
 
     /// Suspects whose checks or answers say that they should be given nothing.
@@ -130,19 +136,17 @@ impl Control {
                 diff.changes.retain(|change| !touched.contains(&change.key));
                 diff.revision = self.seen;
                 let lost = diff.changes.len() as u64;
+                if let Some(first) = diff.changes.first() {
+                    let first = key::show(&first.key);
+                    tracing::warn!(keys = lost, first, "the store had changes that it did not tell of");
+                }
+                let delta = self.suspects.apply(&mut self.state.model_mut(), &diff, now, false);
                 self.state.set_store(|store| {
                     store.resyncs += 1;
                     store.differences += lost;
                     store.error = None;
                 });
-                if let Some(first) = diff.changes.first() {
-                    tracing::warn!(
-                        keys = lost,
-                        first = key::show(&first.key),
-                        "the store had changes that it did not tell of"
-                    );
-                    return self.suspects.apply(&mut self.state.model_mut(), &diff, now, false);
-                }
+                return delta;
             }
         }
         Delta::default()

@@ -58,25 +58,40 @@ pub fn read(dir: &Path, store: &str) -> (Option<Found>, Vec<String>) {
 
 /// Writes a generation: the newest becomes the previous one if `rotate` says that it is of use.
 pub fn write(dir: &Path, kept: &Kept, rotate: bool) -> io::Result<()> {
-    let temporary = dir.join(TEMPORARY);
+    // Two processes write here while one replaces the other.
+    let temporary = dir.join(format!("{TEMPORARY}{}", std::process::id()));
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
     let file = options.open(&temporary)?;
     let written = encode(kept, BufWriter::with_capacity(BUFFER, &file)).and_then(|()| file.sync_all());
-    if let Err(error) = written {
+    let placed = written.and_then(|()| {
+        let newest = dir.join(NEWEST);
+        if rotate {
+            match fs::rename(&newest, dir.join(PREVIOUS)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        fs::rename(&temporary, &newest)?;
+        File::open(dir)?.sync_all()
+    });
+    if placed.is_err() {
         // What it takes is what is missing, if the disk is full.
         let _ = fs::remove_file(&temporary);
-        return Err(error);
     }
-    let newest = dir.join(NEWEST);
-    if rotate {
-        match fs::rename(&newest, dir.join(PREVIOUS)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+    placed
+}
+
+/// Takes away what processes left that were killed while they wrote.
+pub fn clean(dir: &Path) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|name| name.strip_prefix(TEMPORARY)?.parse::<u32>().ok());
+        if process.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists()) {
+            let _ = fs::remove_file(entry.path());
         }
     }
-    fs::rename(&temporary, &newest)?;
-    File::open(dir)?.sync_all()
 }
 
 /// Notes that the newest generation is still true.
@@ -235,7 +250,8 @@ impl<W: Write> Write for Hashing<W> {
 
 const NEWEST: &str = "last";
 const PREVIOUS: &str = "last.1";
-const TEMPORARY: &str = "last.new";
+/// Before the number of the process.
+const TEMPORARY: &str = "last.new.";
 const MAGIC: &[u8] = b"etna last table\n";
 const VERSION: u32 = 1;
 const DIGEST: usize = 32;
@@ -348,8 +364,9 @@ mod tests {
     fn a_full_or_read_only_disk_is_an_error_and_leaves_what_was() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), &kept(1, &[]), true).unwrap();
-        fs::create_dir(dir.path().join(TEMPORARY)).unwrap();
+        fs::create_dir(dir.path().join(PREVIOUS)).unwrap();
         assert!(write(dir.path(), &kept(2, &[]), true).is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "nothing half written stays");
         assert_eq!(keys(read(dir.path(), "etcd://a:1/v").0.as_ref()), Some((1, 0)));
         struct Full;
         impl Write for Full {
@@ -361,6 +378,9 @@ mod tests {
             }
         }
         assert!(encode(&kept(1, &[]), Full).is_err());
+        fs::write(dir.path().join("last.new.4294967295"), "x").unwrap();
+        clean(dir.path());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
         assert!(touch(dir.path()).is_ok() && touch(Path::new("/nonexistent")).is_err());
     }
 }

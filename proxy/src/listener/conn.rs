@@ -1,20 +1,19 @@
-//! One client connection: HTTP/1.1 on it, until it ends or its worker says so.
+//! One client connection: served until it ends or its worker says so.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use etna_store::object::Id;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::io::{Order, Phase, Watch, Watched};
+use super::watch::{Order, Watch};
 use super::worker::Worker;
-use crate::traffic::service;
+use crate::stats::Process;
+use crate::traffic::h1;
+use crate::traffic::h1::wire::Wire;
 use crate::traffic::trust::Peer;
 
 /// A client's connection, as its requests see it.
@@ -29,23 +28,6 @@ pub struct Client {
     pub watch: Arc<Watch>,
 }
 
-/// A request being answered on a connection: until this value is dropped.
-pub struct Busy(Arc<Watch>);
-
-impl Client {
-    /// A request has arrived.
-    pub fn begin(&self) -> Busy {
-        self.watch.enter(Phase::Busy);
-        Busy(self.watch.clone())
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.enter(Phase::Idle);
-    }
-}
-
 /// Where a connection came in.
 #[derive(Clone)]
 pub(super) struct Arrived {
@@ -54,44 +36,71 @@ pub(super) struct Arrived {
     pub(super) port: Rc<str>,
 }
 
+/// Counts a connection that a bug of ours ends.
+struct Panics(Arc<Process>);
+
+impl Drop for Panics {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.panics.add(1);
+        }
+    }
+}
+
+/// Says that there is no room. The request is read first, most likely in one piece: a connection closed over unread
+/// bytes is reset, and the answer with it.
+async fn turn_away(worker: &Worker, stream: TcpStream) {
+    worker.process.shed_connections.add(1);
+    let Some(_turn) = worker.turn_away() else { return };
+    let said = async {
+        stream.readable().await?;
+        let mut request = [0; 4096];
+        let _ = stream.try_read(&mut request);
+        stream.try_write(NO_ROOM)?;
+        // Until the client has closed, or has had its time.
+        loop {
+            stream.readable().await?;
+            match stream.try_read(&mut request) {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err::<(), std::io::Error>(error),
+            }
+        }
+    };
+    let _ = tokio::time::timeout(TURNED_AWAY, said).await;
+}
+
 /// Serves a connection to its end.
 pub(super) async fn serve(worker: Rc<Worker>, arrived: Arrived, stream: TcpStream, peer: SocketAddr) {
+    let _panics = Panics(worker.process.clone());
+    let peer = peer.ip().to_canonical();
+    let Some(_admitted) = worker.admission.admit(peer, worker.trusted.contains(peer)) else {
+        // Boxed, as all that is rare: a connection's task is as large as the largest thing it may have to do.
+        return Box::pin(turn_away(&worker, stream)).await;
+    };
     let running = worker.running();
     let watch = running.watch().clone();
-    let peer = peer.ip().to_canonical();
     let client = Rc::new(Client {
         listener: arrived.listener,
         peer: Peer { address: peer, text: peer.to_string(), proto: "http", port: arrived.port },
         watch: watch.clone(),
         worker,
     });
-    let io = TokioIo::new(Watched::new(stream, watch.clone()));
-    let service = service_fn(move |request| {
-        let client = client.clone();
-        async move { Ok::<_, Infallible>(service::handle(client, request).await) }
-    });
-    let connection = http1::Builder::new()
-        .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_HEAD)
-        .serve_connection(io, service)
-        .with_upgrades();
-    let mut connection = pin!(connection);
+    let mut serving = pin!(h1::serve(client.clone(), Wire::new(stream, watch.clone(), client.worker.scratch.clone())));
     loop {
         tokio::select! {
             biased;
-            // Errors are the client's: it went away, or spoke something else than HTTP and was told so.
-            _ = connection.as_mut() => break,
+            () = serving.as_mut() => break,
             told = watch.told() => match told {
-                Some(Order::Finish) => connection.as_mut().graceful_shutdown(),
                 Some(Order::Close) => break,
-                // Whatever waits in this task is polled again by the next turn.
-                None => {}
+                // Whatever waits in this task is polled again by the next turn, and looks for itself.
+                Some(Order::Finish) | None => {}
             },
         }
     }
 }
 
-/// Header fields of a request.
-const MAX_HEADERS: usize = 100;
-/// Longest request head, in bytes.
-const MAX_HEAD: usize = 64 * 1024;
+const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n\
+content-type: text/plain; charset=utf-8\r\ncontent-length: 15\r\n\r\n503 overloaded\n";
+const TURNED_AWAY: Duration = Duration::from_millis(200);

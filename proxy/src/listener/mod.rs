@@ -3,9 +3,10 @@
 //! Sockets are bound by the control side, one per worker (`SO_REUSEPORT`), and handed to the workers, so that an
 //! address that cannot be bound is a problem and not a dead worker. New sockets are opened before old ones close.
 
+pub mod admission;
 pub mod conn;
-pub mod io;
 pub mod socket;
+pub mod watch;
 pub mod worker;
 
 use std::collections::BTreeMap;

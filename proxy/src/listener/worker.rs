@@ -4,7 +4,7 @@
 //! client, and backs off when accepting fails. Once a second a worker looks over its connections: there is no timer
 //! per connection or request for what may be a second late.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
@@ -15,16 +15,19 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use etna_store::object::Id;
+use rustix::time::{ClockId, clock_gettime};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::{Admission, LOOK_EVERY, Overload};
 use super::conn;
-use super::io::{Order, Phase, Watch};
+use super::watch::{Order, Phase, Waiting, Watch};
 use crate::backend::pool::Pool;
 use crate::stats::Process;
 use crate::table::LiveTable;
+use crate::traffic::h1::wire::Scratch;
 use crate::traffic::trust::Trusted;
 
 /// What all workers share.
@@ -36,6 +39,8 @@ pub struct Shared {
     pub process: Arc<Process>,
     /// Whose forwarding headers are believed.
     pub trusted: Arc<Trusted>,
+    /// Who is let in.
+    pub admission: Arc<Admission>,
     /// Cancelled when a drain must end at once.
     pub force: CancellationToken,
 }
@@ -48,6 +53,8 @@ pub struct Worker {
     pub process: Arc<Process>,
     /// Whose forwarding headers are believed.
     pub trusted: Arc<Trusted>,
+    /// Who is let in.
+    pub admission: Arc<Admission>,
     /// Idle connections to servers.
     pub pool: Rc<Pool>,
     /// Cancelled when a drain's time is over: what still runs is cut.
@@ -59,6 +66,13 @@ pub struct Worker {
     random: RefCell<fastrand::Rng>,
     draining: Cell<bool>,
     buffers: RefCell<Vec<Vec<u8>>>,
+    /// The time, as responses say it.
+    date: RefCell<String>,
+    /// Where its connections read.
+    pub scratch: Rc<Scratch>,
+    overload: RefCell<Overload>,
+    /// Connections that are being turned away.
+    turning_away: Cell<u32>,
 }
 
 /// A request's head, written.
@@ -77,12 +91,7 @@ impl std::ops::Deref for HeadBuffer<'_> {
 
 impl Drop for HeadBuffer<'_> {
     fn drop(&mut self) {
-        let mut bytes = std::mem::take(&mut self.bytes);
-        let mut buffers = self.worker.buffers.borrow_mut();
-        if bytes.capacity() <= 4 * HEAD_BUFFER && buffers.len() < MOST_BUFFERS {
-            bytes.clear();
-            buffers.push(bytes);
-        }
+        self.worker.give_buffer(std::mem::take(&mut self.bytes));
     }
 }
 
@@ -91,6 +100,15 @@ pub struct Running {
     worker: Rc<Worker>,
     number: u64,
     watch: Arc<Watch>,
+}
+
+/// A connection that is being turned away: counted as long as this value lives.
+pub(super) struct TurningAway<'w>(&'w Worker);
+
+impl Drop for TurningAway<'_> {
+    fn drop(&mut self) {
+        self.0.turning_away.set(self.0.turning_away.get() - 1);
+    }
 }
 
 /// What the control side tells a worker.
@@ -158,9 +176,28 @@ impl Worker {
 
     /// Writes a request's head into a buffer that goes back to the worker when it is dropped.
     pub fn write_head(&self, write: impl FnOnce(&mut Vec<u8>)) -> HeadBuffer<'_> {
-        let mut bytes = self.buffers.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(HEAD_BUFFER));
+        let mut bytes = self.take_buffer();
         write(&mut bytes);
         HeadBuffer { bytes, worker: self }
+    }
+
+    /// An empty buffer, most likely one that was used before.
+    pub fn take_buffer(&self) -> Vec<u8> {
+        self.buffers.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(HEAD_BUFFER))
+    }
+
+    /// Takes a buffer back, unless it has grown.
+    pub fn give_buffer(&self, mut buffer: Vec<u8>) {
+        let mut buffers = self.buffers.borrow_mut();
+        if buffer.capacity() <= LARGEST_BUFFER && buffers.len() < MOST_BUFFERS {
+            buffer.clear();
+            buffers.push(buffer);
+        }
+    }
+
+    /// The time, as responses say it (RFC 9110 section 5.6.7).
+    pub fn date(&self) -> Ref<'_, str> {
+        Ref::map(self.date.borrow(), String::as_str)
     }
 
     /// Makes one more connection or tunnel known.
@@ -173,13 +210,38 @@ impl Worker {
         Running { worker: self.clone(), number, watch }
     }
 
+    /// Whether to turn a request away for want of time.
+    pub fn turns_away(&self) -> bool {
+        let overload = self.overload.borrow();
+        !overload.is_none() && overload.turns_away(self.random())
+    }
+
+    /// Takes one of the few places of connections that are told that there is no room.
+    pub(super) fn turn_away(&self) -> Option<TurningAway<'_>> {
+        let others = self.turning_away.get();
+        (others < MOST_TURNED_AWAY).then(|| {
+            self.turning_away.set(others + 1);
+            TurningAway(self)
+        })
+    }
+
     fn second_passed(&self) {
         self.clock.fetch_add(1, Relaxed);
+        self.date.replace(now());
         self.pool.sweep(self.now());
+        let (head, idle) =
+            if self.admission.is_crowded() { (CROWDED_SECONDS, CROWDED_SECONDS) } else { (HEAD_SECONDS, IDLE_SECONDS) };
         for watch in self.connections.borrow().values() {
+            match watch.second_passed() {
+                // The request is answered 408.
+                Some(Waiting::Body) => watch.nudge(),
+                // Whoever does not read cannot be told.
+                Some(Waiting::Reader) => watch.order(Order::Close),
+                None => {}
+            }
             match watch.phase() {
-                (Phase::Head, seconds) if seconds > HEAD_SECONDS => watch.order(Order::Close),
-                (Phase::Idle, seconds) if seconds > IDLE_SECONDS => watch.order(Order::Finish),
+                (Phase::Head, seconds) if seconds > head => watch.order(Order::Close),
+                (Phase::Idle, seconds) if seconds > idle => watch.order(Order::Finish),
                 _ if watch.is_overdue() => watch.nudge(),
                 _ => {}
             }
@@ -218,6 +280,7 @@ async fn run(shared: Shared, mut inbox: mpsc::Receiver<Command>) {
         live: shared.live,
         process: shared.process,
         trusted: shared.trusted,
+        admission: shared.admission,
         pool: Rc::default(),
         cut: CancellationToken::new(),
         clock: Arc::default(),
@@ -226,8 +289,13 @@ async fn run(shared: Shared, mut inbox: mpsc::Receiver<Command>) {
         random: RefCell::new(fastrand::Rng::new()),
         draining: Cell::new(false),
         buffers: RefCell::default(),
+        date: RefCell::new(now()),
+        scratch: Rc::default(),
+        overload: RefCell::default(),
+        turning_away: Cell::new(0),
     });
     let force = shared.force;
+    tokio::task::spawn_local(look(worker.clone()));
     let mut accepting: HashMap<Id, CancellationToken> = HashMap::new();
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     let drain = loop {
@@ -311,14 +379,43 @@ async fn accept(worker: Rc<Worker>, id: Id, address: SocketAddr, socket: TcpList
     }
 }
 
+/// Looks how far behind the worker is: a task among the others, so that it waits as long as they do.
+async fn look(worker: Rc<Worker>) {
+    let mut used = thread_time();
+    loop {
+        let due = Instant::now() + LOOK_EVERY;
+        tokio::time::sleep_until(due.into()).await;
+        let now = thread_time();
+        let late = due.elapsed().min(now.saturating_sub(used));
+        used = now;
+        worker.overload.borrow_mut().behind(late);
+    }
+}
+
+/// The time this thread has run.
+fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+fn now() -> String {
+    httpdate::fmt_http_date(std::time::SystemTime::now())
+}
+
 /// Bytes of a buffer for a request's head; most are far shorter.
 const HEAD_BUFFER: usize = 2048;
+/// Bytes of a buffer that is kept.
+const LARGEST_BUFFER: usize = 32 * 1024;
 /// Buffers kept for the next requests.
 const MOST_BUFFERS: usize = 256;
 /// Seconds a request's head may take, from its first byte or from the connection's start.
 const HEAD_SECONDS: u32 = 10;
 /// Seconds a connection may wait for its next request.
 const IDLE_SECONDS: u32 = 75;
+/// Seconds for either when connections are nearly used up.
+const CROWDED_SECONDS: u32 = 2;
+/// Connections of a worker that are told that there is no room; more than these are closed without a word.
+const MOST_TURNED_AWAY: u32 = 128;
 /// How long a drain leaves idle connections open: a client that sends into it gets its answer and is told to go.
 const QUIET: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(5);

@@ -13,12 +13,12 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use hyper::body::Incoming;
 use serde_json::value::RawValue;
 
 use crate::error::Error;
 use crate::table::Step;
 use crate::traffic::body::ResponseBody;
+use crate::traffic::h1::wire::Incoming;
 
 /// A request on its way to a server.
 pub struct Request {

@@ -8,25 +8,31 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
-
+use super::h1::wire::Incoming;
+use super::tunnel::Tunnel;
 use crate::backend::InFlight;
 use crate::backend::framing::Framing;
 use crate::backend::pool::Keep;
 use crate::backend::sending::Sending;
 use crate::backend::wire::Connection;
-use crate::listener::conn::Busy;
 use crate::listener::worker::Worker;
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
 
 /// Why a body stopped before its end.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     /// The connection it came from broke.
     #[error(transparent)]
-    Broken(#[from] hyper::Error),
+    Broken(#[from] io::Error),
+    /// Its framing is malformed.
+    #[error("a chunk is malformed")]
+    Malformed,
+    /// It comes too slowly.
+    #[error("the body did not arrive in time")]
+    Slow,
     /// It became longer than the frontend allows.
     #[error("request body too large")]
     TooLarge,
@@ -76,14 +82,10 @@ impl Body for RequestBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
             RequestBody::Empty => Poll::Ready(None),
-            RequestBody::Streamed(incoming) => {
-                Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|result| result.map_err(BodyError::from)))
-            }
+            RequestBody::Streamed(incoming) => Pin::new(incoming).poll_frame(cx),
             RequestBody::Limited(incoming, left) => {
                 let polled = Pin::new(incoming).poll_frame(cx);
-                let Poll::Ready(Some(Ok(frame))) = polled else {
-                    return polled.map(|frame| frame.map(|result| result.map_err(BodyError::from)));
-                };
+                let Poll::Ready(Some(Ok(frame))) = polled else { return polled };
                 let length = frame.data_ref().map_or(0, |data| data.len() as u64);
                 match left.checked_sub(length) {
                     Some(rest) => *left = rest,
@@ -119,8 +121,8 @@ impl Body for RequestBody {
 /// A response body towards the client.
 pub struct ResponseBody {
     source: Source,
-    /// The client's connection counts as busy until here.
-    _busy: Option<Busy>,
+    /// How long it may be silent.
+    idle: Duration,
     /// What a middleware holds until here.
     _guard: Option<Box<dyn Any + Send>>,
 }
@@ -128,6 +130,7 @@ pub struct ResponseBody {
 enum Source {
     Whole(Option<Bytes>),
     Upstream(Upstream),
+    Tunnel(Option<Box<Tunnel>>),
 }
 
 /// A response as it comes from a server.
@@ -192,22 +195,42 @@ impl ResponseBody {
     /// A body of our own.
     pub fn whole(bytes: impl Into<Bytes>) -> ResponseBody {
         let bytes: Bytes = bytes.into();
-        ResponseBody { source: Source::Whole((!bytes.is_empty()).then_some(bytes)), _busy: None, _guard: None }
+        ResponseBody { source: Source::Whole((!bytes.is_empty()).then_some(bytes)), idle: Duration::MAX, _guard: None }
     }
 
     /// A server's body.
-    pub fn upstream(upstream: Upstream) -> ResponseBody {
-        ResponseBody { source: Source::Upstream(upstream), _busy: None, _guard: None }
+    pub fn upstream(upstream: Upstream, idle: Duration) -> ResponseBody {
+        ResponseBody { source: Source::Upstream(upstream), idle, _guard: None }
     }
 
-    /// The same body, keeping the client's connection busy until it has ended.
-    pub fn holding(mut self, busy: Busy) -> ResponseBody {
-        self._busy = Some(busy);
-        self
+    /// How long it may be silent before it has broken off.
+    pub fn longest_silence(&self) -> Duration {
+        self.idle
     }
-}
 
-impl ResponseBody {
+    /// What follows a 101.
+    pub fn tunnel(tunnel: Tunnel) -> ResponseBody {
+        ResponseBody { source: Source::Tunnel(Some(Box::new(tunnel))), idle: Duration::MAX, _guard: None }
+    }
+
+    /// Takes the tunnel out, where there is one.
+    pub fn take_tunnel(&mut self) -> Option<Tunnel> {
+        match &mut self.source {
+            Source::Tunnel(tunnel) => tunnel.take().map(|tunnel| *tunnel),
+            Source::Whole(_) | Source::Upstream(_) => None,
+        }
+    }
+
+    /// Goes on sending the request's body, where the answer came before all of it was sent.
+    pub fn poll_sending(&mut self, cx: &mut Context<'_>) {
+        if let Source::Upstream(upstream) = &mut self.source
+            && let (Some(connection), Some(sending)) = (&upstream.connection, &mut upstream.sending)
+        {
+            // What goes wrong is found again when the response is read on.
+            let _ = connection.poll_send(sending, cx);
+        }
+    }
+
     /// The same body, holding a middleware's guard until it has ended.
     pub fn guarded(mut self, guard: impl Any + Send) -> ResponseBody {
         // Guards nest: the one before stays alive inside the new one.
@@ -225,6 +248,7 @@ impl Body for ResponseBody {
         match &mut self.source {
             Source::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Source::Upstream(upstream) => upstream.poll(cx),
+            Source::Tunnel(_) => Poll::Ready(None),
         }
     }
 
@@ -232,6 +256,7 @@ impl Body for ResponseBody {
         match &self.source {
             Source::Whole(bytes) => bytes.is_none(),
             Source::Upstream(upstream) => matches!(upstream.framing, Framing::Done),
+            Source::Tunnel(_) => true,
         }
     }
 
@@ -243,6 +268,7 @@ impl Body for ResponseBody {
                 Framing::Length(left) => SizeHint::with_exact(left),
                 Framing::Chunked(_) | Framing::UntilClose => SizeHint::default(),
             },
+            Source::Tunnel(_) => SizeHint::with_exact(0),
         }
     }
 }

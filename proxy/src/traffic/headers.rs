@@ -22,6 +22,8 @@ pub struct Outbound<'a> {
     pub host: Option<&'a [u8]>,
     /// Whether it asks for a WebSocket.
     pub websocket: bool,
+    /// Whether the server is asked to say first whether it wants the body.
+    pub expect: bool,
     /// How the body is framed.
     pub framing: Framing,
 }
@@ -66,6 +68,9 @@ pub fn write(out: &mut Vec<u8>, head: &Parts, how: &Outbound<'_>) {
     forwarding(out, headers, client_host, how);
     if how.websocket {
         out.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
+    }
+    if how.expect {
+        out.extend_from_slice(b"expect: 100-continue\r\n");
     }
     match how.framing {
         Framing::None => {}
@@ -175,6 +180,7 @@ fn is_for_one_hop(name: &str) -> bool {
             | "transfer-encoding"
             | "content-length"
             | "upgrade"
+            | "expect"
     )
 }
 
@@ -188,9 +194,9 @@ fn is_claim(name: &str) -> bool {
 }
 
 /// `Proxy` becomes `HTTP_PROXY` in CGI, and so does `X_Forwarded_For` become what `X-Forwarded-For` is; `X-Accel-*`
-/// are orders to a proxy; `Expect` is answered by us.
+/// are orders to a proxy.
 fn is_never_forwarded(name: &str) -> bool {
-    name == "proxy" || name == "expect" || name.contains('_') || name.starts_with("x-accel-")
+    name == "proxy" || name.contains('_') || name.starts_with("x-accel-")
 }
 
 #[cfg(test)]
@@ -215,6 +221,7 @@ mod tests {
             server_name: None,
             host: None,
             websocket: wants_websocket(&head.headers),
+            expect: false,
             framing,
         };
         let mut out = Vec::new();

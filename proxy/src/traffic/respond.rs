@@ -13,6 +13,10 @@ pub fn prefers_json(headers: &HeaderMap) -> bool {
     accepts("json") && !accepts("text/html")
 }
 
+/// Marks a response after which nothing that comes on its connection can be taken for a request.
+#[derive(Clone, Copy, Debug)]
+pub struct EndsConnection;
+
 /// The response to a request that failed.
 pub fn error(error: Error, json: bool) -> Response {
     let status = error.status();
@@ -31,6 +35,9 @@ pub fn error(error: Error, json: bool) -> Response {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     if let Some(seconds) = error.retry_after() {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if error.ends_connection() {
+        response.extensions_mut().insert(EndsConnection);
     }
     response
 }

@@ -4,10 +4,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{CONNECTION, HeaderValue};
 use http::{Method, Request};
-use hyper::body::Incoming;
 
+use super::h1::wire::Incoming;
 use super::{forward, headers, respond};
 use crate::error::Error;
 use crate::listener::conn::Client;
@@ -18,11 +17,10 @@ use crate::table::{Frontend, Route};
 /// Answers one request of a client's connection. Whatever happens, there is a response.
 pub async fn handle(client: Rc<Client>, request: Request<Incoming>) -> Response {
     let started = Instant::now();
-    let busy = client.begin();
     let json = respond::prefers_json(request.headers());
     let mut frontend = None;
     let result = answer(&client, request, &mut frontend).await;
-    let mut response = result.unwrap_or_else(|error| {
+    let response = result.unwrap_or_else(|error| {
         client.worker.process.errors.add(1);
         respond::error(error, json)
     });
@@ -30,10 +28,7 @@ pub async fn handle(client: Rc<Client>, request: Request<Incoming>) -> Response 
         Some(frontend) => frontend.live.requests().record(response.status(), started.elapsed()),
         None => client.worker.process.unrouted.add(1),
     }
-    if client.worker.is_draining() {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response.map(|body| body.holding(busy))
+    response
 }
 
 async fn answer(
@@ -41,6 +36,10 @@ async fn answer(
     request: Request<Incoming>,
     chosen: &mut Option<Arc<Frontend>>,
 ) -> Result<Response, Error> {
+    if client.worker.turns_away() {
+        client.worker.process.shed_requests.add(1);
+        return Err(Error::Overloaded);
+    }
     let (head, body) = request.into_parts();
     let (route, client_ip) = route(client, &head)?;
     *chosen = Some(route.frontend.clone());

@@ -3,22 +3,28 @@
 //! It opens only after the server answered 101 to a request that asked for it; the client's bytes wait until then.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt as _;
 
+use super::h1::wire::Wire;
 use crate::backend::InFlight;
 use crate::backend::wire::Connection;
-use crate::listener::io::Phase;
+use crate::listener::watch::Phase;
 use crate::listener::worker::Worker;
 use crate::stats::Process;
 
+/// A server that has switched protocols, before its client is joined to it.
+pub struct Tunnel {
+    server: Connection,
+    _in_flight: InFlight,
+}
+
 /// One tunnel: counted as long as this value lives.
-pub(crate) struct Open(std::sync::Arc<Process>);
+struct Open(Arc<Process>);
 
 impl Open {
-    fn new(process: &std::sync::Arc<Process>) -> Open {
+    fn new(process: &Arc<Process>) -> Open {
         process.tunnels.up();
         process.tunnels_opened.add(1);
         Open(process.clone())
@@ -31,27 +37,31 @@ impl Drop for Open {
     }
 }
 
-/// Joins the client's connection and the server's once the client's is out of HTTP; the server's is.
-pub(super) fn open(worker: &Rc<Worker>, client: OnUpgrade, server: Connection, in_flight: InFlight) {
-    let worker = worker.clone();
-    tokio::task::spawn_local(async move {
+impl Tunnel {
+    /// The server's side.
+    pub fn new(server: Connection, in_flight: InFlight) -> Tunnel {
+        Tunnel { server, _in_flight: in_flight }
+    }
+
+    /// Joins the client's connection and the server's until both have ended, either breaks, or a drain's time is over.
+    pub(super) async fn run(self, worker: &Rc<Worker>, client: Rc<Wire>) {
         let _open = Open::new(&worker.process);
-        let _in_flight = in_flight;
-        let running = worker.running();
-        running.watch().enter(Phase::Busy);
+        client.watch.enter(Phase::Busy);
+        let Some((mut client, ahead)) = client.into_tunnel() else { return };
+        let (mut server, early) = self.server.into_tunnel();
         let joined = async {
-            let mut client = TokioIo::new(client.await?);
-            let (mut server, early) = server.into_tunnel();
-            // What the server said right after its 101 comes first. Either side may break at any time; both are closed
-            // by leaving this block.
-            if client.write_all(&early).await.is_ok() {
-                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
-            }
-            Ok::<(), hyper::Error>(())
+            // What either said right after the switch comes first.
+            client.write_all(&early).await?;
+            server.write_all(&ahead).await?;
+            tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER).await
         };
+        // Either side may break at any time; both are closed by leaving.
         tokio::select! {
             _ = joined => {}
             () = worker.cut.cancelled() => {}
         }
-    });
+    }
 }
+
+/// Bytes on their way, each way.
+const BUFFER: usize = 4 * 1024;

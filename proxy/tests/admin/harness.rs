@@ -55,8 +55,11 @@ pub fn config(admin: AdminAddress, dir: &Path) -> Config {
         workers: 0,
         state_dir: dir.into(),
         trusted_proxies: Vec::new(),
+        max_connections: None,
+        max_connections_per_client: 0,
         hold: Duration::ZERO,
         drain: Duration::ZERO,
+        zone: None,
     }
 }
 

@@ -1,0 +1,168 @@
+//! Who is let in: so many connections in all, so many of one client, and no more requests than the worker can keep up
+//! with. What is over is answered 503 at once, which costs little; those inside are served as before.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// The limits of a process, and what counts against them.
+#[derive(Debug)]
+pub struct Admission {
+    /// Connections in all.
+    most: u64,
+    /// Connections of one client address; 0: any number.
+    most_of_one: u32,
+    open: AtomicU64,
+    by_client: [Mutex<HashMap<IpAddr, u32>>; SHARDS],
+}
+
+/// A connection that was let in: counted as long as this value lives.
+#[derive(Debug)]
+pub struct Admitted {
+    admission: Arc<Admission>,
+    /// Where it counts against a client's limit.
+    client: Option<IpAddr>,
+}
+
+impl Admission {
+    /// At most so many connections; `of_one` of 0 means that a client may have any number of them.
+    pub fn new(connections: u64, of_one: u32) -> Admission {
+        let by_client = std::array::from_fn(|_| Mutex::default());
+        Admission { most: connections, most_of_one: of_one, open: AtomicU64::new(0), by_client }
+    }
+
+    /// Lets a connection in, or does not. `exempt`: the address stands for many clients.
+    pub fn admit(self: &Arc<Admission>, client: IpAddr, exempt: bool) -> Option<Admitted> {
+        if self.open.fetch_add(1, Relaxed) >= self.most {
+            self.open.fetch_sub(1, Relaxed);
+            return None;
+        }
+        let mut admitted = Admitted { admission: self.clone(), client: None };
+        if self.most_of_one > 0 && !exempt {
+            let mut counts = self.shard(client).lock().unwrap_or_else(PoisonError::into_inner);
+            let count = counts.entry(client).or_default();
+            if *count >= self.most_of_one {
+                return None;
+            }
+            *count += 1;
+            admitted.client = Some(client);
+        }
+        Some(admitted)
+    }
+
+    /// Whether connections that do nothing should make room for others.
+    pub fn is_crowded(&self) -> bool {
+        self.open.load(Relaxed) > self.most / 10 * 8
+    }
+
+    /// Connections that may be open at once.
+    pub fn most(&self) -> u64 {
+        self.most
+    }
+
+    fn shard(&self, client: IpAddr) -> &Mutex<HashMap<IpAddr, u32>> {
+        let last = match client {
+            IpAddr::V4(address) => address.octets()[3],
+            IpAddr::V6(address) => address.octets()[7] ^ address.octets()[15],
+        };
+        &self.by_client[usize::from(last) % SHARDS]
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.admission.open.fetch_sub(1, Relaxed);
+        let Some(client) = self.client else { return };
+        let mut counts = self.admission.shard(client).lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&client) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&client);
+            }
+        }
+    }
+}
+
+/// Which share of requests a worker turns away because it has more to do than it can.
+///
+/// It goes by the worker's own work between the moment its look at the clock was due and the moment it came: what
+/// other processes take from the machine makes a worker late, but not overloaded.
+#[derive(Debug, Default)]
+pub struct Overload {
+    /// In 256ths.
+    share: u32,
+}
+
+impl Overload {
+    /// A worker got round to it after so much work of its own.
+    pub fn behind(&mut self, work: Duration) {
+        self.share = if work > MOST_BEHIND { (self.share + 32).min(240) } else { self.share.saturating_sub(16) };
+    }
+
+    /// Whether to turn a request away, given a random number.
+    pub fn turns_away(&self, random: u64) -> bool {
+        self.share > 0 && random & 0xff < u64::from(self.share)
+    }
+
+    /// Whether there is any need to draw a random number.
+    pub fn is_none(&self) -> bool {
+        self.share == 0
+    }
+}
+
+/// Connections of one process by its limit of open files: some are left for servers, the store and the admin API.
+pub fn connections_for(files: u64) -> u64 {
+    let reserved = (files / 8).clamp(64, 4096);
+    files.saturating_sub(reserved).max(16)
+}
+
+const SHARDS: usize = 16;
+/// How often a worker looks how far behind it is.
+pub const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Work that may wait: what comes later would be answered later than anybody wants.
+const MOST_BEHIND: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
+    }
+
+    #[test]
+    fn so_many_in_all_and_so_many_of_one() {
+        let admission = Arc::new(Admission::new(4, 2));
+        let a = [admission.admit(ip(1), false), admission.admit(ip(1), false)];
+        assert!(a.iter().all(Option::is_some));
+        assert!(admission.admit(ip(1), false).is_none());
+        let b = [admission.admit(ip(1), true), admission.admit(ip(2), false)];
+        assert!(b.iter().all(Option::is_some));
+        assert!(admission.is_crowded());
+        assert!(admission.admit(ip(3), false).is_none());
+        drop((a, b));
+        assert!(!admission.is_crowded());
+        assert!(admission.by_client.iter().all(|shard| shard.lock().unwrap().is_empty()));
+        assert_eq!(admission.open.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn overload_rises_and_falls() {
+        let mut overload = Overload::default();
+        assert!(!overload.turns_away(0));
+        (0..20).for_each(|_| overload.behind(Duration::from_secs(1)));
+        assert!(overload.turns_away(0) && !overload.turns_away(255), "never all");
+        (0..20).for_each(|_| overload.behind(Duration::ZERO));
+        assert!(overload.is_none());
+    }
+
+    #[test]
+    fn files_are_left_for_others() {
+        assert_eq!(connections_for(1024), 896);
+        assert_eq!(connections_for(20_000), 17_500);
+        assert_eq!(connections_for(1_000_000), 995_904);
+        assert_eq!(connections_for(10), 16);
+    }
+}

@@ -1,0 +1,402 @@
+//! A client's connection in HTTP/1.1: what arrives on it, and whether anybody is still there.
+//!
+//! One value, shared by the connection's loop and the body of the request it is answering; both run in one task. How
+//! fast the client sends and reads is noted in the connection's [`Watch`], over which its worker looks once a second.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use http::Version;
+use http_body::{Body, Frame, SizeHint};
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Interval;
+use tokio_util::io::poll_read_buf;
+
+use super::head::{self, Head};
+use crate::backend::framing::{Framing, Step};
+use crate::error::Error;
+use crate::listener::watch::{Phase, Waiting, Watch};
+use crate::traffic::body::BodyError;
+
+/// A client's connection.
+pub struct Wire {
+    stream: RefCell<TcpStream>,
+    /// Read and not used yet.
+    inbox: RefCell<BytesMut>,
+    /// How much of the inbox was searched for a head's end.
+    scanned: Cell<usize>,
+    /// What is left of the current request's body.
+    incoming: RefCell<Framing>,
+    /// Whether the client waits for `100 Continue`.
+    continues: Cell<bool>,
+    /// Whether the client has sent all it will.
+    ended: Cell<bool>,
+    /// Whether the current response has begun.
+    answering: Cell<bool>,
+    /// Whether the client knows interim answers.
+    knows_interim: Cell<bool>,
+    /// After the client ended before it was answered: asks whether it is still there.
+    asking: RefCell<Option<Asking>>,
+    /// What its worker watches of it.
+    pub watch: Arc<Watch>,
+    scratch: Rc<Scratch>,
+}
+
+/// Room to read into that all connections of a worker share: what waits for a head keeps no more than has arrived.
+pub struct Scratch(RefCell<Box<[u8]>>);
+
+impl Default for Scratch {
+    fn default() -> Scratch {
+        Scratch(RefCell::new(vec![0; HEAD_READ].into()))
+    }
+}
+
+struct Asking {
+    tick: Interval,
+    ticks: u32,
+}
+
+impl Wire {
+    /// A connection that was just accepted.
+    pub fn new(stream: TcpStream, watch: Arc<Watch>, scratch: Rc<Scratch>) -> Rc<Wire> {
+        Rc::new(Wire {
+            stream: RefCell::new(stream),
+            inbox: RefCell::default(),
+            scanned: Cell::new(0),
+            incoming: RefCell::new(Framing::Done),
+            continues: Cell::new(false),
+            ended: Cell::new(false),
+            answering: Cell::new(false),
+            knows_interim: Cell::new(false),
+            asking: RefCell::default(),
+            watch,
+            scratch,
+        })
+    }
+
+    /// The next request's head; `None` when the client has none, or was told to go and none has begun.
+    pub fn poll_head(&self, cx: &mut Context<'_>) -> Poll<Result<Option<Head>, Error>> {
+        loop {
+            let mut scanned = self.scanned.get();
+            let read = {
+                let mut inbox = self.inbox.borrow_mut();
+                if inbox.is_empty() { Ok(None) } else { head::read(&mut inbox, &mut scanned) }
+            };
+            self.scanned.set(scanned);
+            if let Some(head) = read? {
+                return Poll::Ready(Ok(Some(head)));
+            }
+            let nothing = self.inbox.borrow().is_empty();
+            if self.ended.get() || (nothing && self.watch.is_finishing()) {
+                return Poll::Ready(Ok(None));
+            }
+            match ready!(self.poll_arrived(cx)) {
+                Ok(0) | Err(_) => self.ended.set(true),
+                Ok(_) => {
+                    if self.watch.phase().0 == Phase::Idle {
+                        self.watch.enter(Phase::Head);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A request begins, with this body to come.
+    pub fn begin(&self, framing: Framing, expects_continue: bool, version: Version) {
+        self.continues.set(expects_continue && !matches!(framing, Framing::Done));
+        self.incoming.replace(framing);
+        self.answering.set(false);
+        self.knows_interim.set(version == Version::HTTP_11);
+        self.watch.enter(Phase::Busy);
+    }
+
+    /// The response to it begins. Whoever ends from now on has left.
+    pub fn answer(&self) {
+        self.answering.set(true);
+        self.continues.set(false);
+    }
+
+    /// Whether the whole request has arrived.
+    pub fn is_request_whole(&self) -> bool {
+        matches!(*self.incoming.borrow(), Framing::Done)
+    }
+
+    /// How much of the request's body is still to come, where that is known.
+    pub fn left(&self) -> Option<u64> {
+        match *self.incoming.borrow() {
+            Framing::Done => Some(0),
+            Framing::Length(left) => Some(left),
+            Framing::Chunked(_) | Framing::UntilClose => None,
+        }
+    }
+
+    /// Whether something arrived that nobody has used.
+    pub fn has_more(&self) -> bool {
+        !self.inbox.borrow().is_empty()
+    }
+
+    /// Whether the client still waits to be told to send its body.
+    pub fn is_held(&self) -> bool {
+        self.continues.get()
+    }
+
+    /// Reads on in the request's body.
+    pub fn poll_body(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.continues.get() && !self.inbox.borrow().is_empty() {
+            // It did not wait.
+            self.continues.set(false);
+        }
+        if self.continues.get() {
+            ready!(self.poll_interim(cx))?;
+            self.continues.set(false);
+        }
+        loop {
+            let mut incoming = self.incoming.borrow_mut();
+            let mut inbox = self.inbox.borrow_mut();
+            match &mut *incoming {
+                Framing::Done => return Poll::Ready(None),
+                Framing::Length(left) if !inbox.is_empty() => {
+                    let here = usize::try_from(*left).unwrap_or(usize::MAX).min(inbox.len());
+                    *left -= here as u64;
+                    if *left == 0 {
+                        *incoming = Framing::Done;
+                    }
+                    return Poll::Ready(Some(Ok(Frame::data(inbox.split_to(here).freeze()))));
+                }
+                Framing::Chunked(chunks) if !inbox.is_empty() => match chunks.step(&mut inbox) {
+                    Ok(Step::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                    Ok(Step::End(trailers)) => {
+                        *incoming = Framing::Done;
+                        let trailers = (!trailers.is_empty()).then(|| Ok(Frame::trailers(trailers)));
+                        return Poll::Ready(trailers);
+                    }
+                    Ok(Step::More) => {}
+                    Err(_) => return Poll::Ready(Some(Err(BodyError::Malformed))),
+                },
+                Framing::Length(_) | Framing::Chunked(_) | Framing::UntilClose => {}
+            }
+            let more = match &*incoming {
+                Framing::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX).clamp(LEAST_READ, BODY_READ),
+                _ => BODY_READ / 4,
+            };
+            drop((incoming, inbox));
+            match self.poll_fill(more, cx) {
+                Poll::Ready(Ok(0)) => {
+                    self.ended.set(true);
+                    return Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())));
+                }
+                Poll::Ready(Ok(_)) => self.watch.waits_no_more(Waiting::Body),
+                Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+                Poll::Pending if self.watch.is_slow() => return Poll::Ready(Some(Err(BodyError::Slow))),
+                Poll::Pending => {
+                    self.watch.waits_for(Waiting::Body);
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// Ready when nobody is there any more to be answered. A client that ends its side before it was answered may
+    /// still read (`nc -N`) or be gone altogether; what is sent to one that is gone comes back as an error.
+    pub fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.is_request_whole() {
+            // Whoever reads the body finds out.
+            return Poll::Pending;
+        }
+        while !self.ended.get() {
+            if self.inbox.borrow().len() >= MOST_AHEAD {
+                return Poll::Pending;
+            }
+            match ready!(self.poll_arrived(cx)) {
+                Ok(0) if self.answering.get() => return Poll::Ready(()),
+                Ok(0) => self.ended.set(true),
+                Ok(_) => {}
+                Err(_) => return Poll::Ready(()),
+            }
+        }
+        let mut asking = self.asking.borrow_mut();
+        let asking = asking.get_or_insert_with(|| Asking { tick: tokio::time::interval(ASK_EVERY), ticks: 0 });
+        loop {
+            ready!(asking.tick.poll_tick(cx));
+            asking.ticks += 1;
+            let broken = |stream: &TcpStream| !matches!(stream.take_error(), Ok(None));
+            if broken(&self.stream.borrow()) {
+                return Poll::Ready(());
+            }
+            // Any client has to put up with an interim answer (RFC 9110 section 15.2).
+            if asking.ticks == ASK_AFTER && !self.answering.get() && self.knows_interim.get() {
+                let _ = self.stream.borrow().try_write(INTERIM);
+            }
+        }
+    }
+
+    /// Writes to the client.
+    pub fn poll_write(&self, head: &[u8], body: &[u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut stream = self.stream.borrow_mut();
+        let stream = Pin::new(&mut *stream);
+        let written = match (head.is_empty(), body.is_empty()) {
+            (_, true) => stream.poll_write(cx, head),
+            (true, false) => stream.poll_write(cx, body),
+            (false, false) => stream.poll_write_vectored(cx, &[io::IoSlice::new(head), io::IoSlice::new(body)]),
+        };
+        match &written {
+            Poll::Ready(Ok(written)) => self.watch.moved(*written, Waiting::Reader),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.watch.waits_for(Waiting::Reader),
+        }
+        written
+    }
+
+    /// Reads and forgets what the client still sends, and whether it has ended.
+    pub fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<bool> {
+        self.inbox.borrow_mut().clear();
+        match ready!(self.poll_fill(BODY_READ, cx)) {
+            Ok(0) | Err(_) => Poll::Ready(true),
+            Ok(_) => Poll::Ready(false),
+        }
+    }
+
+    /// Says that nothing more comes from us.
+    pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream.borrow_mut()).poll_shutdown(cx)
+    }
+
+    /// Has the connection end with a reset, so that a body without a length does not look complete.
+    pub fn reset(&self) {
+        let _ = self.stream.borrow().set_zero_linger();
+    }
+
+    /// The stream, and what was read from it already, once it no longer speaks HTTP. Every request has been dropped.
+    pub fn into_tunnel(self: Rc<Wire>) -> Option<(TcpStream, Bytes)> {
+        let wire = Rc::into_inner(self)?;
+        Some((wire.stream.into_inner(), wire.inbox.into_inner().freeze()))
+    }
+
+    /// Reads what has arrived of heads.
+    fn poll_arrived(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut scratch = self.scratch.0.borrow_mut();
+        let mut room = ReadBuf::new(&mut scratch);
+        ready!(Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, &mut room))?;
+        self.inbox.borrow_mut().extend_from_slice(room.filled());
+        Poll::Ready(Ok(room.filled().len()))
+    }
+
+    /// Reads what has arrived of a body.
+    fn poll_fill(&self, room: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut inbox = self.inbox.borrow_mut();
+        inbox.reserve(room);
+        let read = poll_read_buf(Pin::new(&mut *self.stream.borrow_mut()), cx, &mut *inbox);
+        if let Poll::Ready(Ok(read)) = &read {
+            self.watch.moved(*read, Waiting::Body);
+        }
+        read
+    }
+
+    fn poll_interim(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Nothing is waiting to be sent before a response, so that its 25 bytes always fit.
+        let written = ready!(self.poll_write(INTERIM, &[], cx))?;
+        Poll::Ready(if written == INTERIM.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) })
+    }
+}
+
+/// The body of a request, as it arrives.
+pub struct Incoming(Rc<Wire>);
+
+impl Incoming {
+    /// The body of the wire's current request.
+    pub fn new(wire: Rc<Wire>) -> Incoming {
+        Incoming(wire)
+    }
+
+    /// Whether the client waits to be told to send it.
+    pub fn is_held(&self) -> bool {
+        self.0.is_held()
+    }
+}
+
+impl std::fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Incoming").field(&self.0.left()).finish()
+    }
+}
+
+impl Body for Incoming {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.0.poll_body(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_request_whole()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.left().map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+/// Bytes on their way out, with those before them.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// Heads, chunk sizes and short bodies.
+    pub flat: Vec<u8>,
+    /// How much of it is written.
+    sent: usize,
+    /// What follows.
+    pub body: Bytes,
+    /// What comes after that.
+    tail: &'static [u8],
+}
+
+impl Outbox {
+    /// Nothing, in a buffer that was used before.
+    pub fn new(flat: Vec<u8>) -> Outbox {
+        Outbox { flat, sent: 0, body: Bytes::new(), tail: b"" }
+    }
+
+    /// Has a body follow, and then `tail`.
+    pub fn follow(&mut self, body: Bytes, tail: &'static [u8]) {
+        self.body = body;
+        self.tail = tail;
+    }
+
+    /// Whether everything was written.
+    pub fn is_empty(&self) -> bool {
+        self.sent == self.flat.len() && self.body.is_empty() && self.tail.is_empty()
+    }
+
+    /// Writes until everything is written.
+    pub fn poll_flush(&mut self, wire: &Wire, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.flat.len() || !self.body.is_empty() {
+            let written = ready!(wire.poll_write(&self.flat[self.sent..], &self.body, cx))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            let of_flat = written.min(self.flat.len() - self.sent);
+            self.sent += of_flat;
+            self.body.advance(written - of_flat);
+        }
+        self.flat.clear();
+        self.flat.extend_from_slice(std::mem::take(&mut self.tail));
+        self.sent = 0;
+        Poll::Ready(Ok(()))
+    }
+}
+
+const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+const HEAD_READ: usize = 16 * 1024;
+const LEAST_READ: usize = 4 * 1024;
+const BODY_READ: usize = 64 * 1024;
+/// Bytes of the next requests that are read while one is answered.
+const MOST_AHEAD: usize = 16 * 1024;
+const ASK_EVERY: Duration = Duration::from_millis(20);
+const ASK_AFTER: u32 = 3;
