@@ -44,39 +44,52 @@ impl Proxy {
     pub async fn launch(name: &str, store: &str, flags: &[&str], folder: &Path, within: Duration) -> Proxy {
         // A folder may hold a program of its own, which a test replaces.
         let own = folder.join("etna");
-        let mut command = Command::new(if own.is_file() { own } else { binary("etna") });
-        Proxy::start_command(name, &mut command, store, flags, folder, within, |name, command, folder| {
-            Process::start(name, command, folder)
-        })
-        .await
+        let program = if own.is_file() { own } else { binary("etna") };
+        Proxy::run(name, Proxy::command_of(&program, name, store, flags, folder), folder, within).await
     }
 
     /// Starts one from a program of the test's own, at a path where another may be put, in order to be upgraded.
     pub async fn start_upgradable(name: &str, program: &Path, store: &str, flags: &[&str], folder: &Path) -> Proxy {
-        let mut command = Command::new(program);
+        let mut command = Proxy::command_of(program, name, store, flags, folder);
         command.stdin(Stdio::null());
-        let start = Process::start_group;
-        let proxy = Proxy::start_command(name, &mut command, store, flags, folder, READY, start).await;
+        let proxy = Proxy::run_by(name, command, folder, READY, Process::start_group).await;
         proxy.until_ready(READY).await;
         proxy
     }
 
-    async fn start_command(
+    /// The command line of a proxy that keeps its state in `folder`.
+    pub fn command(name: &str, store: &str, flags: &[&str], folder: &Path) -> Command {
+        Proxy::command_of(&binary("etna"), name, store, flags, folder)
+    }
+
+    fn command_of(program: &Path, name: &str, store: &str, flags: &[&str], folder: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.args(["serve", "--store", store, "--listen", "127.0.0.1:0"]);
+        if !flags.contains(&"--admin") {
+            command.args(["--admin", "127.0.0.1:0"]);
+        }
+        if !flags.contains(&"--workers") {
+            command.args(["--workers", "2"]);
+        }
+        command.arg("--state-dir").arg(folder.join(format!("{name}-state"))).args(flags);
+        command
+    }
+
+    /// Starts a command of [`Proxy::command`], changed or not, and waits until it listens, ready or not.
+    pub async fn run(name: &str, command: Command, folder: &Path, within: Duration) -> Proxy {
+        Proxy::run_by(name, command, folder, within, |name, command, folder| Process::start(name, command, folder))
+            .await
+    }
+
+    async fn run_by(
         name: &str,
-        command: &mut Command,
-        store: &str,
-        flags: &[&str],
+        mut command: Command,
         folder: &Path,
         within: Duration,
         start: impl FnOnce(&str, &mut Command, &Path) -> Process,
     ) -> Proxy {
         let state_dir = folder.join(format!("{name}-state"));
-        command.args(["serve", "--store", store, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-        if !flags.contains(&"--workers") {
-            command.args(["--workers", "2"]);
-        }
-        command.arg("--state-dir").arg(&state_dir).args(flags);
-        let mut process = start(name, command, folder);
+        let mut process = start(name, &mut command, folder);
         let file = state_dir.join("addresses.json");
         let pid = process.pid();
         let (listen, admin) = eventually(&format!("{name} says its addresses"), within, async || {
@@ -92,6 +105,11 @@ impl Proxy {
         })
         .await;
         Proxy { listen, admin, state_dir, process, successor: None }
+    }
+
+    /// Whether it has not ended.
+    pub fn runs(&mut self) -> bool {
+        self.process.ended().is_none()
     }
 
     /// Waits until it is ready.

@@ -53,10 +53,21 @@ impl Scene {
         Scene::on(name, Arc::new(Etcd::start(1).await), turn).await
     }
 
+    /// On an etcd made for it, with the machine to itself.
+    pub async fn alone_on(name: &str, etcd: Arc<Etcd>) -> Scene {
+        let turn = Turn::alone().await;
+        Scene::on(name, etcd, turn).await
+    }
+
     async fn on(name: &str, etcd: Arc<Etcd>, turn: Turn) -> Scene {
         report::ran("etcd");
         let client = etcd.client().await;
         Scene { prefix: format!("/test-{name}"), etcd, client, folder: folder(name), _turn: turn }
+    }
+
+    /// From now on writes as a user of etcd's.
+    pub async fn sign_in(&mut self, user: &str, password: &str) {
+        self.client = self.etcd.client_as(user, password).await;
     }
 
     /// `--store` of this scene.

@@ -16,7 +16,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use super::audit::{self, Peer, Touched};
-use super::reply::Refusal;
+use super::reply::{self, Refusal};
 use super::token::Shown;
 
 /// Where a request came in, put beside it by the accept loop.
@@ -44,7 +44,7 @@ pub(super) async fn pass(State(guard): State<Arc<Guard>>, request: Request, next
     let path = request.uri().path().to_owned();
     let response = match guard.check(&via, &request) {
         Ok(()) => match tokio::time::timeout(LONGEST_REQUEST, next.run(request)).await {
-            Ok(response) => response,
+            Ok(response) => reply::as_refusal(response).await,
             Err(_) => timed_out().into_response(),
         },
         Err(refusal) => refusal.into_response(),
