@@ -134,7 +134,7 @@ async fn a_cookie_sticks_to_one_server_at_every_proxy() {
 
 #[tokio::test]
 async fn a_sticky_client_whose_server_dies_moves_once() {
-    let scene = Scene::open("moves").await;
+    let scene = Scene::open("stickymoves").await;
     let (a, b) = (StandIn::start("a").await, StandIn::start("b").await);
     scene.put("backends/b/backend", json!({"Type": "http", "Sticky": {}})).await;
     scene.route("b", "a.test", &[("a", a.address), ("b", b.address)]).await;
@@ -197,7 +197,7 @@ async fn a_new_server_starts_slowly_and_explain_says_so() {
 
 #[tokio::test]
 async fn servers_of_the_own_zone_are_preferred_while_they_can_be_reached() {
-    let scene = Scene::open("zone").await;
+    let scene = Scene::open("serverzone").await;
     let (near, far) = (StandIn::start("near").await, StandIn::start("far").await);
     scene.put(&server_key("b", "near"), server(&near, json!({"Zone": "east"}))).await;
     scene.put(&server_key("b", "far"), server(&far, json!({"Zone": "west"}))).await;
@@ -258,7 +258,7 @@ async fn the_faster_server_gets_more() {
 
 #[tokio::test]
 async fn a_server_is_never_given_more_than_its_limit() {
-    let scene = Scene::open("limit").await;
+    let scene = Scene::open("serverlimit").await;
     let a = StandIn::start("a").await;
     let limit = json!({"Requests": 2, "Queue": 3, "Wait": "20s"});
     scene.put("backends/b/backend", json!({"Type": "http", "Limit": limit})).await;
