@@ -13,6 +13,7 @@ mod hot_swap;
 mod routing;
 mod scale;
 mod sidekick;
+mod store_fails;
 mod store_gone;
 mod tunnels;
 mod wordpress;

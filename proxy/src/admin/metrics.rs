@@ -151,9 +151,10 @@ fn process(state: &State, now: Instant) -> String {
     let table = state.live.table();
     family(&mut out, "etna_build_info", "The version that runs.", Kind::Gauge);
     sample(&mut out, "etna_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
-    let age = store.heard.map_or(f64::NAN, |heard| now.saturating_duration_since(heard).as_secs_f64());
+    let age = store.age(now).map_or(f64::NAN, |age| age.as_secs_f64());
+    let suspects = state.suspects();
     let servers: usize = table.backends.iter().flatten().map(|backend| backend.servers.len()).sum();
-    let gauges: [(&str, &str, f64); 9] = [
+    let gauges: [(&str, &str, f64); 11] = [
         (
             "etna_uptime_seconds",
             "Since the process started.",
@@ -163,6 +164,12 @@ fn process(state: &State, now: Instant) -> String {
         ("etna_store_revision", "Revision of the store that is in force.", store.revision.map_or(0.0, |r| r.0 as f64)),
         ("etna_store_following", "Whether changes of the store arrive.", f64::from(u8::from(store.following))),
         ("etna_store_age_seconds", "Since the store was last heard of.", age),
+        (
+            "etna_store_stale",
+            "Whether what is served may differ from what is stored: the store is away.",
+            f64::from(u8::from(store.is_stale())),
+        ),
+        ("etna_suspects", "Keys gone from the store in a mass and held.", suspects.count as f64),
         ("etna_problems", "Stored objects that are not served as written.", state.problems().len() as f64),
         ("etna_frontends", "Frontends in force.", table.frontends.len() as f64),
         ("etna_backends", "Backends in force.", table.backends.iter().flatten().count() as f64),
@@ -217,6 +224,16 @@ fn process(state: &State, now: Instant) -> String {
         ),
         ("etna_panics_total", "Client connections ended by a bug of the proxy.", Kind::Counter, panics.get()),
         ("etna_store_snapshots_total", "Snapshots taken of the store.", Kind::Counter, store.snapshots),
+        ("etna_store_resyncs_total", "Comparisons with the store while following it.", Kind::Counter, store.resyncs),
+        ("etna_store_differences_total", "Changes the store did not tell of.", Kind::Counter, store.differences),
+        ("etna_suspects_total", "Keys ever held as suspect.", Kind::Counter, suspects.total),
+        ("etna_last_table_writes_total", "Times the last table was written.", Kind::Counter, store.kept),
+        (
+            "etna_last_table_errors_total",
+            "Times the last table could not be written or read.",
+            Kind::Counter,
+            store.keep_errors,
+        ),
         ("etna_publishes_total", "Tables put in force.", Kind::Counter, store.publishes),
     ] {
         family(&mut out, name, help, kind);

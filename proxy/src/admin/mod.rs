@@ -14,6 +14,7 @@ mod page;
 mod reply;
 mod status;
 pub mod store_api;
+mod suspects;
 mod token;
 
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use anyhow::bail;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
-use axum::routing::get;
+use axum::routing::{get, post};
 
 use crate::config::{AdminAddress, Config};
 use crate::control::State;
@@ -77,6 +78,8 @@ fn router(state: Arc<State>, guard: Guard) -> Router {
         .route("/v3/status", get(status::status))
         .route("/v3/problems", get(status::problems))
         .route("/v3/explain", get(explain::explain))
+        .route("/v3/suspects", get(suspects::list))
+        .route("/v3/suspects/release", post(suspects::release))
         .merge(objects::router())
         .with_state(state)
         .merge(store)
