@@ -16,7 +16,7 @@ pub(crate) enum Verb {
     /// Show one.
     Show(One),
     /// Create or replace one.
-    Upsert(Upsert),
+    Upsert(Box<Upsert>),
     /// Delete one with its servers; refused while a frontend leads to it.
     Rm(One),
 }
