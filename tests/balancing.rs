@@ -185,10 +185,20 @@ async fn a_new_server_starts_slowly_and_explain_says_so() {
         revision = scene.put(&server_key(id, "c"), server_at(servers[2].address)).await;
     }
     proxy.until_revision(revision).await;
+    // While it has nothing to do, it takes whatever comes.
+    let new = &servers[2];
+    new.set(Manner::Hang);
+    let hanging = tokio::spawn({
+        let listen = proxy.listen;
+        async move { while etna_tests::client::get(listen, "slow.test", "/").await.is_ok() {} }
+    });
+    eventually("the new server is busy", SOON, async || ensure(new.requests() == 1, "not yet")).await;
+    new.set(Manner::Answer);
     let slow = spread(&proxy, "slow.test", 300).await;
     // A tenth of a third is ten.
     assert!((1..40).contains(slow.get("c").unwrap_or(&0)), "{slow:?}");
     assert_eq!(spread(&proxy, "quick.test", 300).await["c"], 100);
+    hanging.abort();
     let explained = proxy.json("/v3/explain?url=http://slow.test/").await;
     assert_eq!(explained["balancing"]["slow_start"], "10m0s");
     let new = explained["servers"].as_array().unwrap().iter().find(|server| server["id"] == "c").unwrap();
