@@ -87,6 +87,8 @@ fn tell(output: &Output, answer: &Value) {
             ("SERVER", "id"),
             ("URL", "url"),
             ("STATE", "state"),
+            ("HEALTH", "health"),
+            ("REASON", "reason"),
             ("TIER", "tier"),
             ("ZONE", "zone"),
             ("WEIGHT", "weight"),
