@@ -318,7 +318,7 @@ const QUEUE: Metric =
     Metric { name: "etna_backend_queue", help: "Requests that wait for a server.", kind: Kind::Gauge };
 const QUEUED: Metric = Metric {
     name: "etna_backend_queued_total",
-    help: "Requests that had to wait for a server; of these, that found the queue full, or waited too long.",
+    help: "Requests that waited for a server, of these that waited too long, and others that found the queue full.",
     kind: Kind::Counter,
 };
 const RETRIES_DENIED: Metric = Metric {
