@@ -41,8 +41,9 @@ pub(crate) async fn unchecked(length: Length) -> Outcome {
 pub(crate) async fn refusing(length: Length) -> Outcome {
     let bed = Bed::start("b6", length).await;
     let mix = bed.mix(Rate::L2k).await;
-    // Each of two servers gets half of the requests, and is to compute for 90 % of half of a core.
-    let spin = 450_000 / mix.rate.max(1) * 2;
+    // Each of two servers gets half of the requests, and has half of a core: 90 % of that, or little where the machine
+    // does other things.
+    let spin = length.pick(900_000, 200_000) / mix.rate.max(1);
     for server in &bed.servers[..2] {
         server.set(&format!("spin={spin}")).await;
     }
