@@ -1,12 +1,13 @@
 //! The bed on which drills run: a corner of an etcd, three servers behind one route, a proxy, and the load.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use etna_tests::load::Plan;
 use etna_tests::proxy::Proxy;
 use etna_tests::scene::{Scene, frontend, frontend_key, server_at, server_key};
+use etna_tests::wait::{ensure, eventually};
 use serde_json::{Value, json};
 
 use crate::drill::{Length, Outcome};
@@ -116,6 +117,8 @@ impl Bed {
     pub(crate) async fn load_of(&self, mix: Mix) -> Load {
         let load = Load::start(mix);
         load.go_on(self.length.pick(Duration::from_secs(1), Duration::from_millis(300))).await;
+        eventually("the load is answered", Duration::from_secs(5), async || ensure(load.answered() > 0, "nothing is"))
+            .await;
         load
     }
 
@@ -171,7 +174,7 @@ impl Bed {
             let missing = load_shape::is_once(sample.id) && sample.server.is_some() && !times.contains_key(&sample.id);
             assert!(!missing, "POST {} was answered, but no server has executed it", sample.id);
         }
-        let sent: std::collections::BTreeSet<u64> = traffic.samples.iter().map(|sample| sample.id).collect();
+        let sent: BTreeSet<u64> = traffic.samples.iter().map(|sample| sample.id).collect();
         for (id, count) in times.into_iter().filter(|(id, count)| *count > 1 && sent.contains(id)) {
             traffic.accuse(id, format!("POST executed {count} times"));
         }

@@ -146,10 +146,9 @@ pub(crate) async fn broken(length: Length) -> Outcome {
     heirs.ask();
     heirs.replaced().await;
     load.go_on(Duration::from_millis(500)).await;
-    let traffic = bed.finish(load).await;
     let figure =
         format!("{} broken binaries refused ({}), then one that works took over", failures.len(), told.join("; "));
-    traffic.outcome(figure, told.iter().all(|reason| !reason.is_empty()))
+    bed.outcome(load, figure, told.iter().all(|reason| !reason.is_empty())).await
 }
 
 /// As a package manager does: another file, in place of the old one at once.

@@ -49,7 +49,8 @@ pub(crate) fn reply(id: u64) -> Bytes {
 pub(crate) fn check(host: &str, servers: &str, id: u64, answer: &Answer) -> Result<(), String> {
     let (status, server) = (answer.status, answer.server());
     if status != 200 {
-        return Err(format!("{} answered {status} {:?}", method(id), clip(&answer.text())));
+        let said = if server.is_empty() { clip(&answer.text()) } else { format!("by {server}") };
+        return Err(format!("{} answered {status} {said}", method(id)));
     }
     if !server.starts_with(servers) {
         return Err(format!("answered by server {server:?} instead of one of {servers:?}"));
@@ -81,7 +82,7 @@ fn piece(seed: u64) -> Bytes {
 }
 
 fn clip(text: &str) -> String {
-    text.chars().take(120).collect()
+    text.trim_end().chars().take(120).collect()
 }
 
 /// What bodies are cut out of.
