@@ -120,7 +120,7 @@ pub(super) async fn hidden(length: Length) -> Outcome {
         found.len(),
         core.as_ref().map_or_else(
             |error| format!("not looked through, {error}"),
-            |found| if found { "shows a token" } else { "no token" }.to_owned()
+            |found| if *found { "shows a token" } else { "no token" }.to_owned()
         ),
         if sealed { "sealed" } else { "not sealed yet" }
     );
