@@ -84,6 +84,8 @@ fn tell(output: &Output, answer: &Value) {
             ("SERVER", "id"),
             ("URL", "url"),
             ("STATE", "state"),
+            ("HEALTH", "health"),
+            ("REASON", "reason"),
             ("WEIGHT", "weight"),
             ("IN FLIGHT", "in_flight"),
             ("NOTE", "note"),

@@ -25,6 +25,7 @@ pub mod control;
 pub mod error;
 pub mod failover;
 pub mod handover;
+pub mod health;
 pub mod listener;
 pub mod middleware;
 pub mod router;

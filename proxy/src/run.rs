@@ -98,6 +98,7 @@ async fn start(
     }
     let beginning = Beginning { state: state.clone(), state_dir: config.state_dir.clone(), gate, passed };
     let admin = tokio::spawn(begin(beginning, admin, inherited.predecessor.zip(link)));
+    tokio::spawn(crate::health::run(state.clone()));
     let control = tokio::spawn(control.run());
 
     let (listeners, kept) = control.await.context("the control loop broke")?;

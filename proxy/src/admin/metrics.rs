@@ -45,6 +45,13 @@ pub(super) fn pieces(state: &State, now: Instant) -> impl Iterator<Item = String
     let (frontends, servers) = (Arc::<[_]>::from(frontends), Arc::<[_]>::from(servers));
 
     std::iter::once(process(state, now))
+        .chain(std::iter::once(super::health::metrics(state, &table)))
+        .chain(section(&SERVER_UP, servers.clone(), |out, server| {
+            by_server(out, SERVER_UP.name, server, |server| u64::from(server.live.health.standing().serving));
+        }))
+        .chain(section(&SERVER_EJECTIONS, servers.clone(), |out, server| {
+            by_server(out, SERVER_EJECTIONS.name, server, |server| server.live.health.ejections());
+        }))
         .chain(section(&REQUESTS, frontends.clone(), requests))
         .chain(section(&DURATIONS, frontends, durations))
         .chain(section(&SERVER_REQUESTS, servers.clone(), server_requests))
@@ -137,7 +144,11 @@ fn classes(out: &mut String, name: &str, labels: &[(&str, &str); 2], requests: &
 
 fn has_served(server: &Server) -> bool {
     let live = &server.live;
-    live.requests.total() > 0 || live.in_flight() > 0 || live.connect_errors.get() > 0 || live.request_errors.get() > 0
+    live.health.is_known()
+        || live.requests.total() > 0
+        || live.in_flight() > 0
+        || live.connect_errors.get() > 0
+        || live.request_errors.get() > 0
 }
 
 fn has_queued(backend: &Backend) -> bool {
@@ -284,6 +295,13 @@ const DURATIONS: Metric = Metric {
 };
 const SERVER_REQUESTS: Metric =
     Metric { name: "etna_server_requests_total", help: "Answers of a server, by status class.", kind: Kind::Counter };
+const SERVER_UP: Metric =
+    Metric { name: "etna_server_up", help: "Whether a server is well and takes requests.", kind: Kind::Gauge };
+const SERVER_EJECTIONS: Metric = Metric {
+    name: "etna_server_ejections_total",
+    help: "Times a server was left alone because requests to it failed.",
+    kind: Kind::Counter,
+};
 const SERVER_IN_FLIGHT: Metric =
     Metric { name: "etna_server_in_flight", help: "Requests a server is answering now.", kind: Kind::Gauge };
 const SERVER_CONNECT_ERRORS: Metric = Metric {

@@ -7,6 +7,7 @@ mod audit;
 mod explain;
 mod exposition;
 mod guard;
+mod health;
 mod listen;
 mod metrics;
 mod objects;
@@ -122,6 +123,7 @@ fn router(state: Arc<State>, guard: Guard) -> Router {
         .route("/v3/explain", get(explain::explain))
         .route("/v3/suspects", get(suspects::list))
         .route("/v3/suspects/release", post(suspects::release))
+        .route("/v3/health", get(health::health))
         .merge(objects::router())
         .with_state(state)
         .merge(store)

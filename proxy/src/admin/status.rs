@@ -84,6 +84,7 @@ fn report(state: &State, now: Instant) -> Value {
         },
         "listeners": addresses,
         "problems": state.problems().len(),
+        "health": super::health::summary(state, &table),
         "connections": state.process.connections.get(),
         "tunnels": state.process.tunnels.get(),
         "upgrades": { "ok": upgraded.ok, "failed": upgraded.failed },

@@ -257,6 +257,10 @@ impl Look<'_> {
     #[cold]
     fn is_lucky(&self, at: u16) -> bool {
         let live = &self.servers[usize::from(at)].live;
+        // One that has nothing to do is not drowned by a request.
+        if self.schedule.policy != Policy::Hash && live.in_flight() == 0 {
+            return true;
+        }
         // A key that has come to a new server stays there.
         let lot = mix(self.ask.key.unwrap_or(self.ask.random) ^ !live.hash);
         lot % WHOLE < live.share(self.ask.now, self.schedule.slow_start)

@@ -1,6 +1,7 @@
 //! Slow start: a server that is new to a backend, or back from ill health, gets its share little by little.
 //!
-//! Its share grows in a straight line over the backend's `SlowStart`, from a tenth on. At most half of a backend's
+//! Its share grows in a straight line over the backend's `SlowStart`, from a tenth on; while it has nothing to do it
+//! takes whatever comes. At most half of a backend's
 //! servers start slowly at a time: where most are new, at the start too, holding them back would drown the others.
 //! While nobody starts slowly, this costs a request one load.
 

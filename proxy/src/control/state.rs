@@ -26,6 +26,8 @@ pub struct State {
     pub engine: Arc<dyn Engine>,
     /// Cancelled when the process is told to drain: from then on it is not ready.
     pub draining: CancellationToken,
+    /// What health checks count.
+    pub health: crate::health::Totals,
     /// How replacing the binary went.
     pub upgrades: Upgrades,
     /// When the process started.
@@ -114,6 +116,7 @@ impl State {
             process: Arc::default(),
             engine,
             draining: CancellationToken::new(),
+            health: crate::health::Totals::default(),
             upgrades: Upgrades::default(),
             started: Instant::now(),
             model: RwLock::default(),

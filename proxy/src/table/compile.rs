@@ -96,6 +96,7 @@ impl Compiler {
         let mut problems = Vec::new();
         let mut servers = Vec::new();
         let mut new = Vec::new();
+        let check = model.health_check(spec);
         for server in model.servers(&spec.id) {
             if server.scheme == Scheme::Https {
                 problems.push(Problem {
@@ -119,6 +120,11 @@ impl Compiler {
                 Arc::new(live.waiting_in(backend_live.queue.clone()))
             });
             live.follow(server, limit, now);
+            match check {
+                Some(_) if is_new => live.health.expect_check(),
+                Some(_) => {}
+                None => live.health.forget_checks(),
+            }
             servers.push(Server { spec: server.clone(), live });
             new.extend(servers.last().filter(|server| is_new && server.takes_new()).cloned());
         }
@@ -146,6 +152,7 @@ impl Compiler {
             schedule: Schedule::new(spec, &servers, self.zone.as_deref()),
             hash: (spec.policy == Policy::Hash).then(|| HashKey::new(&spec.hash_on)).flatten(),
             cookie: spec.sticky.as_ref().map(|sticky| cookie_name(sticky, &spec.id)),
+            check,
             servers,
             spec: spec.clone(),
             live: backend_live,

@@ -145,6 +145,10 @@ fn a_new_server_gets_its_share_little_by_little() {
         let backend = with(policy, vec![up("a", 1), up("b", 1), up("c", 1), up("d", 1)]);
         let now = Instant::now();
         backend.begin(&backend.servers[3..], now);
+        if policy != "hash" {
+            assert!(spread(&backend, 8000, now)[3] > 1500, "{policy}: it has nothing to do");
+        }
+        let _busy: Vec<InFlight> = backend.servers.iter().map(|server| InFlight::enter(&server.live)).collect();
         let share = |seconds: u64| spread(&backend, 8000, now + Duration::from_secs(seconds))[3];
         // A tenth of a quarter, a half of a quarter, all of it.
         let [first, half, whole] = [share(0), share(5), share(11)];
