@@ -2,9 +2,11 @@
 
 SHELL := /bin/bash -eu -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help demo test drills check check-code check-deps build bench bench-quick bench-micro install-deps clean
+.PHONY: help demo test drills check check-code check-deps build bench bench-quick bench-micro fuzz fuzz-smoke \
+  install-deps clean
 
 CARGO ?= cargo
+SECONDS ?= 600
 PROGRAMS := --package etna-proxy --package etna-sidekick --package etna-ctl
 SCRIPTS := scripts/*.sh tests/testbed/*.sh tests/testbed/images/*/start units/*.sh .ci/run
 
@@ -64,9 +66,18 @@ bench-micro: ## Measure the pure parts: matching, compiling, choosing
 	@scripts/install-deps.sh build
 	@$(CARGO) bench --package etna-benches --bench micro
 
+fuzz: ## Look for inputs that break parsers, SECONDS (600) each of TARGETS (all)
+	@scripts/install-deps.sh build
+	@scripts/fuzz.sh $(SECONDS) $(TARGETS)
+
+fuzz-smoke: ## The same for 20 seconds each
+	@scripts/install-deps.sh build
+	@scripts/fuzz.sh 20 $(TARGETS)
+
 install-deps: ## Install everything that any target needs
 	@scripts/install-deps.sh build test check bench
 
 clean: ## Remove what was built, and the testbed's engine and images
 	$(CARGO) clean
+	$(CARGO) clean --manifest-path fuzz/Cargo.toml
 	@tests/testbed/clean.sh

@@ -21,7 +21,8 @@ use crate::handover::program::Program;
 use crate::handover::take::{Link, Predecessor};
 use crate::listener::Listeners;
 use crate::listener::admission::{Admission, connections_for};
-use crate::listener::worker::{Drain, Handle, Shared};
+use crate::listener::drain::Drain;
+use crate::listener::worker::{Handle, Shared};
 use crate::signals::{Told, signals};
 use crate::stats::Process;
 use crate::traffic::trust::Trusted;
@@ -91,16 +92,16 @@ async fn start(
         token: admin.token(),
     };
     tokio::spawn(signals(told));
-    let beginning = Beginning { state: state.clone(), state_dir: config.state_dir.clone(), gate, passed };
-    let admin = tokio::spawn(begin(beginning, admin, inherited.predecessor.zip(link)));
     let mut control = Control::new(state.clone(), listeners).in_zone(config.zone.clone()).holding(config.hold);
     if is_elsewhere(&state.engine.describe()) {
         control = control.keeping_in(config.state_dir.clone());
     }
+    let beginning = Beginning { state: state.clone(), state_dir: config.state_dir.clone(), gate, passed };
+    let admin = tokio::spawn(begin(beginning, admin, inherited.predecessor.zip(link)));
     tokio::spawn(crate::health::run(state.clone()));
     let control = tokio::spawn(control.run());
 
-    let listeners = control.await.context("the control loop broke")?;
+    let (listeners, kept) = control.await.context("the control loop broke")?;
     let drain = if handed_over.is_cancelled() {
         after_upgrade(&config)
     } else {
@@ -114,6 +115,7 @@ async fn start(
     let report = tokio::spawn(report_drain(state.process.clone(), drain.handed_over));
     listeners.drain(drain).await;
     report.abort();
+    let _ = kept.await;
     // Last, so that its readiness could be asked for until the end.
     admin.abort();
     let _ = admin.await;

@@ -17,8 +17,18 @@ use wire::Wire;
 
 pub(crate) const DRILLS: &[Drill] = &[
     Drill { id: "D1", what: "requests that can be read in two ways", quick: true, run: |_| Box::pin(requests()) },
-    Drill { id: "D7", what: "responses that can be read in two ways", quick: true, run: |_| Box::pin(responses::run()) },
-    Drill { id: "D9", what: "paths that can be read in two ways", quick: true, run: |length| Box::pin(paths::run(length)) },
+    Drill {
+        id: "D7",
+        what: "responses that can be read in two ways",
+        quick: true,
+        run: |_| Box::pin(responses::run()),
+    },
+    Drill {
+        id: "D9",
+        what: "paths that can be read in two ways",
+        quick: true,
+        run: |length| Box::pin(paths::run(length)),
+    },
     Drill { id: "D13", what: "64 requests at once, one of them bad", quick: true, run: pipelining },
 ];
 
@@ -81,7 +91,9 @@ async fn depth(ground: &mut Ground, bad: Option<usize>, line: &str) -> Result<()
         let text = match n % 4 {
             _ if bad == Some(n) => line.to_owned(),
             0 => format!("POST /{n} HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\n\r\nhello"),
-            1 => format!("POST /{n} HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"),
+            1 => format!(
+                "POST /{n} HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+            ),
             _ => format!("GET /{n} HTTP/1.1\r\nHost: a.test\r\n\r\n"),
         };
         all.extend_from_slice(text.as_bytes());

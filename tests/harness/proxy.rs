@@ -77,8 +77,7 @@ impl Proxy {
 
     /// Starts a command of [`Proxy::command`], changed or not, and waits until it listens, ready or not.
     pub async fn run(name: &str, command: Command, folder: &Path, within: Duration) -> Proxy {
-        Proxy::run_by(name, command, folder, within, |name, command, folder| Process::start(name, command, folder))
-            .await
+        Proxy::run_by(name, command, folder, within, Process::start).await
     }
 
     async fn run_by(

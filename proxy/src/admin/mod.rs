@@ -10,7 +10,7 @@ mod guard;
 mod health;
 mod listen;
 mod metrics;
-mod objects;
+pub mod objects;
 mod page;
 mod reply;
 mod status;
@@ -32,7 +32,7 @@ use crate::control::State;
 use crate::handover::AdminSocket;
 use guard::Guard;
 use listen::Socket;
-use reply::Refusal;
+pub use reply::Refusal;
 pub use token::Shown;
 
 /// The admin API, bound and not yet serving.

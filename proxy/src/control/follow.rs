@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use etna_store::{Batch, Delta, Error, Problem, Revision};
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::chores::Chores;
@@ -82,19 +83,22 @@ impl Control {
         Control { compiler: Compiler::in_zone(zone), ..self }
     }
 
-    /// Follows the store until the process drains, and gives the listeners back. Following goes on without them: what
-    /// still runs may take long, and servers come and go.
-    pub async fn run(mut self) -> Listeners {
+    /// Follows the store until the process drains, and gives back the listeners and what ends when the last table is on
+    /// disk. Following goes on without them: what still runs may take long, and servers come and go.
+    pub async fn run(mut self) -> (Listeners, JoinHandle<()>) {
         let draining = self.state.draining.clone();
         draining.run_until_cancelled(self.follow()).await;
-        if let Some(keeper) = self.keeper.take() {
-            keeper.finish().await;
-        }
+        let keeper = self.keeper.take();
+        let kept = tokio::spawn(async move {
+            if let Some(keeper) = keeper {
+                keeper.finish().await;
+            }
+        });
         // What is on disk is for the next process, which may run already.
         self.keep_in = None;
         let listeners = std::mem::replace(&mut self.listeners, Listeners::new(Vec::new()));
         tokio::spawn(async move { self.follow().await });
-        listeners
+        (listeners, kept)
     }
 
     async fn follow(&mut self) {

@@ -4,8 +4,10 @@
 //! are handed to the workers, so that an address that cannot be bound is a problem and not a dead worker. New sockets
 //! are opened before old ones close.
 
+mod accept;
 pub mod admission;
 pub mod conn;
+pub mod drain;
 pub mod held;
 pub mod socket;
 pub mod watch;
@@ -18,9 +20,10 @@ use std::sync::Arc;
 use etna_store::object::Id;
 use etna_store::{Key, Problem};
 
+use drain::Drain;
 use held::{Held, Sockets};
 use socket::Bound;
-use worker::{Command, Drain, Handle};
+use worker::{Command, Handle};
 
 /// The sockets of this process, kept equal to the listeners of the table.
 pub struct Listeners {

@@ -96,11 +96,15 @@ async fn serve(mut stream: TcpStream, inner: &Inner) {
                 let is_head = request.method == "HEAD";
                 inner.note(strict::leaks(&request).map_or(Seen::Clean(request), Seen::Ambiguous));
                 let body = if is_head { "" } else { text.as_str() };
-                let answer = format!("HTTP/1.1 200 OK\r\nX-Saw: {text}\r\nContent-Length: {}\r\n\r\n{body}", text.len());
+                let answer =
+                    format!("HTTP/1.1 200 OK\r\nX-Saw: {text}\r\nContent-Length: {}\r\n\r\n{body}", text.len());
                 buffer.drain(..length);
                 if !buffer.is_empty() {
                     // The proxy never sends a second request before the first is answered.
-                    inner.note(Seen::Ambiguous(format!("bytes after a request: {:?}", String::from_utf8_lossy(&buffer))));
+                    inner.note(Seen::Ambiguous(format!(
+                        "bytes after a request: {:?}",
+                        String::from_utf8_lossy(&buffer)
+                    )));
                     return;
                 }
                 if stream.write_all(answer.as_bytes()).await.is_err() {
@@ -114,7 +118,8 @@ async fn serve(mut stream: TcpStream, inner: &Inner) {
         let begun = !buffer.is_empty();
         inner.unfinished.fetch_add(usize::from(begun), Relaxed);
         let read = stream.read(&mut piece).await;
-        let line = || String::from_utf8_lossy(buffer.split(|byte| *byte == b'\r').next().unwrap_or_default()).into_owned();
+        let line =
+            || String::from_utf8_lossy(buffer.split(|byte| *byte == b'\r').next().unwrap_or_default()).into_owned();
         if begun && !matches!(read, Ok(1..)) {
             inner.note(Seen::Partial(line()));
         }

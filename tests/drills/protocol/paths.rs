@@ -12,12 +12,44 @@ use crate::drill::{Length, Outcome};
 
 /// Prefixes and separators that servers resolve.
 const BEFORE: [&str; 22] = [
-    "/", "//", "///", "/./", "/.//", "/a/../", "/a/b/../../", "/../", "/%2e/", "/a/%2e%2e/", "/a/.%2e/", "/a/%2E./", "/wp-content/../",
-    "/blog/", "/%2f", "/a%2f..%2f", "/a/..%2f", "/a/../%2f", "/index.php/../", "/a;/../", "/.%2f", "/%2e%2e%2f",
+    "/",
+    "//",
+    "///",
+    "/./",
+    "/.//",
+    "/a/../",
+    "/a/b/../../",
+    "/../",
+    "/%2e/",
+    "/a/%2e%2e/",
+    "/a/.%2e/",
+    "/a/%2E./",
+    "/wp-content/../",
+    "/blog/",
+    "/%2f",
+    "/a%2f..%2f",
+    "/a/..%2f",
+    "/a/../%2f",
+    "/index.php/../",
+    "/a;/../",
+    "/.%2f",
+    "/%2e%2e%2f",
 ];
 /// What may follow.
-const AFTER: [&str; 12] =
-    ["", "/", "//", "/index.php", "/./index.php", "/../wp-admin/", "%2f", "%2findex.php", "/%2e/", "?a=b", "/admin-ajax.php", "/x/../"];
+const AFTER: [&str; 12] = [
+    "",
+    "/",
+    "//",
+    "/index.php",
+    "/./index.php",
+    "/../wp-admin/",
+    "%2f",
+    "%2findex.php",
+    "/%2e/",
+    "?a=b",
+    "/admin-ajax.php",
+    "/x/../",
+];
 
 /// The same name in other letters of the URL alphabet.
 fn spellings(name: &str) -> Vec<String> {
@@ -35,10 +67,40 @@ fn spellings(name: &str) -> Vec<String> {
 
 /// Other paths; here only what is sent on is looked at, and what they may be taken for.
 const OTHERS: [&str; 34] = [
-    "/a/..;/b", "/%2e%2e/a", "/%252e%252e/wp-admin/", "//a//b", "/a\\b", "/\\wp-admin/", "/a\\..\\wp-admin/", "/wp-admin\\", "/%5cwp-admin",
-    "/%00", "/wp-admin%00", "/%0d%0aX:%20y", "/a%0a", "/%2577p-admin/", "/wp%2dadmin%20/", "/wp-admin;/", "/wp-admin;a=b/", "/wp-admin.", "/a?b#c",
-    "/wp-admin%09/", "/wp-admin%2e/", "/%77%70-admin/%2e%2e/", "/wp-admin/../", "/wp-admin/%2e%2e/", "/wp-login.php/", "/wp-login.php%2f", "/wp-login.php;x",
-    "/wp-login%2ephp", "/WP-ADMIN/", "/?q=/wp-admin/", "/a?/../wp-admin/", "/%c0%af..%c0%afwp-admin/", "/%u0077p-admin/", "/%e0%80%afwp-admin",
+    "/a/..;/b",
+    "/%2e%2e/a",
+    "/%252e%252e/wp-admin/",
+    "//a//b",
+    "/a\\b",
+    "/\\wp-admin/",
+    "/a\\..\\wp-admin/",
+    "/wp-admin\\",
+    "/%5cwp-admin",
+    "/%00",
+    "/wp-admin%00",
+    "/%0d%0aX:%20y",
+    "/a%0a",
+    "/%2577p-admin/",
+    "/wp%2dadmin%20/",
+    "/wp-admin;/",
+    "/wp-admin;a=b/",
+    "/wp-admin.",
+    "/a?b#c",
+    "/wp-admin%09/",
+    "/wp-admin%2e/",
+    "/%77%70-admin/%2e%2e/",
+    "/wp-admin/../",
+    "/wp-admin/%2e%2e/",
+    "/wp-login.php/",
+    "/wp-login.php%2f",
+    "/wp-login.php;x",
+    "/wp-login%2ephp",
+    "/WP-ADMIN/",
+    "/?q=/wp-admin/",
+    "/a?/../wp-admin/",
+    "/%c0%af..%c0%afwp-admin/",
+    "/%u0077p-admin/",
+    "/%e0%80%afwp-admin",
 ];
 
 pub(super) async fn run(length: Length) -> Outcome {
@@ -58,9 +120,13 @@ pub(super) async fn run(length: Length) -> Outcome {
             for (m, before) in BEFORE.iter().enumerate() {
                 // Shortened: every spelling, every prefix and every suffix, but not all with all.
                 if length == Length::Full || n == 0 || (n + m) % 7 == 0 {
-                    paths.extend(AFTER.iter().enumerate().filter(|(k, _)| length == Length::Full || (n + m + k) % 4 == 0).map(
-                        |(_, after)| format!("{before}{spelling}{after}"),
-                    ));
+                    paths.extend(
+                        AFTER
+                            .iter()
+                            .enumerate()
+                            .filter(|(k, _)| length == Length::Full || (n + m + k) % 4 == 0)
+                            .map(|(_, after)| format!("{before}{spelling}{after}")),
+                    );
                 }
             }
         }
@@ -101,7 +167,8 @@ fn may_be_admin(path: &str) -> bool {
     let decoded = decode(path);
     [false, true].iter().any(|backslash| {
         [false, true].iter().any(|encoded| {
-            let text = if *encoded { decoded.clone() } else { decode(&path.replace("%2f", "\u{1}").replace("%2F", "\u{1}")) };
+            let text =
+                if *encoded { decoded.clone() } else { decode(&path.replace("%2f", "\u{1}").replace("%2F", "\u{1}")) };
             let text = if *backslash { text.replace('\\', "/") } else { text };
             resolve(&text).iter().any(|segment| segment == "wp-admin" || segment == "wp-login.php")
         })

@@ -150,9 +150,11 @@ fn all() -> Vec<Answer> {
         ("a head of 1 MiB", large([b"X: ".to_vec(), vec![b'x'; 1 << 20], b"\r\n".to_vec()].concat())),
         ("10,000 fields", large(b"X: y\r\n".repeat(10_000))),
         ("1,000 interim answers", [interim, large(Vec::new())].concat()),
-        ("5,000 bytes of chunk extension", [
-            OK.as_bytes(), b"Transfer-Encoding: chunked\r\n\r\n5;", &vec![b'x'; 5000], b"\r\nhello\r\n0\r\n\r\n",
-        ].concat()),
+        (
+            "5,000 bytes of chunk extension",
+            [OK.as_bytes(), b"Transfer-Encoding: chunked\r\n\r\n5;", &vec![b'x'; 5000], b"\r\nhello\r\n0\r\n\r\n"]
+                .concat(),
+        ),
     ];
     for (name, bytes) in more {
         all.push(Answer { name: name.into(), method: "GET", bytes, ends: false, expect: Bad });

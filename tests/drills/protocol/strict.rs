@@ -82,7 +82,8 @@ pub(crate) fn framing(request: &Request) -> Result<Framed, String> {
     match (&lengths[..], &codings[..]) {
         ([], []) => Ok(Framed::Length(0)),
         ([length], []) => {
-            let plain = !length.is_empty() && length.iter().all(u8::is_ascii_digit) && (*length == b"0" || length[0] != b'0');
+            let plain =
+                !length.is_empty() && length.iter().all(u8::is_ascii_digit) && (*length == b"0" || length[0] != b'0');
             let length = plain.then(|| std::str::from_utf8(length).ok()?.parse().ok()).flatten();
             length.map(Framed::Length).ok_or_else(|| "a length that is none".into())
         }
@@ -222,7 +223,12 @@ fn host(request: &Request) -> Result<(), String> {
 /// passed on, or a form was used that only clients of proxies use.
 pub(crate) fn leaks(request: &Request) -> Option<String> {
     const HOP: [&str; 7] = [
-        "keep-alive", "proxy-connection", "proxy-authorization", "proxy-authenticate", "http2-settings", "proxy",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authorization",
+        "proxy-authenticate",
+        "http2-settings",
+        "proxy",
         "x-accel-redirect",
     ];
     let upgrades = request.field("upgrade") == "websocket";

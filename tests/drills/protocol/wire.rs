@@ -59,11 +59,7 @@ impl Wire {
     }
 
     /// Connects from an address of one's own choice, with a receive buffer of so many bytes.
-    pub(crate) async fn open_from(
-        to: SocketAddr,
-        from: Option<IpAddr>,
-        window: Option<u32>,
-    ) -> std::io::Result<Wire> {
+    pub(crate) async fn open_from(to: SocketAddr, from: Option<IpAddr>, window: Option<u32>) -> std::io::Result<Wire> {
         let socket = TcpSocket::new_v4()?;
         if let Some(from) = from {
             socket.bind((from, 0).into())?;
@@ -128,7 +124,8 @@ impl Wire {
             return Ok(reply);
         }
         if let [length] = length[..] {
-            let canonical = length.bytes().all(|byte| byte.is_ascii_digit()) && (length == "0" || !length.starts_with('0'));
+            let canonical =
+                length.bytes().all(|byte| byte.is_ascii_digit()) && (length == "0" || !length.starts_with('0'));
             let length = length.parse().ok().filter(|_| canonical);
             let length: usize = length.ok_or_else(|| Gone::Malformed("a length that is none".into()))?;
             self.fill(length, until).await?;

@@ -118,9 +118,9 @@ pub(super) async fn hidden(length: Length) -> Outcome {
     let figure = format!(
         "{places} places, {} hits {found:?}; state files 0600 {open:?}; core dump: {}; host keys in etcd are {}",
         found.len(),
-        core.map_or_else(
+        core.as_ref().map_or_else(
             |error| format!("not looked through, {error}"),
-            |found| if found { "shows a token" } else { "no token" }.to_owned()
+            |found| if *found { "shows a token" } else { "no token" }.to_owned()
         ),
         if sealed { "sealed" } else { "not sealed yet" }
     );

@@ -5,10 +5,36 @@ use super::{Expect, SMUGGLED, Vector, post, vector};
 
 /// Size lines that are none; each is followed by `hello`.
 const SIZES: [&[u8]; 30] = [
-    b"0x5\r\n", b"+5\r\n", b"-5\r\n", b"g\r\n", b"\r\n", b" 5\r\n", b"\t5\r\n", b"5 5\r\n", b"5\n", b"5\r", b"5\r\r\n",
-    b"5,\r\n", b"5x\r\n", b"5 x\r\n", b"5\x00\r\n", b"5\x0b\r\n", b"\xef\xbc\x95\r\n", b"5h\r\n", b"0005_\r\n", b"5:\r\n",
-    b"10000000000000005\r\n", b"ffffffffffffffff\r\n", b"fffffffffffffffb\r\n", b"8000000000000005\r\n",
-    b"5;a=\x01\r\n", b"5;a\x00\r\n", b"5;a\nb\r\n", b"5;a\rb\r\n", b"5;a=\"\n\"\r\n", b"5;\x7f\r\n",
+    b"0x5\r\n",
+    b"+5\r\n",
+    b"-5\r\n",
+    b"g\r\n",
+    b"\r\n",
+    b" 5\r\n",
+    b"\t5\r\n",
+    b"5 5\r\n",
+    b"5\n",
+    b"5\r",
+    b"5\r\r\n",
+    b"5,\r\n",
+    b"5x\r\n",
+    b"5 x\r\n",
+    b"5\x00\r\n",
+    b"5\x0b\r\n",
+    b"\xef\xbc\x95\r\n",
+    b"5h\r\n",
+    b"0005_\r\n",
+    b"5:\r\n",
+    b"10000000000000005\r\n",
+    b"ffffffffffffffff\r\n",
+    b"fffffffffffffffb\r\n",
+    b"8000000000000005\r\n",
+    b"5;a=\x01\r\n",
+    b"5;a\x00\r\n",
+    b"5;a\nb\r\n",
+    b"5;a\rb\r\n",
+    b"5;a=\"\n\"\r\n",
+    b"5;\x7f\r\n",
 ];
 
 /// Whole bodies.
@@ -46,7 +72,11 @@ const GOOD: [(&str, &[u8], bool); 12] = [
     ("an empty extension", b"5;\r\nhello\r\n0\r\n\r\n", false),
     ("an extension of the last chunk", b"5\r\nhello\r\n0;a=b\r\n\r\n", true),
     ("a trailer", b"5\r\nhello\r\n0\r\nX: y\r\n\r\n", true),
-    ("trailers that must not be", b"5\r\nhello\r\n0\r\nContent-Length: 9\r\nHost: b.test\r\nTransfer-Encoding: gzip\r\n\r\n", false),
+    (
+        "trailers that must not be",
+        b"5\r\nhello\r\n0\r\nContent-Length: 9\r\nHost: b.test\r\nTransfer-Encoding: gzip\r\n\r\n",
+        false,
+    ),
 ];
 
 pub(super) fn all() -> Vec<Vector> {
@@ -62,7 +92,8 @@ pub(super) fn all() -> Vec<Vector> {
     all.push(chunked("an extension of 5,000 bytes".into(), &long, Cut));
     let many = [b"1;aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\nx\r\n".repeat(300), b"0\r\n\r\n".to_vec()].concat();
     all.push(chunked("300 extensions of 40 bytes".into(), &many, Cut));
-    let trailers = [b"0\r\n".to_vec(), b"X: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n".repeat(2000), b"\r\n".to_vec()].concat();
+    let trailers =
+        [b"0\r\n".to_vec(), b"X: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n".repeat(2000), b"\r\n".to_vec()].concat();
     all.push(chunked("2,000 trailers".into(), &trailers, Cut));
     let hidden = format!("5;{}\r\nhello\r\n0\r\n\r\n", SMUGGLED.replace("\r\n", "\n"));
     all.push(chunked("a request in an extension, in lines of LF".into(), hidden.as_bytes(), Cut));

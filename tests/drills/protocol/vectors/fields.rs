@@ -5,16 +5,61 @@ use super::{SMUGGLED, Vector, get, post, vector};
 
 /// Lines that are no fields.
 const LINES: [&[u8]; 32] = [
-    b"X: y\r\n folded", b"X: y\r\n\tfolded", b"X:\r\n folded", b"X: y\r\n \r\n", b"no colon", b": no name", b" : y", b"X Y: z",
-    b"X : y", b"X\t: y", b"X\x00: y", b"X\x01: y", b"X\x7f: y", b"X\x80: y", b"X(: y", b"X@Y: z", b"X[]: y", b"X{}: y",
-    b"X,Y: z", b"X\"Y\": z", b"X/Y: z", b"X;: y", b"X=Y: z", b"X: \x00", b"X: a\x01b", b"X: a\x08b", b"X: a\x1bb", b"X: a\x7fb",
-    b"X: a\rb", b"X: a\nY: b", b"X: y\r", b"X: y\n",
+    b"X: y\r\n folded",
+    b"X: y\r\n\tfolded",
+    b"X:\r\n folded",
+    b"X: y\r\n \r\n",
+    b"no colon",
+    b": no name",
+    b" : y",
+    b"X Y: z",
+    b"X : y",
+    b"X\t: y",
+    b"X\x00: y",
+    b"X\x01: y",
+    b"X\x7f: y",
+    b"X\x80: y",
+    b"X(: y",
+    b"X@Y: z",
+    b"X[]: y",
+    b"X{}: y",
+    b"X,Y: z",
+    b"X\"Y\": z",
+    b"X/Y: z",
+    b"X;: y",
+    b"X=Y: z",
+    b"X: \x00",
+    b"X: a\x01b",
+    b"X: a\x08b",
+    b"X: a\x1bb",
+    b"X: a\x7fb",
+    b"X: a\rb",
+    b"X: a\nY: b",
+    b"X: y\r",
+    b"X: y\n",
 ];
 
 /// Values of `Host` that are none.
 const HOSTS: [&str; 20] = [
-    "a.test b.test", "a.test, b.test", "a.test,b.test", "a.test/x", "a.test?x", "a.test#x", "u@a.test", "u:p@a.test", "a.test:port",
-    "a.test:99999999", "a.test:80:80", "[::1", "::1]", "http://a.test", "a\\b", "a.test\t b", "<a.test>", "a\"b", "a.test\u{fc}",
+    "a.test b.test",
+    "a.test, b.test",
+    "a.test,b.test",
+    "a.test/x",
+    "a.test?x",
+    "a.test#x",
+    "u@a.test",
+    "u:p@a.test",
+    "a.test:port",
+    "a.test:99999999",
+    "a.test:80:80",
+    "[::1",
+    "::1]",
+    "http://a.test",
+    "a\\b",
+    "a.test\t b",
+    "<a.test>",
+    "a\"b",
+    "a.test\u{fc}",
     "a|b",
 ];
 
@@ -37,7 +82,12 @@ pub(super) fn all() -> Vec<Vector> {
         ("a head ended by LF CR", b"GET / HTTP/1.1\r\nHost: a.test\n\r\n\r"),
     ];
     all.extend(ends.map(|(name, bytes)| vector(name, bytes, Refuse)));
-    for (name, line) in [("no space", "X:y"), ("an empty value", "X:"), ("a tab in a value", "X: a\tb"), ("a long name", &*"X".repeat(200))] {
+    for (name, line) in [
+        ("no space", "X:y"),
+        ("an empty value", "X:"),
+        ("a tab in a value", "X: a\tb"),
+        ("a long name", &*"X".repeat(200)),
+    ] {
         let line = if line.contains(':') { line.to_owned() } else { format!("{line}: y") };
         let request = format!("GET / HTTP/1.1\r\nHost: a.test\r\n{line}\r\n\r\n");
         all.push(vector(name, request, Forward(get("/"))));
@@ -88,25 +138,48 @@ pub(super) fn hosts() -> Vec<Vector> {
 pub(super) fn hops() -> Vec<Vector> {
     let mut all = Vec::new();
     for field in [
-        "Connection: X\r\nX: y", "Connection: Host", "Connection: X-Forwarded-For, Host, close", "Keep-Alive: timeout=1", "TE: gzip",
-        "TE: chunked", "TE: trailers", "Connection: upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__", "Upgrade: websocket",
-        "Connection: upgrade\r\nUpgrade: foo", "Proxy-Connection: keep-alive", "Proxy-Authorization: Basic eDp5", "Proxy: http://b.test",
-        "X_Forwarded_For: 1", "Content_Length: 5", "Transfer_Encoding: chunked", "Trailer: X", "X-Accel-Redirect: /x",
-        "Content-Length: 0", "Connection:", "Connection: ,,,", "Connection: \"close\"",
+        "Connection: X\r\nX: y",
+        "Connection: Host",
+        "Connection: X-Forwarded-For, Host, close",
+        "Keep-Alive: timeout=1",
+        "TE: gzip",
+        "TE: chunked",
+        "TE: trailers",
+        "Connection: upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__",
+        "Upgrade: websocket",
+        "Connection: upgrade\r\nUpgrade: foo",
+        "Proxy-Connection: keep-alive",
+        "Proxy-Authorization: Basic eDp5",
+        "Proxy: http://b.test",
+        "X_Forwarded_For: 1",
+        "Content_Length: 5",
+        "Transfer_Encoding: chunked",
+        "Trailer: X",
+        "X-Accel-Redirect: /x",
+        "Content-Length: 0",
+        "Connection:",
+        "Connection: ,,,",
+        "Connection: \"close\"",
     ] {
         let request = format!("GET / HTTP/1.1\r\nHost: a.test\r\n{field}\r\n\r\n");
         all.push(vector(format!("with {}", field.escape_debug()), request, Forward(get("/"))));
     }
     for field in [
-        "Connection: Content-Length", "Connection: content-length, keep-alive", "Connection: upgrade\r\nUpgrade: websocket",
+        "Connection: Content-Length",
+        "Connection: content-length, keep-alive",
+        "Connection: upgrade\r\nUpgrade: websocket",
         "Connection: upgrade\r\nUpgrade: h2c",
     ] {
-        let request = format!("POST / HTTP/1.1\r\nHost: a.test\r\n{field}\r\nContent-Length: {}\r\n\r\n{SMUGGLED}", SMUGGLED.len());
+        let request = format!(
+            "POST / HTTP/1.1\r\nHost: a.test\r\n{field}\r\nContent-Length: {}\r\n\r\n{SMUGGLED}",
+            SMUGGLED.len()
+        );
         all.push(vector(format!("a body with {}", field.escape_debug()), request, Forward(post(SMUGGLED.as_bytes()))));
     }
     let chunks = "5\r\nhello\r\n0\r\n\r\n";
     for field in ["Connection: Transfer-Encoding", "Connection: upgrade\r\nUpgrade: websocket"] {
-        let request = format!("POST / HTTP/1.1\r\nHost: a.test\r\n{field}\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}");
+        let request =
+            format!("POST / HTTP/1.1\r\nHost: a.test\r\n{field}\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}");
         all.push(vector(format!("chunks with {}", field.escape_debug()), request, Forward(post(b"hello"))));
     }
     for value in ["200-ok", "100-continue, x", "x 100-continue"] {

@@ -5,9 +5,39 @@ use super::{SMUGGLED, Vector, post, vector};
 
 /// Values of Content-Length that are no length, or are one for some readers only.
 const LENGTHS: [&[u8]; 33] = [
-    b"+5", b"-5", b"0x5", b"5x", b"5 5", b"5,5", b"5, 5", b"5, 6", b"5;", b"005", b"00", b"05", b"", b" ", b"1e1",
-    b"5.0", b"5_0", b"0b101", b"5\t5", b"\"5\"", b"'5'", b"\x0b5", b"5\x0b", b"\x0c5", b"5\x00", b"\x005", b"5\x7f",
-    b"\xef\xbc\x95", b"18446744073709551616", b"18446744073709551621", b"99999999999999999999", b"5 ,", b",5",
+    b"+5",
+    b"-5",
+    b"0x5",
+    b"5x",
+    b"5 5",
+    b"5,5",
+    b"5, 5",
+    b"5, 6",
+    b"5;",
+    b"005",
+    b"00",
+    b"05",
+    b"",
+    b" ",
+    b"1e1",
+    b"5.0",
+    b"5_0",
+    b"0b101",
+    b"5\t5",
+    b"\"5\"",
+    b"'5'",
+    b"\x0b5",
+    b"5\x0b",
+    b"\x0c5",
+    b"5\x00",
+    b"\x005",
+    b"5\x7f",
+    b"\xef\xbc\x95",
+    b"18446744073709551616",
+    b"18446744073709551621",
+    b"99999999999999999999",
+    b"5 ,",
+    b",5",
 ];
 
 /// Two of them.
@@ -16,16 +46,46 @@ const PAIRS: [(&str, &str); 9] =
 
 /// Values of Transfer-Encoding other than `chunked`.
 const CODINGS: [&[u8]; 36] = [
-    b"xchunked", b"chunkedx", b"chunk", b"identity", b"chunked, identity", b"identity, chunked", b"cow, chunked",
-    b"chunked, cow", b"chunked,", b"chunked ,", b",chunked", b", chunked", b"chunked,chunked", b"chunked, chunked",
-    b"chunked;q=1", b"chunked; a=b", b"\"chunked\"", b"'chunked'", b"gzip", b"gzip, chunked", b"deflate, gzip, chunked",
-    b"chunked\x00", b"\x00chunked", b"\x0bchunked", b"chunked\x0b", b"\x0cchunked", b"chunked\x7f", b"ch\xfcnked",
-    b"chunked identity", b"chunked\tidentity", b"", b" ", b"trailers", b"x: chunked", b"chunked\x85", b"\xa0chunked",
+    b"xchunked",
+    b"chunkedx",
+    b"chunk",
+    b"identity",
+    b"chunked, identity",
+    b"identity, chunked",
+    b"cow, chunked",
+    b"chunked, cow",
+    b"chunked,",
+    b"chunked ,",
+    b",chunked",
+    b", chunked",
+    b"chunked,chunked",
+    b"chunked, chunked",
+    b"chunked;q=1",
+    b"chunked; a=b",
+    b"\"chunked\"",
+    b"'chunked'",
+    b"gzip",
+    b"gzip, chunked",
+    b"deflate, gzip, chunked",
+    b"chunked\x00",
+    b"\x00chunked",
+    b"\x0bchunked",
+    b"chunked\x0b",
+    b"\x0cchunked",
+    b"chunked\x7f",
+    b"ch\xfcnked",
+    b"chunked identity",
+    b"chunked\tidentity",
+    b"",
+    b" ",
+    b"trailers",
+    b"x: chunked",
+    b"chunked\x85",
+    b"\xa0chunked",
 ];
 
 /// How a field's name can be written so that some see it and some do not.
-const NAMES: [&[u8]; 8] =
-    [b"{} ", b"{}\t", b" {}", b"{}\x0b", b"{}\x00", b"\x00{}", b"{}\xa0", b"X: y\r{}"];
+const NAMES: [&[u8]; 8] = [b"{} ", b"{}\t", b" {}", b"{}\x0b", b"{}\x00", b"\x00{}", b"{}\xa0", b"X: y\r{}"];
 
 pub(super) fn lengths() -> Vec<Vector> {
     let mut all: Vec<Vector> = Vec::new();
@@ -61,7 +121,8 @@ pub(super) fn codings() -> Vec<Vector> {
         let request = chunked(&[b"Transfer-Encoding: ", value]);
         all.push(vector(format!("coding {}", value.escape_ascii()), request, Refuse));
     }
-    let twice = [("chunked", "chunked"), ("chunked", "identity"), ("identity", "chunked"), ("", "chunked"), ("chunked", "")];
+    let twice =
+        [("chunked", "chunked"), ("chunked", "identity"), ("identity", "chunked"), ("", "chunked"), ("chunked", "")];
     for (first, second) in twice {
         let fields = format!("Transfer-Encoding: {first}\r\nTransfer-Encoding: {second}");
         all.push(vector(format!("codings {first:?} and {second:?}"), chunked(&[fields.as_bytes()]), Refuse));
@@ -81,9 +142,8 @@ pub(super) fn codings() -> Vec<Vector> {
         all.push(vector(name, chunked(&[field]), Refuse));
     }
     for value in ["chunked", "Chunked", "CHUNKED", "  chunked", "chunked  ", "\tchunked\t"] {
-        let request = format!(
-            "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding:{value}\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
-        );
+        let request =
+            format!("POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding:{value}\r\n\r\n5\r\nhello\r\n0\r\n\r\n");
         all.push(vector(format!("coding {value:?}"), request, Forward(post(b"hello"))));
     }
     all
@@ -119,10 +179,11 @@ pub(super) fn both() -> Vec<Vector> {
         );
         all.push(vector(format!("{method} with both"), request, Refuse));
     }
-    for more in ["", "Connection: keep-alive\r\n", "Content-Length: 45\r\n", "Connection: keep-alive\r\nContent-Length: 45\r\n"] {
-        let request = format!(
-            "POST / HTTP/1.0\r\nHost: a.test\r\n{more}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n{SMUGGLED}"
-        );
+    for more in
+        ["", "Connection: keep-alive\r\n", "Content-Length: 45\r\n", "Connection: keep-alive\r\nContent-Length: 45\r\n"]
+    {
+        let request =
+            format!("POST / HTTP/1.0\r\nHost: a.test\r\n{more}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n{SMUGGLED}");
         all.push(vector(format!("a coding in HTTP/1.0 with {}", more.escape_debug()), request, Refuse));
     }
     all

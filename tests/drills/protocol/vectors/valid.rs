@@ -7,18 +7,56 @@ const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OP
 
 /// Fields as clients write them.
 const FIELDS: [&str; 22] = [
-    "accept:*/*", "ACCEPT: */*", "aCcEpT:\t*/*", "Accept:   */*   ", "Accept:", "User-Agent: Mozilla/5.0 (X11; Linux x86_64)",
-    "Cookie: a=b; c=\"d\"; e=%20", "Cookie: a=b\r\nCookie: c=d", "Accept-Language: de;q=0.8, en;q=0.5", "Range: bytes=0-1",
-    "If-None-Match: W/\"x\", \"y\"", "Connection: keep-alive", "Connection: Keep-Alive, X", "connection:keep-alive",
+    "accept:*/*",
+    "ACCEPT: */*",
+    "aCcEpT:\t*/*",
+    "Accept:   */*   ",
+    "Accept:",
+    "User-Agent: Mozilla/5.0 (X11; Linux x86_64)",
+    "Cookie: a=b; c=\"d\"; e=%20",
+    "Cookie: a=b\r\nCookie: c=d",
+    "Accept-Language: de;q=0.8, en;q=0.5",
+    "Range: bytes=0-1",
+    "If-None-Match: W/\"x\", \"y\"",
+    "Connection: keep-alive",
+    "Connection: Keep-Alive, X",
+    "connection:keep-alive",
     "X-Long: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
-    "X-Punct: !#$%&'*+-.^_`|~\"(),/:;<=>?@[\\]{}", "!#$%&'*+-.^`|~: y", "X: \u{e9}", "Authorization: Basic eDp5", "1: 2", "Origin: null",
+    "X-Punct: !#$%&'*+-.^_`|~\"(),/:;<=>?@[\\]{}",
+    "!#$%&'*+-.^`|~: y",
+    "X: \u{e9}",
+    "Authorization: Basic eDp5",
+    "1: 2",
+    "Origin: null",
     "Referer: http://b.test/?q=<>",
 ];
 
 /// Targets as clients write them.
 const TARGETS: [&str; 24] = [
-    "/", "/a", "/a/", "/a/b/c.html", "/?", "/?a", "/?a=b&c=d", "/a?b=/c/d", "/%20", "/%C3%BC", "/a%2Cb", "/~u/", "/a;b=c", "/a:b", "/@x",
-    "/a+b", "/a,b", "/(a)", "/!", "/'a'", "/*", "/a=b", "/$", "/&",
+    "/",
+    "/a",
+    "/a/",
+    "/a/b/c.html",
+    "/?",
+    "/?a",
+    "/?a=b&c=d",
+    "/a?b=/c/d",
+    "/%20",
+    "/%C3%BC",
+    "/a%2Cb",
+    "/~u/",
+    "/a;b=c",
+    "/a:b",
+    "/@x",
+    "/a+b",
+    "/a,b",
+    "/(a)",
+    "/!",
+    "/'a'",
+    "/*",
+    "/a=b",
+    "/$",
+    "/&",
 ];
 
 pub(crate) fn controls() -> Vec<Vector> {
@@ -64,7 +102,11 @@ pub(crate) fn controls() -> Vec<Vector> {
         let head = format!("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {size}\r\n\r\n");
         add(format!("a body of {size} bytes"), [head.as_bytes(), &body].concat(), plain("POST", "/", &body));
         let head = format!("POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n{size:x}\r\n");
-        add(format!("a chunk of {size} bytes"), [head.as_bytes(), &body, b"\r\n0\r\n\r\n"].concat(), plain("POST", "/", &body));
+        add(
+            format!("a chunk of {size} bytes"),
+            [head.as_bytes(), &body, b"\r\n0\r\n\r\n"].concat(),
+            plain("POST", "/", &body),
+        );
     }
     all
 }
