@@ -62,8 +62,8 @@ pub(super) async fn run(length: Length) -> Outcome {
     let one = upload(&ground, small).await;
     let ten = upload(&ground, small * 10).await;
     let grown = memory.stop().await / MB;
-    match (one, ten) {
-        (Ok(one), Ok(ten)) if ten < one * 30 => {}
+    match (&one, &ten) {
+        (Ok(one), Ok(ten)) if *ten < *one * 30 => {}
         other => wrong.push(format!("chunks of one byte: {other:?} for {small} and ten times as many")),
     }
     if grown >= 10.0 {
