@@ -1,8 +1,7 @@
 //! How much memory a process takes; and E16: attacks on a process that has 128 MB.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -12,21 +11,19 @@ use crate::drill::{Length, Outcome};
 
 /// Looks at a process's resident memory ten times a second.
 pub(crate) struct Memory {
-    stop: Arc<AtomicBool>,
+    stop: Sender<()>,
     runner: JoinHandle<f64>,
 }
 
 impl Memory {
     /// Begins.
     pub(crate) fn watch(pid: u32) -> Memory {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
+        let (stop, stopped) = channel();
         let first = resident(pid).unwrap_or_default();
         let runner = std::thread::spawn(move || {
             let mut most = first;
-            while !stopped.load(Relaxed) {
+            while stopped.recv_timeout(Duration::from_millis(100)) == Err(RecvTimeoutError::Timeout) {
                 most = most.max(resident(pid).unwrap_or_default());
-                std::thread::sleep(Duration::from_millis(100));
             }
             (most - first) as f64
         });
@@ -35,7 +32,7 @@ impl Memory {
 
     /// By how many bytes it was larger than at the beginning, at most.
     pub(crate) async fn stop(self) -> f64 {
-        self.stop.store(true, Relaxed);
+        drop(self.stop);
         tokio::task::spawn_blocking(|| self.runner.join().expect("it ran")).await.expect("it ended")
     }
 }

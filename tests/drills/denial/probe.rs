@@ -2,8 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -11,7 +10,7 @@ use etna_tests::load::percentile;
 
 /// A probe that asks until it is told to stop.
 pub(crate) struct Probe {
-    stop: Arc<AtomicBool>,
+    stop: Sender<()>,
     runner: JoinHandle<Probed>,
 }
 
@@ -27,21 +26,22 @@ pub(crate) struct Probed {
 impl Probe {
     /// Starts one for a host whose `/` is answered 200.
     pub(crate) fn start(to: SocketAddr, host: &'static str) -> Probe {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
+        let (stop, stopped) = channel();
         let runner = std::thread::spawn(move || {
             let mut probed = Probed::default();
             let began = Instant::now();
-            while !stopped.load(Relaxed) {
+            loop {
                 let due = began + PERIOD * u32::try_from(probed.sent).unwrap_or(u32::MAX);
-                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                if stopped.recv_timeout(due.saturating_duration_since(Instant::now())) != Err(RecvTimeoutError::Timeout)
+                {
+                    return probed;
+                }
                 probed.sent += 1;
                 match ask(to, host) {
                     Ok(()) => probed.latencies.push(due.elapsed().as_secs_f64() * 1000.0),
                     Err(why) => probed.wrong.push(format!("after {:.1?}: {why}", began.elapsed())),
                 }
             }
-            probed
         });
         Probe { stop, runner }
     }
@@ -55,7 +55,7 @@ impl Probe {
 
     /// Stops it.
     pub(crate) async fn stop(self) -> Probed {
-        self.stop.store(true, Relaxed);
+        drop(self.stop);
         tokio::task::spawn_blocking(|| self.runner.join().expect("the probe ran")).await.expect("the probe ended")
     }
 }

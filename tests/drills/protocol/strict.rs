@@ -11,11 +11,13 @@ pub(crate) struct Request {
     pub(crate) method: String,
     pub(crate) target: String,
     pub(crate) version: u8,
-    /// Names in lower case.
-    pub(crate) fields: Vec<(String, Vec<u8>)>,
+    pub(crate) fields: Fields,
     pub(crate) body: Vec<u8>,
-    pub(crate) trailers: Vec<(String, Vec<u8>)>,
+    pub(crate) trailers: Fields,
 }
+
+/// Names in lower case, and values.
+pub(crate) type Fields = Vec<(String, Vec<u8>)>;
 
 /// How a request's body is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +97,7 @@ pub(crate) fn framing(request: &Request) -> Result<Framed, String> {
 }
 
 /// Reads a chunked body with its trailers; chunk extensions are grammar, and ignored.
-pub(crate) fn chunks(bytes: &[u8]) -> Reading<(Vec<u8>, Vec<(String, Vec<u8>)>)> {
+pub(crate) fn chunks(bytes: &[u8]) -> Reading<(Vec<u8>, Fields)> {
     let mut at = 0;
     let mut body = Vec::new();
     loop {
@@ -243,7 +245,7 @@ pub(crate) fn leaks(request: &Request) -> Option<String> {
             return Some(format!("{name}: {} was passed on", String::from_utf8_lossy(value)));
         }
     }
-    if upgrades && (request.field("content-length") != "" || request.field("transfer-encoding") != "") {
+    if upgrades && (!request.field("content-length").is_empty() || !request.field("transfer-encoding").is_empty()) {
         return Some("an upgrade with a body".into());
     }
     const NEVER_TRAILERS: [&str; 6] = ["content-length", "transfer-encoding", "host", "te", "trailer", "connection"];

@@ -72,3 +72,38 @@ fn plain(method: &'static str, target: &str, body: &[u8]) -> Plain {
 
 /// What must never be taken for a request of its own; 40 bytes.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: a.test\r\n\r\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::strict;
+
+    #[test]
+    fn the_strict_reader_reads_what_is_right_as_it_is_meant() {
+        for control in controls() {
+            let Expect::Forward(plain) = &control.expect else { panic!("{}", control.name) };
+            let (request, length) = strict::request(&control.bytes).unwrap().unwrap_or_else(|| panic!("{}", control.name));
+            assert_eq!(length, control.bytes.len(), "{}", control.name);
+            assert_eq!((request.method.as_str(), &request.body), (plain.method, &plain.body), "{}", control.name);
+            assert_eq!(request.target, plain.target, "{}", control.name);
+        }
+    }
+
+    #[test]
+    fn the_strict_reader_takes_nothing_that_must_be_refused() {
+        for vector in all().into_iter().filter(|vector| matches!(vector.expect, Expect::Refuse | Expect::Cut)) {
+            let read = strict::request(&vector.bytes);
+            // What is too long is right as far as grammar goes, and an end that never comes is no end.
+            let long = vector.bytes.len() > 4096 || vector.name.contains("HTTP/1.0 with");
+            assert!(long || !matches!(read, Ok(Some(_))), "{}: {read:?}", vector.name);
+        }
+    }
+
+    #[test]
+    fn no_two_vectors_are_the_same() {
+        let mut seen = std::collections::BTreeSet::new();
+        for vector in all() {
+            assert!(seen.insert(vector.bytes), "{}", vector.name);
+        }
+    }
+}

@@ -66,7 +66,7 @@ pub(super) async fn run(length: Length) -> Outcome {
 
 /// Leaves before the answer, or in the middle of it; how long the server did not know.
 async fn leave(to: std::net::SocketAddr, n: usize, seen: &Seen) -> Result<Duration, String> {
-    let path = format!("/{}/{n}", if n % 2 == 0 { "wait" } else { "stream" });
+    let path = format!("/{}/{n}", if n.is_multiple_of(2) { "wait" } else { "stream" });
     let mut wire = Wire::open(to).await;
     wire.send(format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n\r\n").as_bytes()).await;
     let at = async |map: &Mutex<HashMap<String, Instant>>, what: &str| {

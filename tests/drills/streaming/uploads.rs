@@ -114,14 +114,13 @@ async fn take(stream: TcpStream, rate: u64, received: &AtomicU64) -> std::io::Re
     let began = Instant::now();
     let mut total = 0;
     let mut block = vec![0; BLOCK as usize];
-    while chunked {
+    // Without a body it is somebody who only asks whether the route is there.
+    let mut more = chunked;
+    while more {
         line.clear();
         stream.read_line(&mut line).await?;
         let mut left = usize::from_str_radix(line.trim_end(), 16).map_err(std::io::Error::other)?;
-        if left == 0 {
-            stream.read_line(&mut line).await?;
-            break;
-        }
+        more = left > 0;
         while left > 0 {
             let here = left.min(block.len());
             let n = stream.read(&mut block[..here]).await?;
