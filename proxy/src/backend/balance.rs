@@ -48,6 +48,17 @@ impl Schedule {
 
     /// Chooses a server that was not tried yet. `turn` counts requests; `random` is drawn for this one.
     pub fn pick(&self, servers: &[Server], turn: u64, random: u64, tried: &[u16]) -> Option<u16> {
+        let ill = |at: &u16| !servers[usize::from(*at)].live.health.is_serving();
+        if (0..servers.len() as u16).any(|at| ill(&at)) {
+            let passed: Vec<u16> = tried.iter().copied().chain((0..servers.len() as u16).filter(ill)).collect();
+            if let Some(at) = self.pick_any(servers, turn, random, &passed) {
+                return Some(at);
+            }
+        }
+        self.pick_any(servers, turn, random, tried)
+    }
+
+    fn pick_any(&self, servers: &[Server], turn: u64, random: u64, tried: &[u16]) -> Option<u16> {
         self.tiers.iter().find_map(|tier| match self.policy {
             Policy::WeightedRoundRobin => tier.in_turn(turn, tried),
             Policy::PowerOfTwoChoices => tier.less_loaded(servers, random, tried).or_else(|| tier.in_turn(turn, tried)),
