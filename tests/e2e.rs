@@ -4,6 +4,7 @@
 mod admin;
 mod bad_keys;
 mod balancing;
+mod clients;
 mod demo;
 mod draining;
 mod failures;
@@ -13,6 +14,7 @@ mod hot_swap;
 mod routing;
 mod scale;
 mod sidekick;
+mod store_fails;
 mod store_gone;
 mod tunnels;
 mod wordpress;

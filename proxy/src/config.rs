@@ -30,8 +30,12 @@ pub struct Config {
     pub max_connections: Option<u64>,
     /// Client connections of one address at once, other than those of trusted proxies; 0: any number.
     pub max_connections_per_client: u32,
+    /// How long what vanishes from the store in a mass serves on as suspect; zero believes every deletion at once.
+    pub hold: Duration,
     /// How long a drain may take.
     pub drain: Duration,
+    /// Where it stands: servers of the same zone are preferred.
+    pub zone: Option<String>,
 }
 
 /// An address of the admin API.

@@ -61,9 +61,13 @@ pub async fn serve(config: Config, engine: Arc<dyn Engine>) -> anyhow::Result<()
     let admin = tokio::spawn(admin.serve());
 
     tokio::spawn(signals(state.draining.clone(), force.clone()));
+    let mut control = Control::new(state.clone(), listeners).in_zone(config.zone).holding(config.hold);
+    if is_elsewhere(&state.engine.describe()) {
+        control = control.keeping_in(config.state_dir.clone());
+    }
     tokio::spawn(announce(state.clone(), config.state_dir.clone(), admin_address));
     tokio::spawn(crate::health::run(state.clone()));
-    let control = tokio::spawn(Control::new(state.clone(), listeners).run());
+    let control = tokio::spawn(control.run());
 
     let listeners = control.await.context("the control loop broke")?;
     tracing::info!(seconds = config.drain.as_secs(), "draining");
@@ -93,6 +97,12 @@ fn admission(config: &Config) -> Admission {
     Admission::new(most, config.max_connections_per_client)
 }
 
+/// Whether a store can be away while this process starts: an embedded one is opened with it, from the same disk, and
+/// needs no second copy there.
+fn is_elsewhere(store: &str) -> bool {
+    !store.starts_with("embedded:") && !store.starts_with("memory:")
+}
+
 /// TERM and INT drain, a second one ends at once.
 async fn signals(draining: CancellationToken, force: CancellationToken) {
     let (Ok(mut term), Ok(mut int), Ok(mut hup)) =
@@ -119,12 +129,24 @@ async fn signals(draining: CancellationToken, force: CancellationToken) {
     }
 }
 
-/// Says that the process is ready, to systemd and in a file, and then how it goes.
+/// Says where the process listens, in a file, that it is ready, to systemd, and then how it goes.
 async fn announce(state: Arc<State>, state_dir: std::path::PathBuf, admin: String) {
+    write_addresses(&state, &state_dir.join(ADDRESSES), &admin);
     let mut store = state.subscribe_store();
-    if store.wait_for(|store| store.revision.is_some()).await.is_err() {
-        return;
+    loop {
+        let status = match &*store.borrow_and_update() {
+            store if store.revision.is_some() => break,
+            store => match &store.error {
+                Some(error) => format!("waiting for the store: {error}"),
+                None => "reading the store".to_owned(),
+            },
+        };
+        let _ = sd_notify::notify(&[NotifyState::Status(&status)]);
+        if store.changed().await.is_err() {
+            return;
+        }
     }
+    // Once more, with the listeners of the store.
     write_addresses(&state, &state_dir.join(ADDRESSES), &admin);
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     tracing::info!("ready");
@@ -135,11 +157,19 @@ async fn announce(state: Arc<State>, state_dir: std::path::PathBuf, admin: Strin
         let store = state.store();
         let table = state.live.table();
         let status = format!(
-            "{} revision {} · {} frontends · {} problems",
-            if store.following { "following," } else { "store away," },
+            "{} revision {} · {} frontends · {} problems{}",
+            match (store.from_disk, store.following) {
+                (Some(_), _) => "store away, last table from disk,",
+                (None, true) => "following,",
+                (None, false) => "store away,",
+            },
             table.revision.0,
             table.frontends.len(),
-            state.problems().len()
+            state.problems().len(),
+            match state.suspects().count {
+                0 => String::new(),
+                keys => format!(" · {keys} keys held as suspect"),
+            }
         );
         let _ = sd_notify::notify(&[NotifyState::Watchdog, NotifyState::Status(&status)]);
     }

@@ -2,6 +2,7 @@
 //! frozen, thawed and started again on the data they had.
 
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use etcd_client::{Client, ConnectOptions};
 use tempfile::TempDir;
 
-use crate::process::Process;
+use crate::process::{Process, output_of};
 use crate::wait::eventually;
 
 /// One member or several.
@@ -97,9 +98,38 @@ impl Etcd {
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--max-request-bytes", "4194304", "--max-txn-ops", "10000"])
             .arg("--data-dir")
-            .arg(self.folder.path().join(format!("m{member}")));
+            .arg(self.data(member));
         let process = Process::start(&format!("etcd-m{member}"), &mut command, self.folder.path());
         *self.process(member) = Some(process);
+    }
+
+    /// Forgets what a killed member had.
+    pub fn wipe(&self, member: usize) {
+        std::fs::remove_dir_all(self.data(member)).expect("its data can be removed");
+    }
+
+    /// Saves a backup of all it holds, as operators do.
+    pub fn back_up(&self, member: usize) -> PathBuf {
+        let file = self.folder.path().join("backup");
+        let endpoint = format!("http://127.0.0.1:{}", self.members[member].client_port);
+        let mut command = etcdctl();
+        output_of(command.args(["--endpoints", &endpoint, "snapshot", "save"]).arg(&file));
+        file
+    }
+
+    /// Makes a backup the data of a killed member, which is alone.
+    pub fn restore(&self, member: usize, backup: &Path) {
+        self.wipe(member);
+        let peer = format!("http://127.0.0.1:{}", self.members[member].peer_port);
+        let mut command = etcdctl();
+        command.args(["snapshot", "restore"]).arg(backup).arg("--data-dir").arg(self.data(member));
+        command.args(["--name", &format!("m{member}"), "--initial-cluster", &self.initial]);
+        output_of(command.args(["--initial-advertise-peer-urls", &peer]));
+    }
+
+    /// Where one member takes clients.
+    pub fn address(&self, member: usize) -> String {
+        format!("127.0.0.1:{}", self.members[member].client_port)
     }
 
     /// Waits until a member answers from a quorum.
@@ -116,9 +146,19 @@ impl Etcd {
         .await;
     }
 
+    fn data(&self, member: usize) -> PathBuf {
+        self.folder.path().join(format!("m{member}"))
+    }
+
     fn process(&self, member: usize) -> std::sync::MutexGuard<'_, Option<Process>> {
         self.members[member].process.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn etcdctl() -> Command {
+    let mut command = Command::new("etcdctl");
+    command.env("ETCDCTL_API", "3");
+    command
 }
 
 /// A folder that goes when dropped.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
+use http_body_util::Full;
 use serde_json::Value;
 
 use crate::binaries::binary;
@@ -32,6 +33,13 @@ impl Proxy {
 
     /// The same with another patience.
     pub async fn start_within(name: &str, store: &str, flags: &[&str], folder: &Path, within: Duration) -> Proxy {
+        let proxy = Proxy::launch(name, store, flags, folder, within).await;
+        proxy.until_ready(within).await;
+        proxy
+    }
+
+    /// Starts one, and waits until it listens, ready or not.
+    pub async fn launch(name: &str, store: &str, flags: &[&str], folder: &Path, within: Duration) -> Proxy {
         let state_dir = folder.join(format!("{name}-state"));
         let mut command = Command::new(binary("etna"));
         command.args(["serve", "--store", store, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
@@ -54,12 +62,16 @@ impl Proxy {
             Ok::<(SocketAddr, SocketAddr), String>((address("listen")?, address("admin")?))
         })
         .await;
-        let proxy = Proxy { listen, admin, state_dir, process };
-        eventually(&format!("{name} is ready"), within, async || {
-            ensure(proxy.admin_get("/readyz").await?.status == 200, "not ready")
+        Proxy { listen, admin, state_dir, process }
+    }
+
+    /// Waits until it is ready.
+    pub async fn until_ready(&self, within: Duration) {
+        eventually("the proxy is ready", within, async || {
+            let answer = self.admin_get("/readyz").await?;
+            ensure(answer.status == 200, answer.text())
         })
         .await;
-        proxy
     }
 
     /// Its process.
@@ -90,6 +102,13 @@ impl Proxy {
     /// One request to its admin API.
     pub async fn admin_get(&self, path: &str) -> Result<Answer, String> {
         client::get(self.admin, &self.admin.to_string(), path).await
+    }
+
+    /// A change asked of its admin API, as JSON.
+    pub async fn admin_post(&self, path: &str, body: &Value) -> Result<Answer, String> {
+        let request = client::request("POST", &self.admin.to_string(), path).header("content-type", "application/json");
+        let request = request.body(Full::new(body.to_string().into())).expect("a valid request");
+        client::send(self.admin, request).await
     }
 
     /// A JSON document of its admin API.

@@ -17,7 +17,7 @@ use super::exposition::{Kind, family, sample};
 use super::reply;
 use crate::backend::{Backend, Server};
 use crate::control::State;
-use crate::stats::{BOUNDS_US, Process, Requests};
+use crate::stats::{BOUNDS_US, Process, Requests, Retries};
 use crate::table::Frontend;
 
 /// `GET /metrics`.
@@ -38,6 +38,10 @@ pub(super) fn pieces(state: &State, now: Instant) -> impl Iterator<Item = String
         servers.extend(known.map(|(index, _)| (backend.clone(), index)));
     }
     servers.sort_by(|a, b| a.0.id.cmp(&b.0.id));
+    let mut backends: Vec<Arc<Backend>> =
+        table.backends.iter().flatten().filter(|backend| has_queued(backend)).cloned().collect();
+    backends.sort_by(|a, b| a.id.cmp(&b.id));
+    let backends = Arc::<[_]>::from(backends);
     let (frontends, servers) = (Arc::<[_]>::from(frontends), Arc::<[_]>::from(servers));
 
     std::iter::once(process(state, now))
@@ -59,6 +63,19 @@ pub(super) fn pieces(state: &State, now: Instant) -> impl Iterator<Item = String
         }))
         .chain(section(&SERVER_REQUEST_ERRORS, servers, |out, server| {
             by_server(out, SERVER_REQUEST_ERRORS.name, server, |server| server.live.request_errors.get());
+        }))
+        .chain(section(&QUEUE, backends.clone(), |out, backend: &Arc<Backend>| {
+            sample(out, QUEUE.name, &[("backend", &backend.id)], backend.live.queue.len() as u64);
+        }))
+        .chain(section(&QUEUED, backends.clone(), |out, backend: &Arc<Backend>| {
+            let queue = &backend.live.queue;
+            let outcomes = [("waited", &queue.waited), ("full", &queue.overflowed), ("expired", &queue.expired)];
+            for (outcome, counter) in outcomes {
+                sample(out, QUEUED.name, &[("backend", &backend.id), ("outcome", outcome)], counter.get());
+            }
+        }))
+        .chain(section(&RETRIES_DENIED, backends, |out, backend: &Arc<Backend>| {
+            sample(out, RETRIES_DENIED.name, &[("backend", &backend.id)], backend.live.retries_denied.get());
         }))
 }
 
@@ -134,6 +151,10 @@ fn has_served(server: &Server) -> bool {
         || live.request_errors.get() > 0
 }
 
+fn has_queued(backend: &Backend) -> bool {
+    backend.spec.limit.is_some() || backend.live.retries_denied.get() > 0
+}
+
 /// What concerns the process as a whole.
 fn process(state: &State, now: Instant) -> String {
     let mut out = String::with_capacity(4096);
@@ -141,9 +162,10 @@ fn process(state: &State, now: Instant) -> String {
     let table = state.live.table();
     family(&mut out, "etna_build_info", "The version that runs.", Kind::Gauge);
     sample(&mut out, "etna_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
-    let age = store.heard.map_or(f64::NAN, |heard| now.saturating_duration_since(heard).as_secs_f64());
+    let age = store.age(now).map_or(f64::NAN, |age| age.as_secs_f64());
+    let suspects = state.suspects();
     let servers: usize = table.backends.iter().flatten().map(|backend| backend.servers.len()).sum();
-    let gauges: [(&str, &str, f64); 9] = [
+    let gauges: [(&str, &str, f64); 11] = [
         (
             "etna_uptime_seconds",
             "Since the process started.",
@@ -153,6 +175,12 @@ fn process(state: &State, now: Instant) -> String {
         ("etna_store_revision", "Revision of the store that is in force.", store.revision.map_or(0.0, |r| r.0 as f64)),
         ("etna_store_following", "Whether changes of the store arrive.", f64::from(u8::from(store.following))),
         ("etna_store_age_seconds", "Since the store was last heard of.", age),
+        (
+            "etna_store_stale",
+            "Whether what is served may differ from what is stored: the store is away.",
+            f64::from(u8::from(store.is_stale())),
+        ),
+        ("etna_suspects", "Keys gone from the store in a mass and held.", suspects.count as f64),
         ("etna_problems", "Stored objects that are not served as written.", state.problems().len() as f64),
         ("etna_frontends", "Frontends in force.", table.frontends.len() as f64),
         ("etna_backends", "Backends in force.", table.backends.iter().flatten().count() as f64),
@@ -185,7 +213,6 @@ fn process(state: &State, now: Instant) -> String {
         ("etna_accept_errors_total", "Connections that could not be accepted.", Kind::Counter, accept_errors.get()),
         ("etna_tunnels_total", "Tunnels opened.", Kind::Counter, tunnels_opened.get()),
         ("etna_unrouted_total", "Requests that no frontend took.", Kind::Counter, unrouted.get()),
-        ("etna_retries_total", "Requests sent once more.", Kind::Counter, retries.get()),
         (
             "etna_upstream_connections_total",
             "Connections opened to servers.",
@@ -208,10 +235,27 @@ fn process(state: &State, now: Instant) -> String {
         ),
         ("etna_panics_total", "Client connections ended by a bug of the proxy.", Kind::Counter, panics.get()),
         ("etna_store_snapshots_total", "Snapshots taken of the store.", Kind::Counter, store.snapshots),
+        ("etna_store_resyncs_total", "Comparisons with the store while following it.", Kind::Counter, store.resyncs),
+        ("etna_store_differences_total", "Changes the store did not tell of.", Kind::Counter, store.differences),
+        ("etna_suspects_total", "Keys ever held as suspect.", Kind::Counter, suspects.total),
+        ("etna_last_table_writes_total", "Times the last table was written.", Kind::Counter, store.kept),
+        (
+            "etna_last_table_errors_total",
+            "Times the last table could not be written or read.",
+            Kind::Counter,
+            store.keep_errors,
+        ),
         ("etna_publishes_total", "Tables put in force.", Kind::Counter, store.publishes),
     ] {
         family(&mut out, name, help, kind);
         sample(&mut out, name, &[], value);
+    }
+    let Retries { connect, closed, broken, late, status } = retries;
+    family(&mut out, "etna_retries_total", "Requests tried once more, by why.", Kind::Counter);
+    for (reason, counter) in
+        [("connect", connect), ("closed", closed), ("broken", broken), ("late", late), ("status", status)]
+    {
+        sample(&mut out, "etna_retries_total", &[("reason", reason)], counter.get());
     }
     out
 }
@@ -260,6 +304,18 @@ const SERVER_CONNECT_ERRORS: Metric = Metric {
 const SERVER_REQUEST_ERRORS: Metric = Metric {
     name: "etna_server_request_errors_total",
     help: "Requests that broke after they were sent to a server.",
+    kind: Kind::Counter,
+};
+const QUEUE: Metric =
+    Metric { name: "etna_backend_queue", help: "Requests that wait for a server.", kind: Kind::Gauge };
+const QUEUED: Metric = Metric {
+    name: "etna_backend_queued_total",
+    help: "Requests that had to wait for a server; of these, that found the queue full, or waited too long.",
+    kind: Kind::Counter,
+};
+const RETRIES_DENIED: Metric = Metric {
+    name: "etna_backend_retries_denied_total",
+    help: "Second attempts not made because the backend's budget for them was spent.",
     kind: Kind::Counter,
 };
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];

@@ -15,6 +15,7 @@ mod page;
 mod reply;
 mod status;
 pub mod store_api;
+mod suspects;
 mod token;
 
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use anyhow::bail;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
-use axum::routing::get;
+use axum::routing::{get, post};
 
 use crate::config::{AdminAddress, Config};
 use crate::control::State;
@@ -78,6 +79,8 @@ fn router(state: Arc<State>, guard: Guard) -> Router {
         .route("/v3/status", get(status::status))
         .route("/v3/problems", get(status::problems))
         .route("/v3/explain", get(explain::explain))
+        .route("/v3/suspects", get(suspects::list))
+        .route("/v3/suspects/release", post(suspects::release))
         .route("/v3/health", get(health::health))
         .merge(objects::router())
         .with_state(state)

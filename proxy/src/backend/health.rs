@@ -305,8 +305,9 @@ impl Backend {
         self.servers.iter().any(|server| server.takes_new() && server.live.health.is_serving())
     }
 
-    /// A server serves again.
+    /// A server serves again; slowly at first.
     pub fn welcome(&self, at: u16, how: &str) {
+        self.back(at, Instant::now());
         if let Some(server) = self.servers.get(usize::from(at)) {
             tracing::info!(backend = %self.id, server = %server.spec.id, how, "server is back");
         }

@@ -43,9 +43,17 @@ pub(super) struct Flags {
     /// Client connections of one address at once; 0: any number. Trusted proxies are not counted.
     #[arg(long, env = "ETNA_MAX_CONNECTIONS_PER_CLIENT", value_name = "N", default_value_t = 0)]
     max_connections_per_client: u32,
+    /// Seconds that what vanishes from the store in a mass (half a backend, a third of all) serves on as suspect, as
+    /// long as its servers answer; 0 believes every deletion at once.
+    #[arg(long, env = "ETNA_HOLD_SECONDS", value_name = "SECONDS", default_value_t = 300)]
+    #[arg(value_parser = clap::value_parser!(u64).range(..=LONGEST_HOLD), alias = "hold-seconds")]
+    hold: u64,
     /// Seconds a drain may take before what still runs is cut.
     #[arg(long, env = "ETNA_DRAIN_SECONDS", value_name = "SECONDS", default_value_t = 30)]
     drain_seconds: u64,
+    /// Where this proxy stands: servers with the same Zone are preferred [default: none].
+    #[arg(long, env = "ETNA_ZONE", value_name = "NAME")]
+    zone: Option<String>,
     /// What is logged: error, warn, info, debug, or a filter such as etna_proxy=debug.
     #[arg(long, env = "ETNA_LOG", value_name = "LEVEL", default_value = "info")]
     log: String,
@@ -126,7 +134,9 @@ pub(super) fn run(flags: Flags) -> ExitCode {
         trusted_proxies: flags.trusted_proxies,
         max_connections: flags.max_connections,
         max_connections_per_client: flags.max_connections_per_client,
+        hold: Duration::from_secs(flags.hold),
         drain: Duration::from_secs(flags.drain_seconds),
+        zone: flags.zone.filter(|zone| !zone.is_empty()),
     };
     // The control side: following, admin, signals. Two threads, so that a long compile does not hold up readiness.
     let runtime =
@@ -140,6 +150,9 @@ pub(super) fn run(flags: Flags) -> ExitCode {
         }
     }
 }
+
+/// A year.
+const LONGEST_HOLD: u64 = 365 * 86_400;
 
 #[expect(clippy::print_stderr, reason = "the log could not be started")]
 fn eprintln_error(error: &str) {

@@ -56,6 +56,8 @@ pub struct Watch {
     slow: AtomicU32,
     /// The second after which waiting for a server is too long; `u32::MAX` while nobody waits.
     deadline: AtomicU32,
+    /// The second after which the whole exchange has taken too long; `u32::MAX` where it may take any time.
+    last: AtomicU32,
 }
 
 impl Watch {
@@ -71,6 +73,7 @@ impl Watch {
             moved: AtomicU32::new(0),
             slow: AtomicU32::new(0),
             deadline: AtomicU32::new(u32::MAX),
+            last: AtomicU32::new(u32::MAX),
         };
         // A client that connects and says nothing is as slow as one that stops in the middle of a head.
         watch.enter(Phase::Head);
@@ -140,9 +143,17 @@ impl Watch {
         self.slow.load(Relaxed) != 0
     }
 
-    /// A request begins or ends: what was waited for in it is over.
+    /// An exchange is over, and with it what was waited for.
     pub fn waits_for_nothing(&self) {
         self.waiting.store(0, Relaxed);
+        self.deadline.store(u32::MAX, Relaxed);
+        self.last.store(u32::MAX, Relaxed);
+    }
+
+    /// Limits a whole exchange, rounded up to the next second.
+    pub fn ends_within(&self, limit: Duration) {
+        let seconds = u32::try_from(limit.as_secs() + 1).unwrap_or(u32::MAX);
+        self.last.store(self.clock.load(Relaxed).saturating_add(seconds), Relaxed);
     }
 
     /// Begins to wait for a server for at most so long, rounded up to the next second.
@@ -158,7 +169,7 @@ impl Watch {
 
     /// Whether waiting has taken too long.
     pub fn is_overdue(&self) -> bool {
-        self.clock.load(Relaxed) > self.deadline.load(Relaxed)
+        self.clock.load(Relaxed) > self.deadline.load(Relaxed).min(self.last.load(Relaxed))
     }
 
     /// Has the connection's task look at its deadline.

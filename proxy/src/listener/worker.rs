@@ -27,6 +27,7 @@ use super::watch::{Order, Phase, Waiting, Watch};
 use crate::backend::pool::Pool;
 use crate::stats::Process;
 use crate::table::LiveTable;
+use crate::traffic::h1::wire::Scratch;
 use crate::traffic::trust::Trusted;
 
 /// What all workers share.
@@ -67,6 +68,8 @@ pub struct Worker {
     buffers: RefCell<Vec<Vec<u8>>>,
     /// The time, as responses say it.
     date: RefCell<String>,
+    /// Where its connections read.
+    pub scratch: Rc<Scratch>,
     overload: RefCell<Overload>,
     /// Connections that are being turned away.
     turning_away: Cell<u32>,
@@ -287,6 +290,7 @@ async fn run(shared: Shared, mut inbox: mpsc::Receiver<Command>) {
         draining: Cell::new(false),
         buffers: RefCell::default(),
         date: RefCell::new(now()),
+        scratch: Rc::default(),
         overload: RefCell::default(),
         turning_away: Cell::new(0),
     });

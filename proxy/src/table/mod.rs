@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use crate::backend::{Backend, Slot};
 use crate::error::Error;
+use crate::failover::Predicate;
 use crate::middleware::Middleware;
 use crate::router::Router;
 use crate::rule::{Head, Rule};
@@ -60,6 +61,8 @@ pub struct Frontend {
     pub deny: Option<StatusCode>,
     /// Name of its sticky cookie, where it has one of its own.
     pub cookie: Option<Arc<str>>,
+    /// When a request goes to another server, where it says so itself.
+    pub failover: Option<Arc<Predicate>>,
     /// Its middlewares, outermost first.
     pub chain: Arc<[Step]>,
     /// Whether a middleware of it cannot be built: then it answers 503, for a middleware is never skipped.

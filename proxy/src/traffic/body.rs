@@ -8,6 +8,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use super::h1::wire::Incoming;
 use super::tunnel::Tunnel;
@@ -120,6 +121,8 @@ impl Body for RequestBody {
 /// A response body towards the client.
 pub struct ResponseBody {
     source: Source,
+    /// How long it may be silent.
+    idle: Duration,
     /// What a middleware holds until here.
     _guard: Option<Box<dyn Any + Send>>,
 }
@@ -192,17 +195,22 @@ impl ResponseBody {
     /// A body of our own.
     pub fn whole(bytes: impl Into<Bytes>) -> ResponseBody {
         let bytes: Bytes = bytes.into();
-        ResponseBody { source: Source::Whole((!bytes.is_empty()).then_some(bytes)), _guard: None }
+        ResponseBody { source: Source::Whole((!bytes.is_empty()).then_some(bytes)), idle: Duration::MAX, _guard: None }
     }
 
     /// A server's body.
-    pub fn upstream(upstream: Upstream) -> ResponseBody {
-        ResponseBody { source: Source::Upstream(upstream), _guard: None }
+    pub fn upstream(upstream: Upstream, idle: Duration) -> ResponseBody {
+        ResponseBody { source: Source::Upstream(upstream), idle, _guard: None }
+    }
+
+    /// How long it may be silent before it has broken off.
+    pub fn longest_silence(&self) -> Duration {
+        self.idle
     }
 
     /// What follows a 101.
     pub fn tunnel(tunnel: Tunnel) -> ResponseBody {
-        ResponseBody { source: Source::Tunnel(Some(Box::new(tunnel))), _guard: None }
+        ResponseBody { source: Source::Tunnel(Some(Box::new(tunnel))), idle: Duration::MAX, _guard: None }
     }
 
     /// Takes the tunnel out, where there is one.

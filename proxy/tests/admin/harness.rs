@@ -57,7 +57,9 @@ pub fn config(admin: AdminAddress, dir: &Path) -> Config {
         trusted_proxies: Vec::new(),
         max_connections: None,
         max_connections_per_client: 0,
+        hold: Duration::ZERO,
         drain: Duration::ZERO,
+        zone: None,
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use super::balancing::{self, HashOn, Limit, Policy};
 use super::health::Checking;
 use super::{Id, not_in_force, only_http};
-use crate::json::{self, Fields, Node, clip, nearest};
+use crate::json::{self, Fields, Node, clip};
 use crate::problem::Flaw;
 
 /// `backends/<id>/backend`. Exists implicitly, with the defaults, as soon as one of its servers does.
@@ -18,6 +19,14 @@ pub struct Backend {
     pub keep_alive: KeepAlive,
     /// How a server is chosen (ours: `Policy`, default `wrr`).
     pub policy: Policy,
+    /// What the policy `hash` goes by (ours: `HashOn`, default `client`).
+    pub hash_on: HashOn,
+    /// How long a server that is new, or back, takes to its full share (ours: `SlowStart`, default 10 s; zero: none).
+    pub slow_start: Duration,
+    /// How long a draining server keeps its sticky clients (ours: `DrainTimeout`, default 5 min).
+    pub drain: Duration,
+    /// How much its servers are given at once (ours: `Limit`, absent by default: no limit).
+    pub limit: Option<Limit>,
     /// Whether and how a client stays on one server (ours: `Sticky`, absent by default).
     pub sticky: Option<Sticky>,
     /// How its servers are checked (ours: `HealthCheck`).
@@ -33,6 +42,10 @@ pub struct Timeouts {
     pub dial: Duration,
     /// Until the TLS handshake is done, default 10 s.
     pub tls_handshake: Duration,
+    /// Ours: between two pieces of a response's body, default 5 m.
+    pub idle: Duration,
+    /// Ours: for the whole response, from the request on; no limit by default.
+    pub total: Option<Duration>,
 }
 
 /// vulcand's `Settings.KeepAlive`.
@@ -42,16 +55,6 @@ pub struct KeepAlive {
     pub period: Duration,
     /// Idle connections kept per server and worker, default 64 (vulcand: 2). A negative number keeps none, as in Go.
     pub max_idle: usize,
-}
-
-/// How a backend chooses among its servers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Policy {
-    /// `wrr`: weighted round robin, interleaved.
-    #[default]
-    WeightedRoundRobin,
-    /// `p2c`: of two servers drawn at random by weight, the one with fewer requests in flight per weight.
-    PowerOfTwoChoices,
 }
 
 /// Stickiness by a cookie of ours. Written `true`, `{}` or `{"Cookie":"name"}`.
@@ -70,6 +73,10 @@ impl Backend {
             timeouts: Timeouts::default(),
             keep_alive: KeepAlive::default(),
             policy: Policy::default(),
+            hash_on: HashOn::default(),
+            slow_start: balancing::DEFAULT_SLOW_START,
+            drain: balancing::DEFAULT_DRAIN,
+            limit: None,
             sticky: None,
             health_check: Checking::Preset,
         }
@@ -86,7 +93,11 @@ impl Backend {
             id,
             timeouts: Timeouts::decode(&settings)?,
             keep_alive: KeepAlive::decode(&settings)?,
-            policy: policy(&fields)?,
+            policy: Policy::decode(&fields)?,
+            hash_on: HashOn::decode(&fields)?,
+            slow_start: balancing::duration(&fields, "SlowStart", balancing::DEFAULT_SLOW_START)?,
+            drain: balancing::duration(&fields, "DrainTimeout", balancing::DEFAULT_DRAIN)?,
+            limit: Limit::decode(&fields)?,
             sticky: Sticky::decode(&fields)?,
             health_check: Checking::decode(&fields)?,
         })
@@ -106,7 +117,13 @@ impl Backend {
 
 impl Default for Timeouts {
     fn default() -> Timeouts {
-        Timeouts { read: Duration::from_secs(60), dial: Duration::from_secs(5), tls_handshake: Duration::from_secs(10) }
+        Timeouts {
+            read: Duration::from_secs(60),
+            dial: Duration::from_secs(5),
+            tls_handshake: Duration::from_secs(10),
+            idle: Duration::from_secs(300),
+            total: None,
+        }
     }
 }
 
@@ -131,6 +148,8 @@ impl Timeouts {
             read: limit("Read", default.read)?,
             dial: limit("Dial", default.dial)?,
             tls_handshake: limit("TLSHandshake", default.tls_handshake)?,
+            idle: limit("Idle", default.idle)?,
+            total: fields.duration("Total")?.filter(|limit| !limit.is_zero()),
         })
     }
 }
@@ -173,21 +192,6 @@ impl Sticky {
             return Err(node.flaw(reason, format!("use 1 to {LONGEST_COOKIE} letters, digits, - and _")));
         }
         Ok(Sticky { cookie: Some(name) })
-    }
-}
-
-fn policy(fields: &Fields<'_>) -> Result<Policy, Flaw> {
-    let Some(node) = fields.get("Policy") else { return Ok(Policy::default()) };
-    match node.string()?.as_str() {
-        "" | "wrr" => Ok(Policy::WeightedRoundRobin),
-        "p2c" => Ok(Policy::PowerOfTwoChoices),
-        other => {
-            let hint = match nearest(other, &["wrr", "p2c"]) {
-                Some(near) => format!("did you mean {near:?}?"),
-                None => r#"write "wrr" (weighted round robin) or "p2c" (power of two choices)"#.into(),
-            };
-            Err(node.flaw(format!("unknown policy {:?}", clip(other)), hint))
-        }
     }
 }
 

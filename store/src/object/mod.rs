@@ -13,6 +13,7 @@ use crate::json::{Fields, clip};
 use crate::problem::Flaw;
 
 mod backend;
+mod balancing;
 mod frontend;
 mod health;
 mod host;
@@ -21,7 +22,8 @@ mod middleware;
 mod server;
 mod site;
 
-pub use backend::{Backend, KeepAlive, Policy, Sticky, Timeouts};
+pub use backend::{Backend, KeepAlive, Sticky, Timeouts};
+pub use balancing::{HashOn, Limit, Policy};
 pub(crate) use frontend::SITE;
 pub use frontend::{Elsewhere, Frontend, FrontendSettings, Limits, OnClientAbort};
 pub use health::{CheckKind, Checking, HealthCheck};

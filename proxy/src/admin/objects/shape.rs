@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use etna_store::object::{
-    Ajax, Backend, CheckKind, Checking, Frontend, HealthCheck, Host, Listener, Middleware, Network, OnClientAbort,
-    Policy, Protocol, Scheme, Server, ServerState, Site, Sticky,
+    Ajax, Backend, CheckKind, Checking, Frontend, HashOn, HealthCheck, Host, Listener, Middleware, Network,
+    OnClientAbort, Policy, Protocol, Scheme, Server, ServerState, Site, Sticky,
 };
 use serde_json::{Map, Value, json};
 
@@ -26,9 +26,23 @@ pub(super) fn backend(backend: &Backend) -> Value {
             "TLS": null,
         },
     }));
-    match backend.policy {
-        Policy::WeightedRoundRobin => {}
-        Policy::PowerOfTwoChoices => add(&mut fields, "Policy", "p2c"),
+    if backend.policy != Policy::default() {
+        add(&mut fields, "Policy", backend.policy.name());
+    }
+    if backend.hash_on != HashOn::default() {
+        add(&mut fields, "HashOn", backend.hash_on.text());
+    }
+    let usual = Backend::implicit(backend.id.clone());
+    for (name, value, usual) in
+        [("SlowStart", backend.slow_start, usual.slow_start), ("DrainTimeout", backend.drain, usual.drain)]
+    {
+        if value != usual {
+            add(&mut fields, name, duration(value));
+        }
+    }
+    if let Some(limit) = &backend.limit {
+        let limit = json!({ "Requests": limit.requests, "Queue": limit.queue, "Wait": duration(limit.wait) });
+        add(&mut fields, "Limit", limit);
     }
     if let Some(sticky) = &backend.sticky {
         add(&mut fields, "Sticky", self::sticky(sticky));

@@ -22,6 +22,7 @@ fn backend(servers: usize, more: &str) -> Backend {
         id: "b".into(),
         spec: Arc::new(spec),
         check: None,
+        hash: None,
         servers,
         schedule: Schedule::default(),
         cookie: None,

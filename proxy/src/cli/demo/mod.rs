@@ -67,7 +67,10 @@ async fn demo(flags: Flags) -> anyhow::Result<()> {
         trusted_proxies: Vec::new(),
         max_connections: None,
         max_connections_per_client: 0,
+        // What goes in a demo goes on purpose.
+        hold: Duration::ZERO,
         drain: Duration::from_secs(2),
+        zone: None,
     };
     // It listens for Ctrl-C itself, and comes back when it has drained.
     let mut proxy = tokio::spawn(etna_proxy::serve(config, engine.clone()));

@@ -43,18 +43,19 @@ enum Then {
 pub async fn serve(client: Rc<Client>, wire: Rc<Wire>) {
     loop {
         let then = match poll_fn(|cx| wire.poll_head(cx)).await {
-            Ok(Some(head)) => match exchange(&client, &wire, head).await {
+            // Boxed, so that a connection without a request takes little memory.
+            Ok(Some(head)) => match Box::pin(exchange(&client, &wire, head)).await {
                 Ok(Ok(then)) => then,
-                Ok(Err(tunnel)) => return tunnel.run(&client.worker, wire).await,
+                Ok(Err(tunnel)) => return Box::pin(tunnel.run(&client.worker, wire)).await,
                 Err(()) => return,
             },
             Ok(None) => return,
-            Err(error) => refuse(&client, &wire, error).await,
+            Err(error) => Box::pin(refuse(&client, &wire, error)).await,
         };
         match then {
             Then::Next => client.watch.enter(Phase::Idle),
             Then::Close => return,
-            Then::Linger => return linger(&wire).await,
+            Then::Linger => return Box::pin(linger(&wire)).await,
         }
     }
 }
@@ -65,15 +66,14 @@ async fn exchange(client: &Rc<Client>, wire: &Rc<Wire>, head: Head) -> Result<Re
     wire.begin(framing, expects_continue, parts.version);
     let asked = Asked { method: parts.method.clone(), version: parts.version };
     let request = Request::from_parts(parts, Incoming::new(wire.clone()));
-    // Boxed, so that a connection without a request takes little memory.
-    let mut answering = Box::pin(service::handle(client.clone(), request));
-    let response = poll_fn(|cx| match answering.as_mut().poll(cx) {
-        Poll::Ready(response) => Poll::Ready(Some(response)),
-        Poll::Pending => wire.poll_gone(cx).map(|()| None),
-    })
-    .await;
-    drop(answering);
-    let mut response = response.ok_or(())?;
+    let mut response = {
+        let mut answering = pin!(service::handle(client.clone(), request));
+        poll_fn(|cx| match answering.as_mut().poll(cx) {
+            Poll::Ready(response) => Poll::Ready(Ok(response)),
+            Poll::Pending => wire.poll_gone(cx).map(Err),
+        })
+        .await?
+    };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS
         && let Some(tunnel) = response.body_mut().take_tunnel()
     {
@@ -104,7 +104,7 @@ async fn deliver(
 
     let mut outbox = Outbox::new(client.worker.take_buffer());
     answer::write(&mut outbox.flat, &parts, asked, delimiter, keep, &client.worker.date());
-    let mut sending = pin!(Sending { body, delimiter, outbox, ended: false, broken: false });
+    let mut sending = pin!(Sending { body, delimiter, outbox, ended: false, silent: false, broken: false });
     let sent = poll_fn(|cx| sending.as_mut().poll(wire, cx)).await;
     let Sending { outbox, broken, body, .. } = &mut *sending;
     client.worker.give_buffer(std::mem::take(&mut outbox.flat));
@@ -116,7 +116,7 @@ async fn deliver(
     }
     sent?;
     if keep && unread && !wire.is_request_whole() {
-        return Ok(if drained(wire).await { Then::Next } else { Then::Linger });
+        return Ok(if Box::pin(drained(wire)).await { Then::Next } else { Then::Linger });
     }
     Ok(match (keep, wire.is_request_whole() && !wire.has_more()) {
         (true, _) => Then::Next,
@@ -132,6 +132,8 @@ struct Sending {
     outbox: Outbox,
     /// Whether all of the body is in the outbox.
     ended: bool,
+    /// Whether the server is waited for.
+    silent: bool,
     /// Whether the body broke off.
     broken: bool,
 }
@@ -143,9 +145,17 @@ impl Sending {
             // Short pieces go out together with the head.
             while !self.ended && self.outbox.body.is_empty() && self.outbox.flat.len() < FLAT {
                 let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else { break };
+                self.silent = false;
                 self.take(frame);
             }
             if self.outbox.is_empty() && !self.ended {
+                if !self.silent {
+                    self.silent = true;
+                    wire.watch.wait_at_most(self.body.longest_silence());
+                } else if wire.watch.is_overdue() {
+                    self.take(Some(Err(std::io::ErrorKind::TimedOut.into())));
+                    continue;
+                }
                 return wire.poll_gone(cx).map(Err);
             }
             match self.outbox.poll_flush(wire, cx) {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::Version;
 use http_body::{Body, Frame, SizeHint};
-use tokio::io::AsyncWrite as _;
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Interval;
 use tokio_util::io::poll_read_buf;
@@ -46,6 +46,16 @@ pub struct Wire {
     asking: RefCell<Option<Asking>>,
     /// What its worker watches of it.
     pub watch: Arc<Watch>,
+    scratch: Rc<Scratch>,
+}
+
+/// Room to read into that all connections of a worker share: what waits for a head keeps no more than has arrived.
+pub struct Scratch(RefCell<Box<[u8]>>);
+
+impl Default for Scratch {
+    fn default() -> Scratch {
+        Scratch(RefCell::new(vec![0; HEAD_READ].into()))
+    }
 }
 
 struct Asking {
@@ -55,7 +65,7 @@ struct Asking {
 
 impl Wire {
     /// A connection that was just accepted.
-    pub fn new(stream: TcpStream, watch: Arc<Watch>) -> Rc<Wire> {
+    pub fn new(stream: TcpStream, watch: Arc<Watch>, scratch: Rc<Scratch>) -> Rc<Wire> {
         Rc::new(Wire {
             stream: RefCell::new(stream),
             inbox: RefCell::default(),
@@ -67,6 +77,7 @@ impl Wire {
             knows_interim: Cell::new(false),
             asking: RefCell::default(),
             watch,
+            scratch,
         })
     }
 
@@ -86,7 +97,7 @@ impl Wire {
             if self.ended.get() || (nothing && self.watch.is_finishing()) {
                 return Poll::Ready(Ok(None));
             }
-            match ready!(self.poll_fill(HEAD_READ, cx)) {
+            match ready!(self.poll_arrived(cx)) {
                 Ok(0) | Err(_) => self.ended.set(true),
                 Ok(_) => {
                     if self.watch.phase().0 == Phase::Idle {
@@ -172,7 +183,7 @@ impl Wire {
                 Framing::Length(_) | Framing::Chunked(_) | Framing::UntilClose => {}
             }
             let more = match &*incoming {
-                Framing::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX).clamp(HEAD_READ, BODY_READ),
+                Framing::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX).clamp(LEAST_READ, BODY_READ),
                 _ => BODY_READ / 4,
             };
             drop((incoming, inbox));
@@ -203,7 +214,7 @@ impl Wire {
             if self.inbox.borrow().len() >= MOST_AHEAD {
                 return Poll::Pending;
             }
-            match ready!(self.poll_fill(HEAD_READ, cx)) {
+            match ready!(self.poll_arrived(cx)) {
                 Ok(0) if self.answering.get() => return Poll::Ready(()),
                 Ok(0) => self.ended.set(true),
                 Ok(_) => {}
@@ -268,11 +279,19 @@ impl Wire {
         Some((wire.stream.into_inner(), wire.inbox.into_inner().freeze()))
     }
 
+    /// Reads what has arrived of heads.
+    fn poll_arrived(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut scratch = self.scratch.0.borrow_mut();
+        let mut room = ReadBuf::new(&mut scratch);
+        ready!(Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, &mut room))?;
+        self.inbox.borrow_mut().extend_from_slice(room.filled());
+        Poll::Ready(Ok(room.filled().len()))
+    }
+
+    /// Reads what has arrived of a body.
     fn poll_fill(&self, room: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut inbox = self.inbox.borrow_mut();
-        if inbox.capacity() - inbox.len() < LEAST_ROOM.min(room) {
-            inbox.reserve(room);
-        }
+        inbox.reserve(room);
         let read = poll_read_buf(Pin::new(&mut *self.stream.borrow_mut()), cx, &mut *inbox);
         if let Poll::Ready(Ok(read)) = &read {
             self.watch.moved(*read, Waiting::Body);
@@ -374,9 +393,8 @@ impl Outbox {
 }
 
 const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-/// Room for a head that is worth a read.
-const LEAST_ROOM: usize = 1024;
-const HEAD_READ: usize = 4 * 1024;
+const HEAD_READ: usize = 16 * 1024;
+const LEAST_READ: usize = 4 * 1024;
 const BODY_READ: usize = 64 * 1024;
 /// Bytes of the next requests that are read while one is answered.
 const MOST_AHEAD: usize = 16 * 1024;
