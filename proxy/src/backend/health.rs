@@ -116,6 +116,11 @@ impl Health {
         word & AGAINST == 0 || self.may_be_tried(word)
     }
 
+    /// Whether its checks or requests speak against it; one that is new is not ill.
+    pub fn is_ill(&self) -> bool {
+        self.word.load(Relaxed) & (DOWN | EJECTED) != 0
+    }
+
     /// An ejected server is tried by one request at a time once it has been left alone for long enough.
     #[cold]
     fn may_be_tried(&self, word: u32) -> bool {
