@@ -248,10 +248,10 @@ async fn leases_that_end_in_a_storm() {
     load.more(1500).await;
     scene.etcd.thaw(0);
     scene.etcd.ready(0).await;
-    eventually("the leases have ended, and servers are held", LONG, async || {
+    eventually("the leases have ended, and all servers are held, also those that went first", LONG, async || {
         let stored = scene.below("backends/a/").await.len();
         let held = proxy.json("/v3/suspects").await["count"].as_u64();
-        ensure(stored == 0 && held >= Some(1), format!("{stored} stored, {held:?} held"))
+        ensure(stored == 0 && held == Some(3), format!("{stored} stored, {held:?} held"))
     })
     .await;
     load.more(300).await;

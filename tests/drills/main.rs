@@ -6,13 +6,21 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "what goes wrong fails a drill")]
 
 mod backends;
+mod bed;
 mod control;
 mod denial;
 mod drill;
 mod lifecycle;
+mod lifecycle_changes;
+mod lifecycle_end;
+mod lifecycle_upgrade;
+mod load;
+mod load_shape;
 mod protocol;
 mod results;
 mod robustness;
+mod servers;
+mod servers_handle;
 mod streaming;
 mod surface;
 
@@ -26,6 +34,9 @@ use results::Line;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((servers::COMMAND, rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        return servers::serve(rest);
+    }
     let short = arguments.iter().any(|argument| argument == "--short");
     let record = arguments.iter().any(|argument| argument == "--record");
     let wanted: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();

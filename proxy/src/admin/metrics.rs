@@ -165,13 +165,15 @@ fn process(state: &State, now: Instant) -> String {
     let age = store.age(now).map_or(f64::NAN, |age| age.as_secs_f64());
     let suspects = state.suspects();
     let servers: usize = table.backends.iter().flatten().map(|backend| backend.servers.len()).sum();
-    let gauges: [(&str, &str, f64); 11] = [
+    let draining = f64::from(u8::from(state.draining.is_cancelled()));
+    let gauges: [(&str, &str, f64); 12] = [
         (
             "etna_uptime_seconds",
             "Since the process started.",
             now.saturating_duration_since(state.started).as_secs_f64(),
         ),
         ("etna_ready", "Whether requests can be served.", f64::from(u8::from(state.is_ready()))),
+        ("etna_draining", "Whether the process was told to stop and finishes what runs.", draining),
         ("etna_store_revision", "Revision of the store that is in force.", store.revision.map_or(0.0, |r| r.0 as f64)),
         ("etna_store_following", "Whether changes of the store arrive.", f64::from(u8::from(store.following))),
         ("etna_store_age_seconds", "Since the store was last heard of.", age),
@@ -256,6 +258,12 @@ fn process(state: &State, now: Instant) -> String {
         [("connect", connect), ("closed", closed), ("broken", broken), ("late", late), ("status", status)]
     {
         sample(&mut out, "etna_retries_total", &[("reason", reason)], counter.get());
+    }
+    let upgraded = state.upgrades.now();
+    let help = "Attempts to replace the running binary, those of replaced processes included.";
+    family(&mut out, "etna_upgrades_total", help, Kind::Counter);
+    for (result, count) in [("ok", upgraded.ok), ("failed", upgraded.failed)] {
+        sample(&mut out, "etna_upgrades_total", &[("result", result)], count);
     }
     out
 }

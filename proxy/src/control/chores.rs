@@ -29,12 +29,14 @@ pub(super) struct Chores {
     done: Instant,
     probing: Option<JoinHandle<Vec<(Bytes, bool)>>>,
     probed: Option<Instant>,
+    /// When the health of suspects was last looked at.
+    judged: Option<Instant>,
 }
 
 impl Chores {
     pub(super) fn new(tick: Interval, now: Instant) -> Chores {
         let resync = Resync::new(now);
-        Chores { resync, pending: Delta::default(), tick, done: now, probing: None, probed: None }
+        Chores { resync, pending: Delta::default(), tick, done: now, probing: None, probed: None, judged: None }
     }
 
     /// Waits until there is something to do; whether suspects are to be released.
@@ -55,6 +57,7 @@ impl Control {
     pub(super) async fn do_chores(&mut self, release: bool) {
         let now = Instant::now();
         self.chores.done = now;
+        self.retry_listeners().await;
         let mut delta = Delta::default();
         if release {
             tracing::info!(keys = self.suspects.held().count(), "suspects are released: what vanished is believed");
@@ -72,36 +75,45 @@ impl Control {
     /// Lets go of suspect servers that no longer answer.
     async fn judge_servers(&mut self, now: Instant) -> Delta {
         let mut gone = BTreeSet::new();
+        let mut delta = Delta::default();
         if let Some(probing) = self.chores.probing.take_if(|probing| probing.is_finished()) {
             for (key, answered) in probing.await.unwrap_or_default() {
+                let back = self.suspects.returned(&mut self.state.model_mut(), &key, answered);
+                delta.merge(back);
                 if self.suspects.answered(&key, answered) {
                     gone.insert(key);
                 }
             }
         }
-        let count = self.suspects.servers().count();
+        let count = self.suspects.server_count();
         if count == 0 {
             self.chores.probed = None;
-            return Delta::default();
+            return delta;
         }
-        gone.extend(self.unhealthy());
+        if self.chores.judged.is_none_or(|at| now.duration_since(at) >= JUDGE_EVERY) {
+            self.chores.judged = Some(now);
+            gone.extend(self.unhealthy());
+        }
         // So many connections a second at most, and each suspect once a second at most.
         let every = PROBE_EVERY.max(Duration::from_millis(count as u64));
         if self.chores.probing.is_none() && self.chores.probed.is_none_or(|at| now.duration_since(at) >= every) {
             self.chores.probed = Some(now);
+            let first = self.suspects.ask_returning().into_iter();
+            let first = first.map(|(key, server)| Suspect { key, host: server.host.clone(), port: server.port });
             let model = self.state.model();
             let suspects = self.suspects.servers().filter_map(|(key, (backend, id))| {
                 let server = model.server(backend, id)?;
                 Some(Suspect { key: key.clone(), host: server.host.clone(), port: server.port })
             });
-            self.chores.probing = Some(tokio::spawn(probe(suspects.collect())));
+            self.chores.probing = Some(tokio::spawn(probe(first.chain(suspects).collect())));
         }
         if gone.is_empty() {
-            return Delta::default();
+            return delta;
         }
         let gone: Vec<Bytes> = gone.into_iter().collect();
         tracing::info!(servers = gone.len(), "suspects no longer answer: they are believed gone");
-        self.suspects.let_go(&mut self.state.model_mut(), &gone)
+        delta.merge(self.suspects.let_go(&mut self.state.model_mut(), &gone));
+        delta
     }
 
     /// Suspects whose checks or answers say that they should be given nothing.
@@ -179,5 +191,6 @@ pub(super) fn from_disk(state: &State, revision: Revision) -> Problem {
     }
 }
 
+const JUDGE_EVERY: Duration = Duration::from_secs(1);
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 const LATE: Duration = Duration::from_millis(500);

@@ -1,7 +1,6 @@
 //! Following the store: snapshot, then watch, then again whatever the store does.
 //!
-//! At the start the last table on disk is at hand: it serves if the store does not answer at once, and tells what has
-//! vanished meanwhile if it does. Whatever is waited for, `chores.rs` goes on.
+//! How it begins is in `begin.rs`. Whatever is waited for, `chores.rs` goes on.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -12,13 +11,13 @@ use std::time::{Duration, Instant, SystemTime};
 use etna_store::{Batch, Delta, Error, Problem, Revision};
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt as _, StreamExt as _};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::chores::Chores;
-use super::disk::{self, Found, Kept};
+use super::disk::Kept;
 use super::keep::Keeper;
 use super::state::{State, SuspectStatus};
-use super::suspect::{Pairs, Suspects};
+use super::suspect::Suspects;
 use crate::listener::Listeners;
 use crate::table::compile::Compiler;
 
@@ -32,7 +31,7 @@ pub struct Control {
     pub(super) suspects: Suspects,
     pub(super) chores: Chores,
     pub(super) keeper: Option<Keeper>,
-    keep_in: Option<PathBuf>,
+    pub(super) keep_in: Option<PathBuf>,
     hold: Duration,
     /// The newest revision applied, or the one of the table on disk.
     pub(super) seen: Revision,
@@ -83,14 +82,19 @@ impl Control {
         Control { compiler: Compiler::in_zone(zone), ..self }
     }
 
-    /// Follows the store until the process drains, and gives the listeners back.
+    /// Follows the store until the process drains, and gives the listeners back. Following goes on without them: what
+    /// still runs may take long, and servers come and go.
     pub async fn run(mut self) -> Listeners {
         let draining = self.state.draining.clone();
         draining.run_until_cancelled(self.follow()).await;
         if let Some(keeper) = self.keeper.take() {
             keeper.finish().await;
         }
-        self.listeners
+        // What is on disk is for the next process, which may run already.
+        self.keep_in = None;
+        let listeners = std::mem::replace(&mut self.listeners, Listeners::new(Vec::new()));
+        tokio::spawn(async move { self.follow().await });
+        listeners
     }
 
     async fn follow(&mut self) {
@@ -118,68 +122,6 @@ impl Control {
         }
     }
 
-    /// Takes up the last table on disk, and gives the first snapshot if the store answered at once.
-    async fn begin(&mut self) -> Option<Result<Batch, Error>> {
-        let dir = self.keep_in.clone()?;
-        let engine = self.state.engine.clone();
-        let store = engine.describe();
-        let began = Instant::now();
-        let snapshot = tokio::spawn(async move { engine.snapshot().await });
-        let mut snapshot = pin!(snapshot.map(|result| result.unwrap_or_else(|cause| Err(broke(&cause)))));
-        let place = dir.clone();
-        let read = tokio::task::spawn_blocking(move || {
-            disk::clean(&place);
-            disk::read(&place, &store)
-        });
-        let read = read.await;
-        let (found, refused) = read.unwrap_or_else(|cause| (None, vec![cause.to_string()]));
-        for reason in &refused {
-            tracing::warn!(reason, "a last table on disk is of no use");
-        }
-        self.state.set_store(|store| store.keep_errors += refused.len() as u64);
-        let rotate = found.as_ref().is_some_and(|found| found.newest);
-        let answer = timeout(PATIENCE.saturating_sub(began.elapsed()), &mut snapshot).await.ok();
-        let answered = matches!(answer, Some(Ok(_)));
-        // A table that is long out of date says little about what vanished.
-        let found = found.filter(|found| !answered || found.age < FRESH);
-        let age = found.as_ref().map(|found| found.age);
-        let (last, delta) = found.map(|found| self.restore(found)).unwrap_or_default();
-        self.keeper = Some(Keeper::start(dir, self.state.clone(), last, rotate));
-        match (age, answered) {
-            (Some(age), false) => {
-                let error = answer.as_ref().and_then(|answer| answer.as_ref().err());
-                let error = error.map_or_else(|| "no answer yet".into(), describe);
-                tracing::warn!(
-                    store = %self.state.engine.describe(),
-                    error,
-                    revision = self.seen.0,
-                    age_seconds = age.as_secs(),
-                    "serving the last table on disk: the store does not answer"
-                );
-                self.state.set_store(|store| {
-                    store.from_disk = Some((Instant::now(), age));
-                    store.error = Some(error);
-                });
-                self.news = true;
-                self.publish(self.seen, &delta).await;
-            }
-            // Published with what the store says.
-            (Some(_), true) => self.chores.pending.merge(delta),
-            (None, _) => {}
-        }
-        match answer {
-            Some(answer) => Some(answer),
-            None => Some(self.meanwhile(snapshot).await),
-        }
-    }
-
-    fn restore(&mut self, found: Found) -> (Pairs, Delta) {
-        let mut model = self.state.model_mut();
-        let delta = self.suspects.restore(&mut model, &found.batch, &found.held, Instant::now());
-        self.seen = found.batch.revision;
-        (self.suspects.pairs().clone(), delta)
-    }
-
     /// Makes what serves equal to a snapshot, and publishes only what differs.
     async fn replace(&mut self, snapshot: &Batch) {
         let replaced = snapshot.revision < self.seen;
@@ -204,7 +146,7 @@ impl Control {
     }
 
     /// Waits, while the chores go on.
-    async fn meanwhile<T>(&mut self, what: impl Future<Output = T>) -> T {
+    pub(super) async fn meanwhile<T>(&mut self, what: impl Future<Output = T>) -> T {
         let mut what = pin!(what);
         loop {
             let asked = tokio::select! {
@@ -305,6 +247,16 @@ impl Control {
         }
     }
 
+    /// Tries once more to listen where that failed: somebody may have left the address.
+    pub(super) async fn retry_listeners(&mut self) {
+        if !self.listeners.problems().is_empty() {
+            let wanted = self.state.live.table().listeners.clone();
+            self.listeners.reconcile(&wanted).await;
+            self.state.set_addresses(self.listeners.addresses());
+            self.news = true;
+        }
+    }
+
     pub(super) async fn publish(&mut self, revision: Revision, delta: &Delta) {
         let current = self.state.live.table();
         let next = {
@@ -313,10 +265,17 @@ impl Control {
             next.revision = revision;
             next
         };
-        let listeners_changed = !Arc::ptr_eq(&next.listeners, &current.listeners);
+        // The first time, what came with the process is settled even if there is no listener.
+        let listeners_changed =
+            !Arc::ptr_eq(&next.listeners, &current.listeners) || self.state.store().revision.is_none();
         let listeners = next.listeners.clone();
         drop(self.state.live.publish(next));
         drop(current);
+        if listeners_changed {
+            self.listeners.reconcile(&listeners).await;
+            self.state.set_addresses(self.listeners.addresses());
+        }
+        // Whoever waits for a revision finds its listeners open.
         self.state.set_store(|store| {
             store.revision = Some(revision);
             store.publishes += 1;
@@ -324,10 +283,6 @@ impl Control {
                 store.heard = Some(Instant::now());
             }
         });
-        if listeners_changed {
-            self.listeners.reconcile(&listeners).await;
-            self.state.set_addresses(self.listeners.addresses());
-        }
         self.news |= delta.problems | self.compiler.take_changed() | listeners_changed;
         self.tell();
     }
@@ -423,12 +378,8 @@ fn held(suspects: &Suspects, now: Instant, clock: SystemTime) -> Vec<(bytes::Byt
     suspects.held().map(|(key, case)| (key.clone(), until(case))).collect()
 }
 
-fn broke(cause: &tokio::task::JoinError) -> Error {
-    Error::Unavailable { context: format!("reading a snapshot broke: {cause}"), source: None }
-}
-
 /// An error with its causes, on one line.
-fn describe(error: &Error) -> String {
+pub(super) fn describe(error: &Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
@@ -465,8 +416,4 @@ const MOST_BATCHES: u32 = 1000;
 const MOST_LOGGED: usize = 100;
 const MOST_SHOWN: usize = 1000;
 const TICK: Duration = Duration::from_millis(250);
-/// How long a start waits for the store, if there is a table on disk.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// How old a table on disk may be to tell what vanished while nobody looked.
-const FRESH: Duration = Duration::from_secs(3600);
 const BETWEEN_COMPLAINTS: Duration = Duration::from_secs(2);

@@ -5,6 +5,7 @@
 //! in a mass are held as suspect (`suspect.rs`, `probe.rs`); lost events are looked for (`resync.rs`). Traffic is not
 //! its business; it runs on a runtime of its own.
 
+mod begin;
 mod chores;
 pub mod disk;
 mod follow;
@@ -13,6 +14,8 @@ mod probe;
 mod resync;
 mod state;
 pub mod suspect;
+mod upgrades;
 
 pub use follow::Control;
 pub use state::{State, StoreStatus, SuspectStatus};
+pub use upgrades::{Last, Upgraded, Upgrades};

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::suspect::Case;
+use super::upgrades::Upgrades;
 use crate::stats::Process;
 use crate::table::LiveTable;
 
@@ -27,6 +28,8 @@ pub struct State {
     pub draining: CancellationToken,
     /// What health checks count.
     pub health: crate::health::Totals,
+    /// How replacing the binary went.
+    pub upgrades: Upgrades,
     /// When the process started.
     pub started: Instant,
     model: RwLock<Model>,
@@ -114,6 +117,7 @@ impl State {
             engine,
             draining: CancellationToken::new(),
             health: crate::health::Totals::default(),
+            upgrades: Upgrades::default(),
             started: Instant::now(),
             model: RwLock::default(),
             problems: watch::Sender::new(Arc::from([])),

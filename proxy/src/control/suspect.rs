@@ -2,15 +2,23 @@
 //!
 //! A mass is more than half of a backend's servers and at least three of them within ten seconds, a whole backend of
 //! two or more within two, or more than 30 % of all objects and at least three (or all, and at least two) in one step.
+//! The first servers of such a storm, believed gone a moment before, come back if they answer.
 //! Servers that are `draining` had announced that they go; a backend that no frontend leads to harms nobody. Pure: the
 //! clock is an argument. Not here: asking servers whether they still answer (`probe.rs`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use etna_store::object::{Id, ServerState};
-use etna_store::{Batch, Change, Delta, Key, Model};
+use etna_store::object::Id;
+use etna_store::{Batch, Change, Delta, Key, Model, Server};
+
+mod case;
+mod rule;
+
+pub use case::{Case, What};
+use rule::{BURST, WINDOW};
 
 /// The pairs in force, and which of them the store no longer has.
 pub struct Suspects {
@@ -24,6 +32,10 @@ pub struct Suspects {
     last_case: u64,
     /// How many servers a backend had before its latest losses.
     counts: HashMap<Id, VecDeque<(Instant, usize)>>,
+    /// Servers that were believed gone a moment ago, by backend: the first of a storm.
+    lost: HashMap<Id, VecDeque<(Instant, Bytes, Lost)>>,
+    /// Those of a storm that was then noticed: they are held too, if they answer.
+    returning: BTreeMap<Bytes, Lost>,
     /// The value of [`RELEASE`] last seen; `None` before the first look.
     release: Option<Option<Bytes>>,
     changed: bool,
@@ -34,59 +46,19 @@ pub struct Suspects {
 /// Keys and values as they are stored. Cloning costs nothing.
 pub type Pairs = imbl::OrdMap<Bytes, Bytes>;
 
+/// A server that was let go.
+struct Lost {
+    value: Bytes,
+    server: Arc<Server>,
+    backend: Id,
+    asked: bool,
+}
+
 struct Held {
     case: u64,
     server: Option<(Id, Id)>,
     /// Probes in a row that failed.
     failures: u32,
-}
-
-/// What vanished together.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Case {
-    /// What it was.
-    pub what: What,
-    /// When it vanished.
-    pub since: Instant,
-    /// When it is believed; `None`: not by time, because the store's history was replaced and nobody deleted anything.
-    pub until: Option<Instant>,
-    /// Keys that are still held.
-    pub keys: usize,
-    /// One of them.
-    pub example: Bytes,
-}
-
-/// Why a case was opened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum What {
-    /// Servers of one backend.
-    Servers {
-        /// The backend.
-        backend: Id,
-        /// Servers gone within the time that is looked at.
-        gone: usize,
-        /// Servers there were.
-        of: usize,
-    },
-    /// Objects of every kind.
-    Objects {
-        /// Frontends, backends, sites, listeners and hosts gone in one step.
-        gone: usize,
-        /// As many as there were, or more than were needed to decide.
-        of: usize,
-    },
-    /// Held before this process started.
-    Earlier,
-}
-
-impl std::fmt::Display for What {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            What::Servers { backend, gone, of } => write!(f, "{gone} of {of} servers of backend {backend:?} vanished"),
-            What::Objects { gone, of } => write!(f, "{gone} of at least {of} objects vanished at once"),
-            What::Earlier => f.write_str("vanished before this process started"),
-        }
-    }
 }
 
 impl Suspects {
@@ -100,6 +72,8 @@ impl Suspects {
             cases: BTreeMap::new(),
             last_case: 0,
             counts: HashMap::new(),
+            lost: HashMap::new(),
+            returning: BTreeMap::new(),
             release: None,
             changed: false,
             total: 0,
@@ -197,6 +171,7 @@ impl Suspects {
             } else if let Some(value) = value {
                 if !is_shared(key) {
                     self.forget(key);
+                    self.returning.remove(key);
                     self.pairs.insert(key.clone(), value.clone());
                     puts.changes.push(Change { key: key.clone(), value: Some(value.clone()) });
                 }
@@ -206,6 +181,7 @@ impl Suspects {
         }
         let mut delta = model.apply(&puts);
         if forced {
+            self.returning.clear();
             gone.extend(self.held.keys().cloned());
         } else if !self.hold.is_zero() && !gone.is_empty() {
             gone = self.judge(model, gone, now, replaced, &mut delta);
@@ -227,6 +203,8 @@ impl Suspects {
 
     /// Believes everything.
     pub fn release(&mut self, model: &mut Model) -> Delta {
+        self.returning.clear();
+        self.lost.clear();
         let keys: Vec<Bytes> = self.held.keys().cloned().collect();
         self.let_go(model, &keys)
     }
@@ -234,6 +212,10 @@ impl Suspects {
     /// Believes what was held long enough.
     pub fn expire(&mut self, model: &mut Model, now: Instant) -> Delta {
         self.counts.retain(|_, counts| counts.back().is_some_and(|(at, _)| now.duration_since(*at) < WINDOW));
+        self.lost.retain(|_, lost| lost.back().is_some_and(|(at, ..)| now.duration_since(*at) < BURST));
+        if self.held_servers.is_empty() {
+            self.returning.clear();
+        }
         let over = |case: &Case| case.until.is_some_and(|until| until <= now);
         if !self.cases.values().any(over) {
             return Delta::default();
@@ -248,6 +230,11 @@ impl Suspects {
         self.held.iter().filter_map(|(key, held)| Some((key, held.server.as_ref()?)))
     }
 
+    /// How many those are.
+    pub fn server_count(&self) -> usize {
+        self.held_servers.len()
+    }
+
     /// Notes whether a held server answered, and says whether it has failed to often enough to be believed gone.
     pub fn answered(&mut self, key: &Bytes, answered: bool) -> bool {
         let Some(held) = self.held.get_mut(key) else { return false };
@@ -255,105 +242,33 @@ impl Suspects {
         held.failures >= FAILURES
     }
 
-    /// Holds what must not be believed, and gives back the rest.
-    fn judge(
-        &mut self,
-        model: &mut Model,
-        gone: Vec<Bytes>,
-        now: Instant,
-        replaced: bool,
-        delta: &mut Delta,
-    ) -> Vec<Bytes> {
-        let until = (!replaced).then(|| now + self.hold);
-        let objects: Vec<(Bytes, Option<Key>)> =
-            gone.into_iter().map(|key| (key.clone(), Key::parse(&key).ok().and_then(|key| key.object()))).collect();
-        if let Some(what) = self.is_mass(model, &objects) {
-            self.open(what, objects.into_iter().map(|(key, _)| key).collect(), until, now);
-            return Vec::new();
-        }
-        let mut believed = Vec::new();
-        let mut losing: BTreeMap<Id, Vec<(Bytes, Id)>> = BTreeMap::new();
-        for (key, object) in objects {
-            match object {
-                Some(Key::Server(backend, id)) if is_up(model, &backend, &id) => {
-                    losing.entry(backend).or_default().push((key, id));
-                }
-                _ => believed.push(key),
-            }
-        }
-        // First, because a backend that no frontend leads to any more loses nothing.
-        delta.merge(self.let_go(model, &believed));
-        believed.clear();
-        for (backend, servers) in losing {
-            let led_to = model.frontends_of(&backend).next().is_some();
-            match self.loss(model, &backend, servers.len(), now).filter(|_| led_to) {
-                Some(what) => self.open(what, servers.into_iter().map(|(key, _)| key).collect(), until, now),
-                None => believed.extend(servers.into_iter().map(|(key, _)| key)),
-            }
-        }
-        believed
+    /// The servers that went first in a storm and were not asked for yet: they come back if they answer.
+    pub fn ask_returning(&mut self) -> Vec<(Bytes, Arc<Server>)> {
+        let new = self.returning.iter_mut().filter(|(_, lost)| !lost.asked);
+        new.map(|(key, lost)| {
+            lost.asked = true;
+            (key.clone(), lost.server.clone())
+        })
+        .collect()
     }
 
-    /// Whether so many servers less is a mass, for this backend.
-    fn loss(&mut self, model: &Model, backend: &Id, going: usize, now: Instant) -> Option<What> {
-        let present = model
-            .servers(backend)
-            .filter(|server| server.state == ServerState::Up)
-            .filter(|server| {
-                self.held_servers.is_empty() || !self.held_servers.contains(&(backend.clone(), server.id.clone()))
-            })
-            .count();
-        let counts = self.counts.entry(backend.clone()).or_default();
-        counts.retain(|(at, _)| now.duration_since(*at) < WINDOW);
-        // Only what is greater than all that came later can ever be the most.
-        while counts.back().is_some_and(|(_, count)| *count <= present) {
-            counts.pop_back();
-        }
-        counts.push_back((now, present));
-        let most = |within: Duration| {
-            let recent = counts.iter().filter(|(at, _)| now.duration_since(*at) <= within);
-            recent.map(|(_, count)| *count).max().unwrap_or(present)
+    /// Takes the answer of one of them.
+    pub fn returned(&mut self, model: &mut Model, key: &Bytes, answered: bool) -> Delta {
+        let Some(lost) = self.returning.remove(key) else { return Delta::default() };
+        let of = |case: &Case| matches!(&case.what, What::Servers { backend, .. } if *backend == lost.backend);
+        let case = self.cases.iter_mut().rev().find(|(_, case)| of(case));
+        let Some((number, case)) = case.filter(|_| answered && !self.pairs.contains_key(key)) else {
+            return Delta::default();
         };
-        let (after, of, burst) = (present.saturating_sub(going), most(WINDOW), most(BURST));
-        let gone = of.saturating_sub(after);
-        let is_mass = (gone >= FEWEST_SERVERS && after * 2 < of) || (after == 0 && burst >= WHOLE_BACKEND);
-        is_mass.then(|| What::Servers { backend: backend.clone(), gone, of })
-    }
-
-    /// Whether so many objects as a whole go in this one step.
-    fn is_mass(&self, model: &Model, gone: &[(Bytes, Option<Key>)]) -> Option<What> {
-        let mut whole: HashSet<Key> = HashSet::new();
-        let mut losing: HashMap<&Id, HashSet<&Id>> = HashMap::new();
-        for (_, object) in gone {
-            match object {
-                Some(object @ (Key::Frontend(_) | Key::Site(_) | Key::Host(_) | Key::Listener(_))) => {
-                    whole.insert(object.clone());
-                }
-                Some(Key::Server(backend, id)) => {
-                    losing.entry(backend).or_default().insert(id);
-                }
-                Some(Key::Backend(backend)) => {
-                    losing.entry(backend).or_default();
-                }
-                _ => {}
-            }
-        }
-        for (backend, servers) in losing {
-            if model.servers(backend).all(|server| servers.contains(&server.id)) {
-                whole.insert(Key::Backend(backend.clone()));
-            }
-        }
-        let gone = whole.len();
-        if gone < FEWEST_ALL {
-            return None;
-        }
-        // Counted no further than it matters.
-        let enough = gone * 4 + 1;
-        let frontends = model.frontends().filter(|frontend| frontend.site.is_none()).map(drop);
-        let others = model.backends().map(drop).chain(model.sites().map(drop)).chain(model.hosts().map(drop));
-        let of = frontends.chain(others).chain(model.listeners().map(drop)).take(enough).count();
-        let is_mass = (gone >= FEWEST_OBJECTS && gone * 10 > of * 3) || gone >= of;
-        is_mass.then_some(What::Objects { gone, of })
+        case.keys += 1;
+        self.total += 1;
+        self.changed = true;
+        let server = (lost.backend, lost.server.id.clone());
+        self.held_servers.insert(server.clone());
+        self.held.insert(key.clone(), Held { case: *number, server: Some(server), failures: 0 });
+        self.pairs.insert(key.clone(), lost.value.clone());
+        let change = Change { key: key.clone(), value: Some(lost.value) };
+        model.apply(&Batch { revision: model.revision(), changes: vec![change] })
     }
 
     /// Holds keys, together with what vanished for the same reason just before.
@@ -401,11 +316,6 @@ impl Suspects {
     }
 }
 
-/// Whether a server is there and has not announced that it goes.
-fn is_up(model: &Model, backend: &str, id: &str) -> bool {
-    model.server(backend, id).is_some_and(|server| server.state == ServerState::Up)
-}
-
 /// What proxies share with each other is neither served nor kept.
 fn is_shared(key: &[u8]) -> bool {
     matches!(Key::parse(key), Ok(Key::Shared(_)))
@@ -413,14 +323,6 @@ fn is_shared(key: &[u8]) -> bool {
 
 /// A put of any value here makes every proxy believe what it holds, and what the same transaction deletes.
 pub const RELEASE: &[u8] = b"proxies/release";
-/// Within this time losses of one backend count together.
-const WINDOW: Duration = Duration::from_secs(10);
-/// The same where a backend loses all it has.
-const BURST: Duration = Duration::from_secs(2);
-const FEWEST_SERVERS: usize = 3;
-const WHOLE_BACKEND: usize = 2;
-const FEWEST_OBJECTS: usize = 3;
-const FEWEST_ALL: usize = 2;
 /// Probes in a row that must fail.
 const FAILURES: u32 = 2;
 

@@ -15,8 +15,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use etna_store::object::Id;
+use futures_util::FutureExt as _;
 use rustix::time::{ClockId, clock_gettime};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +44,23 @@ pub struct Shared {
     pub admission: Arc<Admission>,
     /// Cancelled when a drain must end at once.
     pub force: CancellationToken,
+    /// Cancelled when connections may be accepted. Until then they wait in the kernel's queues.
+    pub gate: CancellationToken,
+}
+
+/// How to drain.
+#[derive(Clone, Copy, Debug)]
+pub struct Drain {
+    /// How long connections are still accepted.
+    pub grace: Duration,
+    /// How long it may take, the grace included.
+    pub limit: Duration,
+    /// How long connections that wait for a request are left open after the grace.
+    pub quiet: Duration,
+    /// Within how long after that they are closed, one by one.
+    pub spread: Duration,
+    /// Whether another process accepts on the same sockets: what waits in their queues is its business then.
+    pub handed_over: bool,
 }
 
 /// What a worker's thread knows.
@@ -65,6 +83,8 @@ pub struct Worker {
     next_connection: Cell<u64>,
     random: RefCell<fastrand::Rng>,
     draining: Cell<bool>,
+    handed_over: Cell<bool>,
+    serving: Cell<usize>,
     buffers: RefCell<Vec<Vec<u8>>>,
     /// The time, as responses say it.
     date: RefCell<String>,
@@ -113,19 +133,20 @@ impl Drop for TurningAway<'_> {
 
 /// What the control side tells a worker.
 pub enum Command {
-    /// Accept on a socket; it replaces the listener's former one.
+    /// Accept on sockets; they replace the listener's former ones.
     Open {
         /// The listener.
         id: Id,
         /// Its address.
         address: SocketAddr,
-        /// This worker's socket.
-        socket: std::net::TcpListener,
+        /// This worker's sockets.
+        sockets: Vec<std::net::TcpListener>,
     },
     /// Stop accepting on a listener. Its connections stay.
     Close(Id),
-    /// Finish: accept what waits, answer with `Connection: close`, end when nothing runs or the time is over.
-    Drain(Duration),
+    /// Finish: answer with `Connection: close`, accept for a while and what waits then, end when nothing runs or the
+    /// time is over.
+    Drain(Drain),
 }
 
 /// A worker, seen from the control side.
@@ -248,15 +269,31 @@ impl Worker {
         }
     }
 
+    /// Whether there is a connection or a tunnel.
+    fn is_serving(&self) -> bool {
+        self.serving.get() > 0 || !self.connections.borrow().is_empty()
+    }
+
+    /// Ends what still runs.
+    fn cut_all(&self) {
+        self.cut.cancel();
+        for watch in self.connections.borrow().values() {
+            watch.order(Order::Close);
+        }
+    }
+
     /// The worker's clock: seconds since it started.
     pub fn now(&self) -> u32 {
         self.clock.load(Relaxed)
     }
 
-    /// Ends idle connections. Their clients had [`QUIET`] to send one more request and be told to go.
-    fn dismiss(&self) {
-        for watch in self.connections.borrow().values() {
-            watch.order(Order::Finish);
+    /// Ends idle connections whose turn has come between two moments, as shares of the time for all. Their clients
+    /// had time to send one more request and be told to go.
+    fn dismiss(&self, turns: std::ops::Range<f64>) {
+        for (number, watch) in self.connections.borrow().iter() {
+            if turns.contains(&turn(*number)) {
+                watch.order(Order::Finish);
+            }
         }
     }
 }
@@ -288,15 +325,17 @@ async fn run(shared: Shared, mut inbox: mpsc::Receiver<Command>) {
         next_connection: Cell::new(0),
         random: RefCell::new(fastrand::Rng::new()),
         draining: Cell::new(false),
+        handed_over: Cell::new(false),
+        serving: Cell::new(0),
         buffers: RefCell::default(),
         date: RefCell::new(now()),
         scratch: Rc::default(),
         overload: RefCell::default(),
         turning_away: Cell::new(0),
     });
-    let force = shared.force;
+    let (force, gate) = (shared.force, shared.gate);
     tokio::task::spawn_local(look(worker.clone()));
-    let mut accepting: HashMap<Id, CancellationToken> = HashMap::new();
+    let mut accepting: HashMap<Id, Accepting> = HashMap::new();
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     let drain = loop {
         let command = tokio::select! {
@@ -307,66 +346,143 @@ async fn run(shared: Shared, mut inbox: mpsc::Receiver<Command>) {
             }
         };
         match command {
-            Some(Command::Open { id, address, socket }) => match TcpListener::from_std(socket) {
-                Ok(socket) => {
-                    let stop = CancellationToken::new();
-                    tokio::task::spawn_local(accept(worker.clone(), id.clone(), address, socket, stop.clone()));
-                    if let Some(former) = accepting.insert(id, stop) {
-                        former.cancel();
-                    }
-                }
-                Err(error) => tracing::error!(listener = %id, %error, "cannot use the socket"),
-            },
-            Some(Command::Close(id)) => {
-                if let Some(stop) = accepting.remove(&id) {
-                    stop.cancel();
+            Some(Command::Open { id, address, sockets }) => {
+                let former = accepting.insert(id.clone(), open(&worker, &gate, &id, address, sockets));
+                if let Some(former) = former {
+                    former.stop.cancel();
                 }
             }
-            Some(Command::Drain(limit)) => break limit,
-            None => break Duration::ZERO,
+            Some(Command::Close(id)) => {
+                if let Some(accepting) = accepting.remove(&id) {
+                    accepting.stop.cancel();
+                }
+            }
+            Some(Command::Drain(drain)) => break drain,
+            None => return,
         }
     };
     worker.draining.set(true);
-    for stop in accepting.values() {
-        stop.cancel();
-    }
-    finish(&worker, drain, &force).await;
-}
-
-/// Waits until every connection has ended, first by being told to go with its next response, at last by being cut.
-async fn finish(worker: &Worker, limit: Duration, force: &CancellationToken) {
-    let started = Instant::now();
-    let mut tick = tokio::time::interval(Duration::from_millis(20));
-    let mut dismissed = false;
-    while !worker.connections.borrow().is_empty() && started.elapsed() < limit && !force.is_cancelled() {
-        tick.tick().await;
-        if !dismissed && started.elapsed() >= QUIET.min(limit / 2) {
-            dismissed = true;
-            worker.dismiss();
-        }
-    }
-    worker.cut.cancel();
-    for watch in worker.connections.borrow().values() {
-        watch.order(Order::Close);
+    let cut = async {
+        force.cancelled().await;
+        worker.cut_all();
+    };
+    tokio::select! {
+        () = finish(&worker, accepting, drain) => {}
+        () = cut => {}
+        () = async { loop { seconds.tick().await; worker.second_passed(); } } => {}
     }
     tokio::task::yield_now().await;
 }
 
-async fn accept(worker: Rc<Worker>, id: Id, address: SocketAddr, socket: TcpListener, stop: CancellationToken) {
+/// A connection from when it is accepted: its task is counted before it runs for the first time.
+struct Serving(Rc<Worker>);
+
+impl Serving {
+    fn begin(worker: &Rc<Worker>) -> Serving {
+        worker.serving.set(worker.serving.get() + 1);
+        Serving(worker.clone())
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.serving.set(self.0.serving.get() - 1);
+    }
+}
+
+/// A listener's accepting tasks.
+struct Accepting {
+    stop: CancellationToken,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+fn open(
+    worker: &Rc<Worker>,
+    gate: &CancellationToken,
+    id: &Id,
+    address: SocketAddr,
+    sockets: Vec<std::net::TcpListener>,
+) -> Accepting {
+    let stop = CancellationToken::new();
     let arrived = conn::Arrived { listener: id.clone(), port: address.port().to_string().into() };
+    let mut tasks = Vec::with_capacity(sockets.len());
+    for socket in sockets {
+        match TcpListener::from_std(socket) {
+            Ok(socket) => {
+                let accepting = accept(worker.clone(), arrived.clone(), socket, gate.clone(), stop.clone());
+                tasks.push(tokio::task::spawn_local(accepting));
+            }
+            Err(error) => tracing::error!(listener = %id, %error, "cannot use the socket"),
+        }
+    }
+    Accepting { stop, tasks }
+}
+
+/// Waits until every connection has ended, first by being told to go with its next response, at last by being cut.
+async fn finish(worker: &Rc<Worker>, accepting: HashMap<Id, Accepting>, drain: Drain) {
+    let started = Instant::now();
+    tokio::time::sleep(drain.grace.min(drain.limit)).await;
+    worker.handed_over.set(drain.handed_over);
+    for Accepting { stop, tasks } in accepting.into_values() {
+        stop.cancel();
+        for task in tasks {
+            let _ = task.await;
+        }
+    }
+    let rest = drain.limit.saturating_sub(started.elapsed());
+    let (quiet, spread) = (drain.quiet.min(rest / 2), drain.spread.min(rest / 4));
+    let stopped = Instant::now();
+    let mut tick = tokio::time::interval(FINISH_TICK);
+    let mut dismissed = 0.0;
+    while worker.is_serving() && started.elapsed() < drain.limit {
+        tick.tick().await;
+        let past = stopped.elapsed();
+        if past >= quiet {
+            let until = (past - quiet).as_secs_f64() / spread.as_secs_f64().max(f64::MIN_POSITIVE);
+            worker.dismiss(dismissed..until);
+            dismissed = until;
+        }
+    }
+    worker.cut_all();
+}
+
+/// When a connection is dismissed, as a share of the time for all: spread evenly, whatever the numbers are.
+fn turn(number: u64) -> f64 {
+    // Fibonacci hashing; 32 bits fit into the fraction of an f64.
+    (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as f64 / (1u64 << 32) as f64
+}
+
+/// Accepts until told to stop.
+async fn accept(
+    worker: Rc<Worker>,
+    arrived: conn::Arrived,
+    socket: TcpListener,
+    gate: CancellationToken,
+    stop: CancellationToken,
+) {
+    let id = arrived.listener.clone();
     let mut pause = FIRST_PAUSE;
+    let take = |stream, peer| {
+        worker.process.accepted.add(1);
+        let serving = Serving::begin(&worker);
+        // Not an async block, which would hold the connection's future twice.
+        let served = conn::serve(worker.clone(), arrived.clone(), stream, peer).map(move |()| drop(serving));
+        tokio::task::spawn_local(served);
+    };
+    tokio::select! {
+        () = gate.cancelled() => {}
+        () = stop.cancelled() => {}
+    }
     loop {
         let accepted = tokio::select! {
-            // What waits in the queue when we are told to stop is still taken: it was promised to be served.
             biased;
+            () = stop.cancelled() => break,
             accepted = socket.accept() => accepted,
-            () = stop.cancelled() => return,
         };
         match accepted {
             Ok((stream, peer)) => {
                 pause = FIRST_PAUSE;
-                worker.process.accepted.add(1);
-                tokio::task::spawn_local(conn::serve(worker.clone(), arrived.clone(), stream, peer));
+                take(stream, peer);
             }
             Err(error) => {
                 worker.process.accept_errors.add(1);
@@ -375,6 +491,20 @@ async fn accept(worker: Rc<Worker>, id: Id, address: SocketAddr, socket: TcpList
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
+        }
+    }
+    if worker.handed_over.get() {
+        return;
+    }
+    // What waits in the queue is still taken: closing the socket would reset it. Asked of the kernel, not of the
+    // runtime, which may not have heard yet.
+    let Ok(socket) = socket.into_std() else { return };
+    for _ in 0..MOST_WAITING {
+        let Ok((stream, peer)) = socket.accept() else { return };
+        if stream.set_nonblocking(true).is_ok()
+            && let Ok(stream) = TcpStream::from_std(stream)
+        {
+            take(stream, peer);
         }
     }
 }
@@ -416,7 +546,9 @@ const IDLE_SECONDS: u32 = 75;
 const CROWDED_SECONDS: u32 = 2;
 /// Connections of a worker that are told that there is no room; more than these are closed without a word.
 const MOST_TURNED_AWAY: u32 = 128;
-/// How long a drain leaves idle connections open: a client that sends into it gets its answer and is told to go.
-const QUIET: Duration = Duration::from_secs(5);
+/// How often a drain looks whether it is over.
+const FINISH_TICK: Duration = Duration::from_millis(20);
+/// Connections taken from a socket's queue before it is closed: more than it holds.
+const MOST_WAITING: usize = 8192;
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);

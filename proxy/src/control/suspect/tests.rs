@@ -127,6 +127,35 @@ fn single_deletes_over_time_are_believed_and_a_storm_is_not() {
 }
 
 #[test]
+fn the_first_of_a_storm_come_back_if_they_answer() {
+    let mut at = apps(&[("a", 3), ("b", 3)]);
+    for n in 0..3 {
+        at.after(Duration::from_millis(200)).delete(&[server("a", n)]);
+    }
+    assert_eq!((at.servers("a"), at.held()), (1, 1));
+    let asked: Vec<Bytes> = at.suspects.ask_returning().into_iter().map(|(key, _)| key).collect();
+    assert_eq!(asked, [server("a", 0), server("a", 1)]);
+    assert!(at.suspects.ask_returning().is_empty(), "each is asked once");
+    assert!(at.suspects.returned(&mut at.model, &asked[0], true).backends.contains("a"));
+    assert!(at.suspects.returned(&mut at.model, &asked[1], false).is_empty());
+    assert!(at.suspects.returned(&mut at.model, &asked[0], true).is_empty());
+    assert_eq!((at.servers("a"), at.held(), at.suspects.cases().next().unwrap().keys), (2, 2, 2));
+    at.suspects.release(&mut at.model);
+    assert_eq!((at.servers("a"), at.held()), (0, 0));
+
+    // Those that went a while before were no part of it.
+    at.delete(&[server("b", 0)]);
+    at.after(Duration::from_secs(3)).delete(&[server("b", 1)]);
+    at.delete(&[server("b", 2)]);
+    let asked: Vec<Bytes> = at.suspects.ask_returning().into_iter().map(|(key, _)| key).collect();
+    assert_eq!(asked, [server("b", 1)]);
+    // One that registers again meanwhile needs no way back.
+    at.step(&[(&server("b", 1), Some(UP))]);
+    assert!(at.suspects.returned(&mut at.model, &asked[0], true).is_empty());
+    assert_eq!((at.servers("b"), at.held()), (2, 1));
+}
+
+#[test]
 fn the_last_servers_of_a_small_backend() {
     let mut at = apps(&[("a", 1), ("b", 2), ("c", 2), ("d", 3)]);
     at.delete(&[server("a", 0)]);
@@ -314,6 +343,8 @@ enum Event {
     Resync,
     Pass(u64),
     Unanswered(usize),
+    /// Those that went first in a storm are asked.
+    Returning(bool),
     Release,
 }
 
@@ -323,8 +354,10 @@ fn some_event() -> impl Strategy<Value = Event> {
         8 => prop::collection::vec(change, 1..6).prop_map(Event::Revision),
         1 => prop::sample::select(vec!["", "backends/", "backends/1/", "frontends/"]).prop_map(Event::Wipe),
         1 => Just(Event::Resync),
-        3 => (0..400_000u64).prop_map(Event::Pass),
+        2 => (0..400_000u64).prop_map(Event::Pass),
+        2 => (0..1_000u64).prop_map(Event::Pass),
         2 => (0..8usize).prop_map(Event::Unanswered),
+        2 => any::<bool>().prop_map(Event::Returning),
         1 => Just(Event::Release),
     ]
 }
@@ -376,6 +409,11 @@ proptest! {
                     if key.as_ref().is_some_and(|key| at.suspects.answered(key, false)) {
                         let keys: Vec<Bytes> = key.into_iter().collect();
                         at.suspects.let_go(&mut at.model, &keys);
+                    }
+                }
+                Event::Returning(answered) => {
+                    for (key, _) in at.suspects.ask_returning() {
+                        at.suspects.returned(&mut at.model, &key, answered);
                     }
                 }
                 Event::Release => drop(at.suspects.release(&mut at.model)),
