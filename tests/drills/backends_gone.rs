@@ -1,7 +1,7 @@
 //! B1, B2, B4, B9: a server is there no more, or not now, or only seems to be.
 
 use std::cell::Cell;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -155,7 +155,7 @@ pub(crate) async fn vanished(length: Length) -> Outcome {
     let backend = json!({ "Settings": { "Timeouts": { "Dial": "500ms" } } });
     let bed = Bed::with("b9", length, Needs { servers: 2, backend, ..Needs::default() }).await;
     let third = Echo::start(&format!("{BACKEND}-gone"), bed.scene.folder()).await;
-    let hole = Hole::dig(third.address);
+    let hole = Hole::dig(&third);
     let load = bed.load(Rate::L2k).await;
     load.go_on(length.pick(Duration::from_secs(3), Duration::from_millis(500))).await;
     let added = load.began.elapsed();
@@ -177,17 +177,19 @@ enum Hole {
     /// The kernel's filter drops them, until this ends.
     Filter(Vec<String>),
     /// Nobody accepts the connections that fill the listener's queue.
-    Queue(#[allow(dead_code, reason = "held")] Vec<TcpStream>),
+    Queue(#[expect(dead_code, reason = "held")] Vec<TcpStream>),
 }
 
 impl Hole {
-    fn dig(address: SocketAddr) -> Hole {
+    fn dig(server: &Echo) -> Hole {
+        let address = server.address;
         let rule = format!("INPUT -p tcp -d {} --dport {} --syn -j DROP", address.ip(), address.port());
         let rule: Vec<String> = rule.split(' ').map(str::to_owned).collect();
         if try_output_of(Command::new("iptables").arg("-I").args(&rule)).is_ok() {
             return Hole::Filter(rule);
         }
-        // Frozen by whoever calls this drill's server dead: its queue fills, and then the kernel drops what comes.
+        // Frozen, it accepts nothing: its queue fills, and then the kernel drops what comes.
+        server.signal("STOP");
         let mut held = Vec::new();
         let began = Instant::now();
         while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
