@@ -17,6 +17,11 @@ use crate::servers_handle::Echo;
 /// B1: what may be repeated is, the rest fails only where the server may have begun it.
 pub(crate) async fn killed(length: Length) -> Outcome {
     let mut bed = Bed::start("b1", length).await;
+    // Executed at once and answered later, so that a kill always finds some that are done but not answered.
+    let delay = length.pick("delay=20", "delay=100");
+    for server in &bed.servers {
+        server.set(delay).await;
+    }
     let load = bed.load(Rate::L5k).await;
     let (times, apart) = length.pick((5, Duration::from_secs(3)), (2, Duration::from_millis(500)));
     let mut kills = Vec::new();
@@ -27,6 +32,7 @@ pub(crate) async fn killed(length: Length) -> Outcome {
         kills.push((before, load.began.elapsed()));
         load.go_on(apart).await;
         bed.servers[place].restart().await;
+        bed.servers[place].set(delay).await;
         load.go_on(apart).await;
     }
     let traffic = bed.finish(load).await;
