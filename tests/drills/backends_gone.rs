@@ -1,7 +1,7 @@
 //! B1, B2, B4, B9: a server is there no more, or not now, or only seems to be.
 
 use std::cell::Cell;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,11 @@ use crate::servers_handle::Echo;
 /// B1: what may be repeated is, the rest fails only where the server may have begun it.
 pub(crate) async fn killed(length: Length) -> Outcome {
     let mut bed = Bed::start("b1", length).await;
+    // Executed at once and answered later, so that a kill always finds some that are done but not answered.
+    let delay = length.pick("delay=20", "delay=100");
+    for server in &bed.servers {
+        server.set(delay).await;
+    }
     let load = bed.load(Rate::L5k).await;
     let (times, apart) = length.pick((5, Duration::from_secs(3)), (2, Duration::from_millis(500)));
     let mut kills = Vec::new();
@@ -27,6 +32,7 @@ pub(crate) async fn killed(length: Length) -> Outcome {
         kills.push((before, load.began.elapsed()));
         load.go_on(apart).await;
         bed.servers[place].restart().await;
+        bed.servers[place].set(delay).await;
         load.go_on(apart).await;
     }
     let traffic = bed.finish(load).await;
@@ -155,7 +161,7 @@ pub(crate) async fn vanished(length: Length) -> Outcome {
     let backend = json!({ "Settings": { "Timeouts": { "Dial": "500ms" } } });
     let bed = Bed::with("b9", length, Needs { servers: 2, backend, ..Needs::default() }).await;
     let third = Echo::start(&format!("{BACKEND}-gone"), bed.scene.folder()).await;
-    let hole = Hole::dig(third.address);
+    let hole = Hole::dig(&third);
     let load = bed.load(Rate::L2k).await;
     load.go_on(length.pick(Duration::from_secs(3), Duration::from_millis(500))).await;
     let added = load.began.elapsed();
@@ -177,17 +183,19 @@ enum Hole {
     /// The kernel's filter drops them, until this ends.
     Filter(Vec<String>),
     /// Nobody accepts the connections that fill the listener's queue.
-    Queue(#[allow(dead_code, reason = "held")] Vec<TcpStream>),
+    Queue(#[expect(dead_code, reason = "held")] Vec<TcpStream>),
 }
 
 impl Hole {
-    fn dig(address: SocketAddr) -> Hole {
+    fn dig(server: &Echo) -> Hole {
+        let address = server.address;
         let rule = format!("INPUT -p tcp -d {} --dport {} --syn -j DROP", address.ip(), address.port());
         let rule: Vec<String> = rule.split(' ').map(str::to_owned).collect();
         if try_output_of(Command::new("iptables").arg("-I").args(&rule)).is_ok() {
             return Hole::Filter(rule);
         }
-        // Frozen by whoever calls this drill's server dead: its queue fills, and then the kernel drops what comes.
+        // Frozen, it accepts nothing: its queue fills, and then the kernel drops what comes.
+        server.signal("STOP");
         let mut held = Vec::new();
         let began = Instant::now();
         while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {

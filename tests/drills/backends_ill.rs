@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use etna_tests::scene::{frontend, frontend_key};
 use etna_tests::wait::{ensure, eventually};
 use serde_json::json;
 
-use crate::bed::{BACKEND, Bed, Needs, Rate};
+use crate::bed::{BACKEND, Bed, HOST, Needs, Rate};
 use crate::drill::{Length, Outcome};
+use crate::load::Mix;
 use crate::servers_handle::Echo;
 
 /// B5: the checks are wrong: nobody is well, so everybody is asked.
@@ -37,9 +39,13 @@ pub(crate) async fn unchecked(length: Length) -> Outcome {
     traffic.outcome(figure, all && metric == Some(1.0))
 }
 
-/// B6: a server refuses everything while the others have much to do: trying elsewhere must not bring those down.
+/// B6: a server refuses everything while the others have much to do, then all do, and whoever is refused is to be sent
+/// to another one: that must not multiply the load.
 pub(crate) async fn refusing(length: Length) -> Outcome {
     let bed = Bed::start("b6", length).await;
+    let mut route = frontend(&format!("Host(`{HOST}`)"), BACKEND);
+    route["Settings"]["FailoverPredicate"] = "ResponseCode() == 503 && Attempts() <= 2".into();
+    bed.proxy.until_revision(bed.scene.put(&frontend_key(BACKEND), route).await).await;
     let mix = bed.mix(Rate::L2k).await;
     // Each of two servers gets half of the requests, and has half of a core: 90 % of that, or little where the machine
     // does other things.
@@ -48,18 +54,35 @@ pub(crate) async fn refusing(length: Length) -> Outcome {
         server.set(&format!("spin={spin}")).await;
     }
     bed.servers[2].set("status=503").await;
-    let before: u64 = bed.servers.iter().map(Echo::attempts).sum();
-    let load = bed.load_of(mix).await;
-    load.go_on(length.pick(Duration::from_secs(20), Duration::from_secs(2))).await;
-    let traffic = bed.finish(load).await;
-    let attempts = bed.servers.iter().map(Echo::attempts).sum::<u64>() - before;
-    let share = attempts as f64 / traffic.report.sent.max(1) as f64;
+    let before = attempts(&bed);
+    let load = bed.load_of(mix.clone()).await;
+    load.go_on(length.pick(Duration::from_secs(20), Duration::from_secs(1))).await;
+    let one = bed.finish(load).await;
+    let between = attempts(&bed);
     let refused = bed.servers[2].attempts();
-    let other = traffic.report.wrong.iter().filter(|(_, _, why)| !why.contains(" answered 503 ")).count();
+    let other = one.report.wrong.iter().filter(|(_, _, why)| !why.contains(" answered 503 ")).count();
+
+    for server in &bed.servers[..2] {
+        server.set("spin=0&status=503").await;
+    }
+    let load = bed.load_of(Mix { first: mix.first + (1 << 36), ..mix }).await;
+    load.go_on(length.pick(Duration::from_secs(10), Duration::from_secs(1))).await;
+    let all = bed.finish(load).await;
+    let share = |attempts: u64, sent: u64| attempts as f64 / sent.max(1) as f64;
+    let (share_one, share_all) =
+        (share(between - before, one.report.sent), share(attempts(&bed) - between, all.report.sent));
+    // A share of what was sent before may be saved up; ten retries are everybody's.
+    let whole = share((attempts(&bed) - before).saturating_sub(10), one.report.sent + all.report.sent);
     let figure = format!(
-        "{attempts} attempts, {share:.3} a request (<= 1.2); {refused} at the server that refuses; {other} failed otherwise \
-         than by its 503; others compute {spin} us a request, p99 {:.1} ms",
-        traffic.report.latency_ms(0.99)
+        "attempts a request: {share_one:.3} while one refuses ({refused} at it), {share_all:.3} while all do, {whole:.3} \
+         in all (<= 1.2); \
+         {other} failed otherwise than by its 503; others compute {spin} us a request, p99 {:.1} ms",
+        one.report.latency_ms(0.99)
     );
-    traffic.outcome_if(figure, share <= 1.2 && refused > 0 && other == 0)
+    one.outcome_if(figure, whole <= 1.2 && refused > 0 && other == 0)
+}
+
+/// Requests that reached any server.
+fn attempts(bed: &Bed) -> u64 {
+    bed.servers.iter().map(Echo::attempts).sum()
 }

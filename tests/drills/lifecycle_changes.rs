@@ -8,7 +8,8 @@ use etna_tests::client::Connection;
 use etna_tests::load::percentile;
 use etna_tests::scene::{frontend, frontend_key, server_at, server_key};
 use serde_json::{Value, json};
-use tokio::sync::mpsc::{UnboundedReceiver, error::TryRecvError, unbounded_channel};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
 
 use crate::bed::{BACKEND, Bed, HOST, Rate};
 use crate::drill::{Length, Outcome};
@@ -21,7 +22,7 @@ pub(crate) async fn routing(length: Length) -> Outcome {
     bed.scene.put(&server_key(STRAY, STRAY), server_at(stray)).await;
     let load = bed.load(Rate::L5k).await;
     let (seconds, batches_a_second) = length.pick((60, 100), (2, 10));
-    let (told, heard) = unbounded_channel();
+    let (told, heard) = mpsc::channel(1000);
     let began = Instant::now();
     let writing = async {
         for n in 0..seconds * batches_a_second {
@@ -29,7 +30,7 @@ pub(crate) async fn routing(length: Length) -> Outcome {
             tokio::time::sleep_until(due.into()).await;
             let put = Instant::now();
             let revision = bed.scene.change(batch(&bed, n)).await;
-            told.send((revision, put)).expect("the watcher hears");
+            told.send((revision, put)).await.expect("the watcher hears");
         }
         drop(told);
         began.elapsed()
@@ -72,9 +73,9 @@ fn batch(bed: &Bed, n: u32) -> Vec<(String, Option<Value>)> {
 }
 
 /// How long each revision took from before it was put until the proxy said that it, or a later one, is in force.
-async fn lags(admin: SocketAddr, mut heard: UnboundedReceiver<(i64, Instant)>) -> Vec<Duration> {
+async fn lags(admin: SocketAddr, mut heard: mpsc::Receiver<(i64, Instant)>) -> Vec<Duration> {
     let mut connection = Connection::open(admin).await.expect("the admin API takes connections");
-    let (mut waiting, mut lags, mut all) = (VecDeque::new(), Vec::new(), false);
+    let (mut waiting, mut lags, mut all) = (VecDeque::<(i64, Instant)>::new(), Vec::new(), false);
     while !all || !waiting.is_empty() {
         loop {
             match heard.try_recv() {
@@ -88,8 +89,8 @@ async fn lags(admin: SocketAddr, mut heard: UnboundedReceiver<(i64, Instant)>) -
         }
         let status = connection.get(&admin.to_string(), "/v3/status").await.expect("the admin API answers").json();
         let now = status["revision"].as_i64().expect("a revision is in force");
-        while let Some((_, put)) = waiting.pop_front_if(|(revision, _)| *revision <= now) {
-            lags.push(put.elapsed());
+        while waiting.front().is_some_and(|(revision, _)| *revision <= now) {
+            lags.extend(waiting.pop_front().map(|(_, put)| put.elapsed()));
         }
         let oldest = waiting.front().map_or(Duration::ZERO, |(_, put)| put.elapsed());
         assert!(oldest < Duration::from_secs(20), "a change is not in force after {oldest:?}");
@@ -168,7 +169,7 @@ pub(crate) async fn servers(length: Length) -> Outcome {
     let (count, drain) = length.pick((600, Duration::from_secs(5)), (20, Duration::from_secs(1)));
     let mut names: Vec<String> = bed.servers.iter().map(|server| server.id.clone()).collect();
     let mut addresses: Vec<SocketAddr> = bed.servers.iter().map(|server| server.address).collect();
-    let mut leaving = VecDeque::new();
+    let mut leaving: VecDeque<(Instant, usize, SocketAddr)> = VecDeque::new();
     let began = Instant::now();
     for n in 0..count {
         tokio::time::sleep_until((began + Duration::from_millis(100) * n).into()).await;
@@ -180,7 +181,8 @@ pub(crate) async fn servers(length: Length) -> Outcome {
         let change = vec![(server_key(BACKEND, &name), Some(server_at(address))), (server_key(BACKEND, &old), None)];
         bed.scene.change(change).await;
         leaving.push_back((Instant::now() + drain, place, std::mem::replace(&mut addresses[place], address)));
-        while let Some((_, place, address)) = leaving.pop_front_if(|(due, ..)| *due <= Instant::now()) {
+        while let Some((_, place, address)) = leaving.front().copied().filter(|(due, ..)| *due <= Instant::now()) {
+            leaving.pop_front();
             bed.servers[place].close(address).await;
         }
     }

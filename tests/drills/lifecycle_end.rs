@@ -17,7 +17,8 @@ use crate::drill::{Length, Outcome};
 
 /// A7: what runs is finished, nothing new is taken, and who does not end is cut.
 pub(crate) async fn terminated(length: Length) -> Outcome {
-    let needs = Needs { flags: vec!["--drain-seconds".into(), "2".into()], ..Needs::default() };
+    let flags = ["--drain-grace-seconds", "1", "--drain-seconds", "3"];
+    let needs = Needs { flags: flags.map(str::to_owned).into(), ..Needs::default() };
     let mut bed = Bed::with("a7", length, needs).await;
     for server in &bed.servers {
         server.set("delay=100").await;
@@ -31,7 +32,7 @@ pub(crate) async fn terminated(length: Length) -> Outcome {
     let began = Instant::now();
     bed.proxy.terminate();
     let listen = bed.proxy.listen;
-    eventually("no connection is taken any more", Duration::from_secs(1), async || {
+    eventually("no connection is taken any more", Duration::from_secs(10), async || {
         ensure(Connection::open(listen).await.is_err(), "one was")
     })
     .await;
@@ -45,10 +46,13 @@ pub(crate) async fn terminated(length: Length) -> Outcome {
     traffic.report.wrong.retain(|(_, at, why)| *at < told || !why.starts_with("connect"));
     let refused = before - traffic.report.wrong.len();
     let figure = format!(
-        "exit {status} after {took:.1?} (<= 3 s); nothing accepted after {closed:.1?}; stuck peer {}; {refused} refused",
+        "{status} after {took:.1?} (<= 4 s); nothing accepted after {closed:.1?} (grace 1 s); stuck peer {}; {refused} refused",
         if cut { "cut" } else { "NOT cut" }
     );
-    traffic.outcome(figure, status.code() == Some(0) && took <= Duration::from_secs(3) && cut)
+    traffic.outcome(
+        figure,
+        status.code() == Some(0) && took <= Duration::from_secs(4) && closed <= Duration::from_millis(1500) && cut,
+    )
 }
 
 /// A8: with 10,000 routes, and no etcd to ask for them.
