@@ -2,9 +2,11 @@
 
 SHELL := /bin/bash -eu -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help demo test check check-code check-deps build bench bench-quick bench-micro install-deps clean
+.PHONY: help demo test drills check check-code check-deps build bench bench-quick bench-micro fuzz fuzz-smoke \
+  install-deps clean
 
 CARGO ?= cargo
+SECONDS ?= 600
 PROGRAMS := --package etna-proxy --package etna-sidekick --package etna-ctl
 SCRIPTS := scripts/*.sh tests/testbed/*.sh tests/testbed/images/*/start units/*.sh .ci/run
 
@@ -25,6 +27,11 @@ test: ## Run all tests, on real etcd, Docker and WordPress
 	@scripts/install-deps.sh build test
 	@$(CARGO) build $(PROGRAMS)
 	@scripts/test.sh
+
+drills: ## Kill, freeze, change and attack everything under load; nothing may be lost (some twenty minutes)
+	@scripts/install-deps.sh build test
+	@$(CARGO) build --release $(PROGRAMS)
+	@$(CARGO) run --release --quiet --package etna-tests --bin drills -- --record
 
 check: check-code check-deps ## Check format, lints, docs, scripts, units and dependencies
 
@@ -59,9 +66,18 @@ bench-micro: ## Measure the pure parts: matching, compiling, choosing
 	@scripts/install-deps.sh build
 	@$(CARGO) bench --package etna-benches --bench micro
 
+fuzz: ## Look for inputs that break parsers, SECONDS (600) each of TARGETS (all)
+	@scripts/install-deps.sh build
+	@scripts/fuzz.sh $(SECONDS) $(TARGETS)
+
+fuzz-smoke: ## The same for 20 seconds each
+	@scripts/install-deps.sh build
+	@scripts/fuzz.sh 20 $(TARGETS)
+
 install-deps: ## Install everything that any target needs
 	@scripts/install-deps.sh build test check bench
 
 clean: ## Remove what was built, and the testbed's engine and images
 	$(CARGO) clean
+	$(CARGO) clean --manifest-path fuzz/Cargo.toml
 	@tests/testbed/clean.sh

@@ -16,4 +16,5 @@ mod sidekick;
 mod store_fails;
 mod store_gone;
 mod tunnels;
+mod upgrade;
 mod wordpress;

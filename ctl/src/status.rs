@@ -47,6 +47,7 @@ pub(crate) async fn status(client: &Client, output: &Output) -> Result<ExitCode,
     for name in ["frontends", "backends", "servers", "sites"] {
         facts.push(plain(name, cell(&counts[name])));
     }
+    facts.extend(health(&status["health"]));
     for (id, address) in status["listeners"].as_object().into_iter().flatten() {
         facts.push(plain("listening", format!("{} ({id})", cell(address))));
     }
@@ -57,6 +58,18 @@ pub(crate) async fn status(client: &Client, output: &Output) -> Result<ExitCode,
     facts.push(("problems".to_owned(), text, Some(tone)));
     output.facts(&facts);
     Ok(ExitCode::SUCCESS)
+}
+
+/// How servers are, if the proxy says so.
+fn health(health: &Value) -> Option<(String, String, Option<Tone>)> {
+    let not_well = health["not_well"].as_u64()?;
+    let panicking: Vec<String> = health["panic"].as_array().into_iter().flatten().map(cell).collect();
+    let (text, tone) = match (not_well, panicking.as_slice()) {
+        (0, _) => ("all well".to_owned(), Tone::Good),
+        (n, []) => (format!("{n} not well (see `etnactl server ls`)"), Tone::Bad),
+        (n, ids) => (format!("{n} not well, and none well in {}", ids.join(", ")), Tone::Bad),
+    };
+    Some(("health".to_owned(), text, Some(tone)))
 }
 
 /// What is not served as written.
@@ -142,6 +155,16 @@ fn duration(seconds: &Value) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn health_is_told_where_it_is_known() {
+        assert_eq!(health(&Value::Null), None);
+        let text =
+            |not_well: u64, panicking: Value| health(&json!({ "not_well": not_well, "panic": panicking })).unwrap().1;
+        assert_eq!(text(0, json!([])), "all well");
+        assert!(text(1, json!([])).starts_with("1 not well (see"));
+        assert_eq!(text(2, json!(["blog"])), "2 not well, and none well in blog");
+    }
 
     #[test]
     fn durations_are_short() {

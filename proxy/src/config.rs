@@ -34,6 +34,12 @@ pub struct Config {
     pub hold: Duration,
     /// How long a drain may take.
     pub drain: Duration,
+    /// How long of that connections are still accepted after TERM.
+    pub drain_grace: Duration,
+    /// How long a process that replaces this one may take to be ready.
+    pub upgrade: Duration,
+    /// How long this process may take to finish after it was replaced.
+    pub upgrade_drain: Duration,
     /// Where it stands: servers of the same zone are preferred.
     pub zone: Option<String>,
 }

@@ -96,7 +96,8 @@ impl Key {
     /// The longest key that is read, in bytes below the prefix.
     pub const LONGEST: usize = 512;
 
-    /// Reads a key below the prefix.
+    /// Reads a key below the prefix. A short form is too long where the long one would be: every key that is read can
+    /// be written.
     pub fn parse(raw: &[u8]) -> Result<Key, KeyError> {
         if raw.len() > Key::LONGEST {
             return Err(KeyError::TooLong);
@@ -107,7 +108,7 @@ impl Key {
             return Err(KeyError::EmptySegment);
         }
         let id = |segment: &str| -> Id { Arc::from(segment) };
-        Ok(match segments.as_slice() {
+        let key = match segments.as_slice() {
             ["hosts", name] | ["hosts", name, "host"] => Key::Host(id(name)),
             ["listeners", listener] => Key::Listener(id(listener)),
             ["backends", backend] | ["backends", backend, "backend"] => Key::Backend(id(backend)),
@@ -128,7 +129,17 @@ impl Key {
             ["upstreams", backend, "endpoints", server] => Key::LegacyServer(id(backend), id(server)),
             ["acme" | "bans" | "purges" | "proxies" | "tickets" | "autocert_cache", _, ..] => Key::Shared(id(path)),
             _ => return Err(KeyError::Unknown),
-        })
+        };
+        let ending = match &key {
+            Key::Host(_) => "/host",
+            Key::Backend(_) => "/backend",
+            Key::Frontend(_) => "/frontend",
+            _ => "",
+        };
+        if segments.len() == 2 && raw.len() + ending.len() > Key::LONGEST {
+            return Err(KeyError::TooLong);
+        }
+        Ok(key)
     }
 
     /// The key as it is written: what [`Key::parse`] reads. Of two spellings the one vulcand writes.
@@ -297,6 +308,11 @@ mod tests {
         assert_eq!(Key::parse(b"frontends/f"), Ok(Key::Frontend("f".into())));
         assert_eq!(Key::parse(b"backends/b"), Ok(Key::Backend("b".into())));
         assert_eq!(Key::parse(b"hosts/h"), Ok(Key::Host("h".into())));
+        for (folder, ending) in [("hosts/", "/host"), ("backends/", "/backend"), ("frontends/", "/frontend")] {
+            let longest = format!("{folder}{}", "x".repeat(Key::LONGEST - folder.len() - ending.len()));
+            assert!(Key::parse(longest.as_bytes()).is_ok());
+            assert_eq!(Key::parse(format!("{longest}x").as_bytes()), Err(KeyError::TooLong));
+        }
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! The bed on which drills run: a corner of an etcd, three servers behind one route, a proxy, and the load.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use etna_tests::load::Plan;
 use etna_tests::proxy::Proxy;
 use etna_tests::scene::{Scene, frontend, frontend_key, server_at, server_key};
+use etna_tests::wait::{ensure, eventually};
 use serde_json::{Value, json};
 
 use crate::drill::{Length, Outcome};
@@ -39,7 +40,7 @@ pub(crate) struct Needs {
     /// Fields of `backends/live/backend` beside its type.
     pub(crate) backend: Value,
     /// Flags of the proxy.
-    pub(crate) flags: Vec<&'static str>,
+    pub(crate) flags: Vec<String>,
     /// Whether the etcd is this bed's own, to be killed.
     pub(crate) own_etcd: bool,
 }
@@ -47,6 +48,14 @@ pub(crate) struct Needs {
 impl Default for Needs {
     fn default() -> Needs {
         Needs { servers: 3, backend: json!({}), flags: Vec::new(), own_etcd: false }
+    }
+}
+
+impl Needs {
+    /// A proxy with the flags that are needed.
+    pub(crate) async fn proxy(&self, scene: &Scene) -> Proxy {
+        let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
+        scene.proxy_with("etna", &flags).await
     }
 }
 
@@ -70,7 +79,7 @@ impl Bed {
     /// With what is needed; everything answers once.
     pub(crate) async fn with(name: &str, length: Length, needs: Needs) -> Bed {
         let (scene, servers) = Bed::parts(name, &needs).await;
-        let proxy = scene.proxy_with("etna", &needs.flags).await;
+        let proxy = needs.proxy(&scene).await;
         Bed::around(scene, servers, proxy, length).await
     }
 
@@ -108,6 +117,8 @@ impl Bed {
     pub(crate) async fn load_of(&self, mix: Mix) -> Load {
         let load = Load::start(mix);
         load.go_on(self.length.pick(Duration::from_secs(1), Duration::from_millis(300))).await;
+        eventually("the load is answered", Duration::from_secs(5), async || ensure(load.answered() > 0, "nothing is"))
+            .await;
         load
     }
 
@@ -163,7 +174,7 @@ impl Bed {
             let missing = load_shape::is_once(sample.id) && sample.server.is_some() && !times.contains_key(&sample.id);
             assert!(!missing, "POST {} was answered, but no server has executed it", sample.id);
         }
-        let sent: std::collections::BTreeSet<u64> = traffic.samples.iter().map(|sample| sample.id).collect();
+        let sent: BTreeSet<u64> = traffic.samples.iter().map(|sample| sample.id).collect();
         for (id, count) in times.into_iter().filter(|(id, count)| *count > 1 && sent.contains(id)) {
             traffic.accuse(id, format!("POST executed {count} times"));
         }

@@ -48,14 +48,8 @@ pub(crate) struct Load {
     /// When it began.
     pub(crate) began: Instant,
     stop: CancellationToken,
-    seen: Arc<Seen>,
+    answered: Arc<AtomicU64>,
     runner: std::thread::JoinHandle<Traffic>,
-}
-
-#[derive(Default)]
-struct Seen {
-    answered: AtomicU64,
-    failed: AtomicU64,
 }
 
 /// What came back.
@@ -98,8 +92,8 @@ pub(crate) struct Move {
 impl Load {
     /// Starts it, on a thread of its own.
     pub(crate) fn start(mix: Mix) -> Load {
-        let (stop, seen) = (CancellationToken::new(), Arc::new(Seen::default()));
-        let (stopped, counts) = (stop.clone(), seen.clone());
+        let (stop, answered) = (CancellationToken::new(), Arc::new(AtomicU64::new(0)));
+        let (stopped, count) = (stop.clone(), answered.clone());
         let mut says = format!("{}/s, {} connections", mix.rate, mix.connections);
         if mix.fresh > 0 {
             says.push_str(&format!(", {} new/s", mix.fresh));
@@ -107,19 +101,14 @@ impl Load {
         let began = Instant::now();
         let runner = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
-            LocalSet::new().block_on(&runtime, run(mix, began, stopped, counts))
+            LocalSet::new().block_on(&runtime, run(mix, began, stopped, count))
         });
-        Load { says, began, stop, seen, runner }
+        Load { says, began, stop, answered, runner }
     }
 
     /// Requests answered so far, rightly or not.
     pub(crate) fn answered(&self) -> u64 {
-        self.seen.answered.load(Relaxed)
-    }
-
-    /// Requests failed so far.
-    pub(crate) fn failed(&self) -> u64 {
-        self.seen.failed.load(Relaxed)
+        self.answered.load(Relaxed)
     }
 
     /// Lets it go on for a while.
@@ -172,7 +161,7 @@ impl Traffic {
 struct Shared {
     mix: Mix,
     began: Instant,
-    seen: Arc<Seen>,
+    answered: Arc<AtomicU64>,
     idle: RefCell<VecDeque<Client>>,
     traffic: RefCell<Traffic>,
 }
@@ -185,9 +174,9 @@ struct Client {
     server: Option<Arc<str>>,
 }
 
-async fn run(mix: Mix, began: Instant, stop: CancellationToken, seen: Arc<Seen>) -> Traffic {
+async fn run(mix: Mix, began: Instant, stop: CancellationToken, answered: Arc<AtomicU64>) -> Traffic {
     let idle = RefCell::new((0..mix.connections).map(|_| Client::default()).collect());
-    let shared = Rc::new(Shared { mix, began, seen, idle, traffic: RefCell::default() });
+    let shared = Rc::new(Shared { mix, began, answered, idle, traffic: RefCell::default() });
     let fresh = tokio::task::spawn_local(dispatch(shared.clone(), true, stop.clone()));
     dispatch(shared.clone(), false, stop).await;
     fresh.await.expect("the stream of new connections ends");
@@ -283,13 +272,12 @@ impl Shared {
         let server = match result {
             Ok(server) => Some(server),
             Err(why) => {
-                self.seen.failed.fetch_add(1, Relaxed);
                 traffic.report.wrong.push((id, self.began.elapsed(), why));
                 None
             }
         };
         traffic.samples.push(Sample { id, due: due - self.began, latency: due.elapsed(), server });
-        self.seen.answered.fetch_add(1, Relaxed);
+        self.answered.fetch_add(1, Relaxed);
     }
 }
 

@@ -49,7 +49,8 @@ pub(crate) fn reply(id: u64) -> Bytes {
 pub(crate) fn check(host: &str, servers: &str, id: u64, answer: &Answer) -> Result<(), String> {
     let (status, server) = (answer.status, answer.server());
     if status != 200 {
-        return Err(format!("{} answered {status} {:?}", method(id), clip(&answer.text())));
+        let said = if server.is_empty() { clip(&answer.text()) } else { format!("by {server}") };
+        return Err(format!("{} answered {status} {said}", method(id)));
     }
     if !server.starts_with(servers) {
         return Err(format!("answered by server {server:?} instead of one of {servers:?}"));
@@ -81,7 +82,7 @@ fn piece(seed: u64) -> Bytes {
 }
 
 fn clip(text: &str) -> String {
-    text.chars().take(120).collect()
+    text.trim_end().chars().take(120).collect()
 }
 
 /// What bodies are cut out of.
@@ -99,4 +100,53 @@ const fn noise() -> [u8; 16 * 1024] {
         at += 1;
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::*;
+
+    fn right(id: u64) -> Answer {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-backend", "live-1".parse().unwrap());
+        headers.insert(ID, id.into());
+        headers.insert(ASKED_HOST, "live.test".parse().unwrap());
+        headers.insert(DIGEST, digest(&question(id)).parse().unwrap());
+        Answer { status: 200, headers, body: reply(id) }
+    }
+
+    fn wrong(id: u64, spoil: impl FnOnce(&mut Answer)) -> String {
+        let mut answer = right(id);
+        spoil(&mut answer);
+        check("live.test", "live", id, &answer).expect_err("it was spoilt")
+    }
+
+    #[test]
+    fn the_mix_is_as_it_must_be() {
+        let methods: Vec<&str> = (0..20).map(method).collect();
+        let count = |wanted: &str| methods.iter().filter(|method| **method == wanted).count();
+        assert_eq!((count("GET"), count("PUT"), count("POST")), (16, 3, 1));
+        let sizes: Vec<usize> = (0..10_000).map(|id| reply(id).len()).collect();
+        assert!(sizes.iter().all(|size| (1024..=8192).contains(size)));
+        assert!(sizes.iter().any(|size| *size < 1100) && sizes.iter().any(|size| *size > 8100));
+    }
+
+    #[test]
+    fn whatever_is_wrong_with_an_answer_is_seen() {
+        for id in (0..40).chain([1 << 40, (1 << 40) + (1 << 32) + 7]) {
+            assert_eq!(check("live.test", "live", id, &right(id)), Ok(()));
+            assert!(wrong(id, |answer| answer.status = 502).contains("502"));
+            assert!(wrong(id, |answer| *answer = right(id + 1)).contains("is to"));
+            assert!(wrong(id, |answer| answer.body.truncate(1000)).contains("1000 bytes"));
+            assert!(wrong(id, |answer| answer.body = reply(id + 1)).contains("body"));
+            let server = |answer: &mut Answer| drop(answer.headers.insert("x-backend", "stray".parse().unwrap()));
+            assert!(wrong(id, server).contains("stray"));
+            let host = |answer: &mut Answer| drop(answer.headers.insert(ASKED_HOST, "other.test".parse().unwrap()));
+            assert!(wrong(id, host).contains("other.test"));
+            let body = |answer: &mut Answer| drop(answer.headers.insert(DIGEST, digest(b"cut").parse().unwrap()));
+            assert!(wrong(id, body).contains("another body"));
+        }
+    }
 }

@@ -6,11 +6,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "what goes wrong fails a drill")]
 
 mod backends;
+mod backends_gone;
+mod backends_ill;
+mod backends_lies;
+mod backends_sticky;
 mod bed;
 mod control;
 mod denial;
 mod drill;
 mod lifecycle;
+mod lifecycle_changes;
+mod lifecycle_end;
+mod lifecycle_upgrade;
 mod load;
 mod load_shape;
 mod protocol;
@@ -18,6 +25,7 @@ mod results;
 mod robustness;
 mod servers;
 mod servers_handle;
+mod servers_liar;
 mod streaming;
 mod surface;
 

@@ -286,7 +286,7 @@ fn etcdctl() -> Command {
 }
 
 /// A folder that goes when dropped.
-pub(crate) fn folder(name: &str) -> TempDir {
+pub fn folder(name: &str) -> TempDir {
     tempfile::Builder::new().prefix(&format!("etna-test-{name}-")).tempdir().expect("a temporary folder can be made")
 }
 

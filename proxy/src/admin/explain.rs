@@ -226,15 +226,14 @@ fn path(route: &Route, asked: &Asked) -> Value {
         .iter()
         .map(|step| json!({ "id": &*step.spec.id, "type": step.spec.kind, "priority": step.spec.priority }))
         .collect();
-    let has_server = |backend: &&Arc<Backend>| !backend.schedule.is_empty();
-    let first = route.backend.as_ref().filter(has_server);
-    let used = first.or(route.fallback.as_ref().filter(has_server));
+    let used = route.serving();
+    let is_first = used.is_some_and(|used| route.backend.as_ref().is_some_and(|first| Arc::ptr_eq(first, used)));
     let outcome = match (frontend.deny, frontend.broken, used) {
         (Some(status), ..) => format!("{}, denied by the site's rules", status.as_u16()),
         (None, true, _) => "503, a middleware of it cannot be built: see the problems".into(),
         (None, false, None) => format!("503, backend {} has no server", frontend.spec.backend),
-        (None, false, Some(used)) if first.is_none() => {
-            format!("forwarded to backend {}, because {} has no server", used.id, frontend.spec.backend)
+        (None, false, Some(used)) if !is_first => {
+            format!("forwarded to backend {}, because {} has no server that is well", used.id, frontend.spec.backend)
         }
         (None, false, Some(used)) => format!("forwarded to backend {}", used.id),
     };
@@ -298,6 +297,7 @@ fn servers(backend: &Backend, stuck: Option<u16>, key: Option<u64>, now: Instant
         let live = &server.live;
         let draining = server.spec.state == ServerState::Draining;
         let share = live.share(now, backend.spec.slow_start);
+        let health = server.live.health.standing();
         let note = match (stuck == Some(*at), draining, server.spec.weight) {
             (true, ..) => "the cookie names it",
             (_, _, 0) => "weight 0: takes no requests",
@@ -326,6 +326,9 @@ fn servers(backend: &Backend, stuck: Option<u16>, key: Option<u64>, now: Instant
             "in_flight": live.in_flight(),
             "latency_ms": backend.schedule.measures().then(|| f64::from(live.latency.read(live.millis(now))) / 1000.0),
             "order": (place < tried).then_some(place + 1),
+            "health": health.word,
+            "reason": health.reason.word(),
+            "detail": health.detail,
             "note": note,
         }))
     };

@@ -17,7 +17,7 @@ use axum::response::{IntoResponse as _, Response};
 
 use super::audit::{self, Peer, Touched};
 use super::reply::{self, Refusal};
-use super::token::Token;
+use super::token::Shown;
 
 /// Where a request came in, put beside it by the accept loop.
 #[derive(Clone, Debug)]
@@ -32,7 +32,7 @@ pub(super) struct Via {
 #[derive(Clone)]
 pub(super) struct Guard {
     /// What callers show, where they must.
-    pub(super) token: Option<Token>,
+    pub(super) token: Arc<Shown>,
 }
 
 /// Runs the checks, the endpoint within its time limit, and the audit.
@@ -72,7 +72,7 @@ impl Guard {
         if matches!(request.uri().path(), "/healthz" | "/readyz") {
             return Ok(());
         }
-        if self.token.as_ref().is_some_and(|token| !token.is_shown(headers)) {
+        if !self.token.allows(headers) {
             return Err(Refusal::new(
                 StatusCode::UNAUTHORIZED,
                 "the token is missing or wrong: send `Authorization: Bearer …` with what the admin token file holds",

@@ -45,6 +45,13 @@ pub(super) fn pieces(state: &State, now: Instant) -> impl Iterator<Item = String
     let (frontends, servers) = (Arc::<[_]>::from(frontends), Arc::<[_]>::from(servers));
 
     std::iter::once(process(state, now))
+        .chain(std::iter::once(super::health::metrics(state, &table)))
+        .chain(section(&SERVER_UP, servers.clone(), |out, server| {
+            by_server(out, SERVER_UP.name, server, |server| u64::from(server.live.health.standing().serving));
+        }))
+        .chain(section(&SERVER_EJECTIONS, servers.clone(), |out, server| {
+            by_server(out, SERVER_EJECTIONS.name, server, |server| server.live.health.ejections());
+        }))
         .chain(section(&REQUESTS, frontends.clone(), requests))
         .chain(section(&DURATIONS, frontends, durations))
         .chain(section(&SERVER_REQUESTS, servers.clone(), server_requests))
@@ -137,7 +144,11 @@ fn classes(out: &mut String, name: &str, labels: &[(&str, &str); 2], requests: &
 
 fn has_served(server: &Server) -> bool {
     let live = &server.live;
-    live.requests.total() > 0 || live.in_flight() > 0 || live.connect_errors.get() > 0 || live.request_errors.get() > 0
+    live.health.is_known()
+        || live.requests.total() > 0
+        || live.in_flight() > 0
+        || live.connect_errors.get() > 0
+        || live.request_errors.get() > 0
 }
 
 fn has_queued(backend: &Backend) -> bool {
@@ -154,13 +165,15 @@ fn process(state: &State, now: Instant) -> String {
     let age = store.age(now).map_or(f64::NAN, |age| age.as_secs_f64());
     let suspects = state.suspects();
     let servers: usize = table.backends.iter().flatten().map(|backend| backend.servers.len()).sum();
-    let gauges: [(&str, &str, f64); 11] = [
+    let draining = f64::from(u8::from(state.draining.is_cancelled()));
+    let gauges: [(&str, &str, f64); 12] = [
         (
             "etna_uptime_seconds",
             "Since the process started.",
             now.saturating_duration_since(state.started).as_secs_f64(),
         ),
         ("etna_ready", "Whether requests can be served.", f64::from(u8::from(state.is_ready()))),
+        ("etna_draining", "Whether the process was told to stop and finishes what runs.", draining),
         ("etna_store_revision", "Revision of the store that is in force.", store.revision.map_or(0.0, |r| r.0 as f64)),
         ("etna_store_following", "Whether changes of the store arrive.", f64::from(u8::from(store.following))),
         ("etna_store_age_seconds", "Since the store was last heard of.", age),
@@ -246,6 +259,12 @@ fn process(state: &State, now: Instant) -> String {
     {
         sample(&mut out, "etna_retries_total", &[("reason", reason)], counter.get());
     }
+    let upgraded = state.upgrades.now();
+    let help = "Attempts to replace the running binary, those of replaced processes included.";
+    family(&mut out, "etna_upgrades_total", help, Kind::Counter);
+    for (result, count) in [("ok", upgraded.ok), ("failed", upgraded.failed)] {
+        sample(&mut out, "etna_upgrades_total", &[("result", result)], count);
+    }
     out
 }
 
@@ -276,6 +295,13 @@ const DURATIONS: Metric = Metric {
 };
 const SERVER_REQUESTS: Metric =
     Metric { name: "etna_server_requests_total", help: "Answers of a server, by status class.", kind: Kind::Counter };
+const SERVER_UP: Metric =
+    Metric { name: "etna_server_up", help: "Whether a server is well and takes requests.", kind: Kind::Gauge };
+const SERVER_EJECTIONS: Metric = Metric {
+    name: "etna_server_ejections_total",
+    help: "Times a server was left alone because requests to it failed.",
+    kind: Kind::Counter,
+};
 const SERVER_IN_FLIGHT: Metric =
     Metric { name: "etna_server_in_flight", help: "Requests a server is answering now.", kind: Kind::Gauge };
 const SERVER_CONNECT_ERRORS: Metric = Metric {
@@ -292,7 +318,7 @@ const QUEUE: Metric =
     Metric { name: "etna_backend_queue", help: "Requests that wait for a server.", kind: Kind::Gauge };
 const QUEUED: Metric = Metric {
     name: "etna_backend_queued_total",
-    help: "Requests that had to wait for a server; of these, that found the queue full, or waited too long.",
+    help: "Requests that waited for a server, of these that waited too long, and others that found the queue full.",
     kind: Kind::Counter,
 };
 const RETRIES_DENIED: Metric = Metric {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 /// Why a request is not answered as asked.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub struct Refusal {
     status: StatusCode,
     message: String,
 }

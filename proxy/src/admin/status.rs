@@ -55,6 +55,7 @@ fn report(state: &State, now: Instant) -> Value {
         let model = state.model();
         (model.sites().count(), model.hosts().count())
     };
+    let upgraded = state.upgrades.now();
     json!({
         "pid": std::process::id(),
         "version": env!("CARGO_PKG_VERSION"),
@@ -83,8 +84,11 @@ fn report(state: &State, now: Instant) -> Value {
         },
         "listeners": addresses,
         "problems": state.problems().len(),
+        "health": super::health::summary(state, &table),
         "connections": state.process.connections.get(),
         "tunnels": state.process.tunnels.get(),
+        "upgrades": { "ok": upgraded.ok, "failed": upgraded.failed },
+        "last_upgrade": upgraded.last,
     })
 }
 

@@ -3,12 +3,46 @@
 //! Only its digest is kept, and digests are compared, so that neither the time a comparison takes nor the memory of
 //! the process tells the token.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::{Context as _, bail};
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use sha2::{Digest, Sha256};
+
+/// What callers must show now, if anything: read from its file, and read again when told to.
+pub struct Shown {
+    file: Option<PathBuf>,
+    token: RwLock<Option<Token>>,
+}
+
+impl Shown {
+    /// Reads the file, if there is one.
+    pub(super) fn read(file: Option<PathBuf>) -> anyhow::Result<Arc<Shown>> {
+        let token = file.as_deref().map(Token::read).transpose()?;
+        Ok(Arc::new(Shown { file, token: RwLock::new(token) }))
+    }
+
+    /// Reads the file again; whether there is one. After an error the former token is still the one to show.
+    pub fn read_again(&self) -> anyhow::Result<bool> {
+        let Some(file) = &self.file else { return Ok(false) };
+        let token = Token::read(file)?;
+        *self.token.write().unwrap_or_else(PoisonError::into_inner) = Some(token);
+        Ok(true)
+    }
+
+    /// Whether there is something to show.
+    pub(super) fn is_set(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Whether a request shows what it must.
+    pub(super) fn allows(&self, headers: &HeaderMap) -> bool {
+        let token = self.token.read().unwrap_or_else(PoisonError::into_inner);
+        token.as_ref().is_none_or(|token| token.is_shown(headers))
+    }
+}
 
 /// A token, as a digest.
 #[derive(Clone)]

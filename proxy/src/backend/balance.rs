@@ -124,6 +124,7 @@ impl Schedule {
     }
 
     /// Chooses a server that was not tried yet.
+    #[inline]
     pub fn pick(&self, servers: &[Server], ask: &Ask<'_>) -> Pick {
         // Nearly always the first one drawn will do.
         if let Some(tier) = self.tiers.first() {
@@ -197,6 +198,7 @@ impl Look<'_> {
     }
 
     /// Of two drawn at random the one that costs less per weight.
+    #[inline]
     fn cheaper(&self, ring: &Ring, cost: impl Fn(&Server) -> u64) -> Option<u16> {
         let round = &*ring.round;
         let a = *round.get(drawn(self.ask.random, round.len()))?;
@@ -243,10 +245,12 @@ impl Look<'_> {
     }
 
     /// Whether it takes the request: it may, and if it starts slowly it is lucky.
+    #[inline]
     fn will_do(&self, at: u16) -> bool {
         self.may(at) && (!self.ask.ramping || self.is_lucky(at))
     }
 
+    #[inline]
     fn may(&self, at: u16) -> bool {
         let live = &self.servers[usize::from(at)].live;
         !self.ask.tried.contains(&at)
@@ -268,11 +272,13 @@ impl Look<'_> {
 }
 
 /// Whose turn it is of so many. Narrow, because wide divisions are slow; once in 2³² turns the order jumps.
+#[inline]
 fn in_turn(turn: u64, of: usize) -> Option<usize> {
     (turn as u32).checked_rem(u32::try_from(of).ok()?).map(|at| at as usize)
 }
 
 /// One of so many, by the lower half of a random number, without a division.
+#[inline]
 fn drawn(random: u64, of: usize) -> usize {
     (((random & 0xffff_ffff) * of as u64) >> 32) as usize
 }

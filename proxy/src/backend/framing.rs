@@ -165,7 +165,7 @@ fn trailers(buffer: &mut BytesMut) -> Result<Step, Malformed> {
     }
     let mut fields = [httparse::EMPTY_HEADER; MAX_TRAILERS];
     let (length, map) = match httparse::parse_headers(buffer, &mut fields) {
-        Ok(httparse::Status::Complete((length, fields))) => {
+        Ok(httparse::Status::Complete((length, fields))) if length <= MAX_TRAILER_BYTES => {
             let mut map = HeaderMap::new();
             for field in fields {
                 let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed::Chunk)?;
@@ -178,7 +178,7 @@ fn trailers(buffer: &mut BytesMut) -> Result<Step, Malformed> {
             (length, map)
         }
         Ok(httparse::Status::Partial) if buffer.len() < MAX_TRAILER_BYTES => return Ok(Step::More),
-        Ok(httparse::Status::Partial) => return Err(Malformed::TooLong),
+        Ok(_) => return Err(Malformed::TooLong),
         Err(_) => return Err(Malformed::Chunk),
     };
     let _ = buffer.split_to(length);
@@ -298,6 +298,14 @@ mod tests {
             assert!(matches!(decode(bad, 1), Err(Malformed::Chunk)), "{:?}", String::from_utf8_lossy(bad));
         }
         assert!(decode(&[b'a'; 9000], 100).is_err());
+    }
+
+    #[test]
+    fn long_trailers_are_refused_however_they_are_cut() {
+        let wire = format!("0\r\na: {}\r\n\r\n", "b".repeat(MAX_TRAILER_BYTES));
+        for cut in [wire.len(), 1000] {
+            assert_eq!(decode(wire.as_bytes(), cut), Err(Malformed::TooLong), "{cut}");
+        }
     }
 
     proptest! {

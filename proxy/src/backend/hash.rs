@@ -45,7 +45,7 @@ impl HashKey {
             },
             HashKey::Path => bytes(head.uri.path().as_bytes()),
             HashKey::Header(name) => bytes(head.headers.get(name)?.as_bytes()),
-            HashKey::Cookie(name) => bytes(sticky::cookie_value(&head.headers, name)?.as_bytes()),
+            HashKey::Cookie(name) => bytes(sticky::cookie_value(&head.headers, name)?),
         })
     }
 }

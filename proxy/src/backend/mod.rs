@@ -46,6 +46,8 @@ pub struct Backend {
     pub id: Id,
     /// What is stored of it.
     pub spec: Arc<etna_store::Backend>,
+    /// How its servers are checked.
+    pub check: Option<Arc<etna_store::object::HealthCheck>>,
     /// Its servers, by id.
     pub servers: Vec<Server>,
     /// The order in which servers take requests.
@@ -81,6 +83,8 @@ pub struct BackendLive {
     pub budget: Budget,
     /// Second attempts that were not made, because the budget was spent.
     pub retries_denied: Counter,
+    /// Whether one of its servers is being ejected now.
+    ejecting: AtomicBool,
 }
 
 /// A server's living state, identified by backend, server and address.
@@ -221,6 +225,7 @@ impl Default for BackendLive {
             queue: Arc::default(),
             budget: Budget::default(),
             retries_denied: Counter::default(),
+            ejecting: AtomicBool::new(false),
         }
     }
 }
@@ -255,6 +260,7 @@ impl InFlight {
     /// Counts one more request.
     pub fn enter(live: &Arc<Live>) -> InFlight {
         live.in_flight.fetch_add(1, SeqCst);
+        live.health.asked();
         InFlight(live.clone())
     }
 
@@ -262,7 +268,10 @@ impl InFlight {
     pub fn enter_within(live: &Arc<Live>) -> Option<InFlight> {
         let limit = live.limit.load(Relaxed);
         let entered = live.in_flight.fetch_update(SeqCst, SeqCst, |now| (now < limit).then_some(now + 1));
-        entered.is_ok().then(|| InFlight(live.clone()))
+        entered.is_ok().then(|| {
+            live.health.asked();
+            InFlight(live.clone())
+        })
     }
 
     /// The server.
@@ -323,6 +332,7 @@ pub(crate) mod test {
             id: "b".into(),
             schedule: Schedule::new(&spec, &servers, zone),
             hash: HashKey::new(&spec.hash_on),
+            check: None,
             cookie: None,
             servers,
             spec,

@@ -10,10 +10,11 @@ use std::time::Instant;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use etna_store::object::ServerState;
-use http::header::{COOKIE, HeaderMap, HeaderValue};
+use http::header::{HeaderMap, HeaderValue};
 use sha2::{Digest, Sha256};
 
 use super::{Backend, Live};
+use crate::rule::cookies;
 
 /// The value that names a server: 96 bits, 16 characters.
 pub fn token(backend: &str, server: &str) -> Arc<str> {
@@ -40,7 +41,8 @@ pub fn default_cookie(backend: &str) -> Arc<str> {
 /// ill. `now` is asked for only where it matters.
 pub fn find(backend: &Backend, cookie: &str, headers: &HeaderMap, now: impl FnOnce() -> Instant) -> Option<u16> {
     let value = cookie_value(headers, cookie)?;
-    let at = backend.servers.iter().position(|server| &*server.live.token == value && server.spec.weight > 0)?;
+    let is_named = |server: &super::Server| server.live.token.as_bytes() == value && server.spec.weight > 0;
+    let at = backend.servers.iter().position(is_named)?;
     let server = &backend.servers[at];
     let keeps = server.spec.state == ServerState::Up
         || server.live.draining_for(now()).is_none_or(|time| time < backend.spec.drain);
@@ -55,19 +57,15 @@ pub fn set_cookie(cookie: &str, server: &Live, secure: bool) -> Option<HeaderVal
     HeaderValue::from_str(&text).ok()
 }
 
-/// The first cookie of that name (RFC 6265 section 5.4; a request may carry several `Cookie` fields).
-pub(super) fn cookie_value<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
-    headers
-        .get_all(COOKIE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .find_map(|(key, value)| (key == name).then_some(value))
+/// The first cookie of that name.
+pub(super) fn cookie_value<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
+    cookies(headers).find_map(|(key, value)| (key == name.as_bytes()).then_some(value))
 }
 
 #[cfg(test)]
 mod tests {
+    use http::header::COOKIE;
+
     use super::*;
     use crate::backend::test;
 
@@ -108,9 +106,9 @@ mod tests {
     fn cookies_are_found_among_others_and_across_fields() {
         let mut headers = HeaderMap::new();
         headers.append(COOKIE, HeaderValue::from_static("a=1; etna=x"));
-        headers.append(COOKIE, HeaderValue::from_static("b=2"));
-        assert_eq!(cookie_value(&headers, "etna"), Some("x"));
-        assert_eq!(cookie_value(&headers, "b"), Some("2"));
+        headers.append(COOKIE, HeaderValue::from_bytes(b"name=J\xc3\xb6rg; b=2").unwrap());
+        assert_eq!(cookie_value(&headers, "etna"), Some(&b"x"[..]));
+        assert_eq!(cookie_value(&headers, "b"), Some(&b"2"[..]), "a cookie that is no ASCII hides none");
         assert_eq!(cookie_value(&headers, "tna"), None);
     }
 }

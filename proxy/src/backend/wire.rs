@@ -236,8 +236,9 @@ fn consumed(error: Broken) -> Broken {
     }
 }
 
-/// Takes a head off the front of `buffer`, if it is all there.
-fn parse(buffer: &mut BytesMut, method: &Method) -> Result<Option<Head>, Malformed> {
+/// Takes a response's head off the front of `buffer`, if it is all there; interim ones (1xx) too. Pure. `method` is the
+/// request's, for it decides how the body is framed.
+pub fn parse(buffer: &mut BytesMut, method: &Method) -> Result<Option<Head>, Malformed> {
     if buffer.is_empty() {
         return Ok(None);
     }

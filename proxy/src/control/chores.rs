@@ -29,12 +29,14 @@ pub(super) struct Chores {
     done: Instant,
     probing: Option<JoinHandle<Vec<(Bytes, bool)>>>,
     probed: Option<Instant>,
+    /// When the health of suspects was last looked at.
+    judged: Option<Instant>,
 }
 
 impl Chores {
     pub(super) fn new(tick: Interval, now: Instant) -> Chores {
         let resync = Resync::new(now);
-        Chores { resync, pending: Delta::default(), tick, done: now, probing: None, probed: None }
+        Chores { resync, pending: Delta::default(), tick, done: now, probing: None, probed: None, judged: None }
     }
 
     /// Waits until there is something to do; whether suspects are to be released.
@@ -55,6 +57,7 @@ impl Control {
     pub(super) async fn do_chores(&mut self, release: bool) {
         let now = Instant::now();
         self.chores.done = now;
+        self.retry_listeners().await;
         let mut delta = Delta::default();
         if release {
             tracing::info!(keys = self.suspects.held().count(), "suspects are released: what vanished is believed");
@@ -82,12 +85,15 @@ impl Control {
                 }
             }
         }
-        let count = self.suspects.servers().count();
+        let count = self.suspects.server_count();
         if count == 0 {
             self.chores.probed = None;
             return delta;
         }
-        gone.extend(self.unhealthy());
+        if self.chores.judged.is_none_or(|at| now.duration_since(at) >= JUDGE_EVERY) {
+            self.chores.judged = Some(now);
+            gone.extend(self.unhealthy());
+        }
         // So many connections a second at most, and each suspect once a second at most.
         let every = PROBE_EVERY.max(Duration::from_millis(count as u64));
         if self.chores.probing.is_none() && self.chores.probed.is_none_or(|at| now.duration_since(at) >= every) {
@@ -185,5 +191,6 @@ pub(super) fn from_disk(state: &State, revision: Revision) -> Problem {
     }
 }
 
+const JUDGE_EVERY: Duration = Duration::from_secs(1);
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 const LATE: Duration = Duration::from_millis(500);

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use etna_store::{Batch, Delta, Error, Problem, Revision};
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::chores::Chores;
@@ -82,14 +83,22 @@ impl Control {
         Control { compiler: Compiler::in_zone(zone), ..self }
     }
 
-    /// Follows the store until the process drains, and gives the listeners back.
-    pub async fn run(mut self) -> Listeners {
+    /// Follows the store until the process drains, and gives back the listeners and what ends when the last table is on
+    /// disk. Following goes on without them: what still runs may take long, and servers come and go.
+    pub async fn run(mut self) -> (Listeners, JoinHandle<()>) {
         let draining = self.state.draining.clone();
         draining.run_until_cancelled(self.follow()).await;
-        if let Some(keeper) = self.keeper.take() {
-            keeper.finish().await;
-        }
-        self.listeners
+        let keeper = self.keeper.take();
+        let kept = tokio::spawn(async move {
+            if let Some(keeper) = keeper {
+                keeper.finish().await;
+            }
+        });
+        // What is on disk is for the next process, which may run already.
+        self.keep_in = None;
+        let listeners = std::mem::replace(&mut self.listeners, Listeners::new(Vec::new()));
+        tokio::spawn(async move { self.follow().await });
+        (listeners, kept)
     }
 
     async fn follow(&mut self) {
@@ -242,6 +251,16 @@ impl Control {
         }
     }
 
+    /// Tries once more to listen where that failed: somebody may have left the address.
+    pub(super) async fn retry_listeners(&mut self) {
+        if !self.listeners.problems().is_empty() {
+            let wanted = self.state.live.table().listeners.clone();
+            self.listeners.reconcile(&wanted).await;
+            self.state.set_addresses(self.listeners.addresses());
+            self.news = true;
+        }
+    }
+
     pub(super) async fn publish(&mut self, revision: Revision, delta: &Delta) {
         let current = self.state.live.table();
         let next = {
@@ -250,10 +269,17 @@ impl Control {
             next.revision = revision;
             next
         };
-        let listeners_changed = !Arc::ptr_eq(&next.listeners, &current.listeners);
+        // The first time, what came with the process is settled even if there is no listener.
+        let listeners_changed =
+            !Arc::ptr_eq(&next.listeners, &current.listeners) || self.state.store().revision.is_none();
         let listeners = next.listeners.clone();
         drop(self.state.live.publish(next));
         drop(current);
+        if listeners_changed {
+            self.listeners.reconcile(&listeners).await;
+            self.state.set_addresses(self.listeners.addresses());
+        }
+        // Whoever waits for a revision finds its listeners open.
         self.state.set_store(|store| {
             store.revision = Some(revision);
             store.publishes += 1;
@@ -261,10 +287,6 @@ impl Control {
                 store.heard = Some(Instant::now());
             }
         });
-        if listeners_changed {
-            self.listeners.reconcile(&listeners).await;
-            self.state.set_addresses(self.listeners.addresses());
-        }
         self.news |= delta.problems | self.compiler.take_changed() | listeners_changed;
         self.tell();
     }

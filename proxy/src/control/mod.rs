@@ -14,6 +14,8 @@ mod probe;
 mod resync;
 mod state;
 pub mod suspect;
+mod upgrades;
 
 pub use follow::Control;
 pub use state::{State, StoreStatus, SuspectStatus};
+pub use upgrades::{Last, Upgraded, Upgrades};

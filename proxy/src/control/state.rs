@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::suspect::Case;
+use super::upgrades::Upgrades;
 use crate::stats::Process;
 use crate::table::LiveTable;
 
@@ -25,6 +26,10 @@ pub struct State {
     pub engine: Arc<dyn Engine>,
     /// Cancelled when the process is told to drain: from then on it is not ready.
     pub draining: CancellationToken,
+    /// What health checks count.
+    pub health: crate::health::Totals,
+    /// How replacing the binary went.
+    pub upgrades: Upgrades,
     /// When the process started.
     pub started: Instant,
     model: RwLock<Model>,
@@ -111,6 +116,8 @@ impl State {
             process: Arc::default(),
             engine,
             draining: CancellationToken::new(),
+            health: crate::health::Totals::default(),
+            upgrades: Upgrades::default(),
             started: Instant::now(),
             model: RwLock::default(),
             problems: watch::Sender::new(Arc::from([])),

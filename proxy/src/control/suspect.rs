@@ -230,6 +230,11 @@ impl Suspects {
         self.held.iter().filter_map(|(key, held)| Some((key, held.server.as_ref()?)))
     }
 
+    /// How many those are.
+    pub fn server_count(&self) -> usize {
+        self.held_servers.len()
+    }
+
     /// Notes whether a held server answered, and says whether it has failed to often enough to be believed gone.
     pub fn answered(&mut self, key: &Bytes, answered: bool) -> bool {
         let Some(held) = self.held.get_mut(key) else { return false };

@@ -50,23 +50,28 @@ impl<'a> Head<'a> {
         })
     }
 
-    /// Names and values of the cookies (RFC 6265 section 5.4; a request may carry several fields), as bytes: one odd
-    /// cookie must not hide the others. One without `=` has an empty value, as PHP reads it.
+    /// Names and values of the cookies.
     pub(crate) fn cookies(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-        let fields = self.headers.get_all(COOKIE).into_iter();
-        let pairs = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
-        let named = pairs.map(|pair| {
-            let equals = pair.iter().position(|byte| *byte == b'=');
-            let (name, value) = equals.map_or((pair, &b""[..]), |at| (&pair[..at], &pair[at + 1..]));
-            (name.trim_ascii(), value.trim_ascii())
-        });
-        named.filter(|(name, _)| !name.is_empty())
+        cookies(self.headers)
     }
 
     /// The segments of the path, normalised.
     pub(crate) fn segments(&self) -> &Segments<'a> {
         self.segments.get_or_init(|| Segments::of(self.path))
     }
+}
+
+/// Names and values of the cookies (RFC 6265 section 5.4; a request may carry several fields), as bytes: one odd cookie
+/// must not hide the others. One without `=` has an empty value, as PHP reads it.
+pub(crate) fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let fields = headers.get_all(COOKIE).into_iter();
+    let pairs = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
+    let named = pairs.map(|pair| {
+        let equals = pair.iter().position(|byte| *byte == b'=');
+        let (name, value) = equals.map_or((pair, &b""[..]), |at| (&pair[..at], &pair[at + 1..]));
+        (name.trim_ascii(), value.trim_ascii())
+    });
+    named.filter(|(name, _)| !name.is_empty())
 }
 
 /// The host name of an authority: lower case, without port, without the brackets of an IPv6 address and without the dot

@@ -19,6 +19,7 @@ mod segments;
 use std::fmt;
 use std::sync::Arc;
 
+pub(crate) use head::cookies;
 pub use head::{Head, host_of};
 pub(crate) use matcher::{Expression, Matcher};
 pub(crate) use pattern::Pattern;

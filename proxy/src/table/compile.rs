@@ -24,6 +24,7 @@ use crate::rule::Rule;
 #[derive(Default)]
 pub struct Compiler {
     slots: HashMap<Id, Slot>,
+    /// By what they are about: a frontend's id, or something with a slash, which no id has.
     problems: BTreeMap<Id, Vec<Problem>>,
     servers_made: u64,
     /// The zone this proxy is in.
@@ -50,7 +51,7 @@ impl Compiler {
             self.frontend(model, id, &mut next);
         }
         if !delta.listeners.is_empty() {
-            self.listeners(model, &mut next);
+            self.listeners(model, delta, &mut next);
         }
         next
     }
@@ -80,6 +81,9 @@ impl Compiler {
         let slot = self.slot(id, table);
         let old = table.backend(slot).cloned();
         let next = model.backend(id).map(|spec| Arc::new(self.make_backend(model, spec, old.as_deref())));
+        if next.is_none() {
+            self.tell(&format!("backends/{id}").into(), Vec::new());
+        }
         let came_or_went = old.is_some() != next.is_some();
         table.backends.set(slot.0 as usize, next);
         if came_or_went {
@@ -96,6 +100,7 @@ impl Compiler {
         let mut problems = Vec::new();
         let mut servers = Vec::new();
         let mut new = Vec::new();
+        let check = model.health_check(spec);
         for server in model.servers(&spec.id) {
             if server.scheme == Scheme::Https {
                 problems.push(Problem {
@@ -119,6 +124,11 @@ impl Compiler {
                 Arc::new(live.waiting_in(backend_live.queue.clone()))
             });
             live.follow(server, limit, now);
+            match check {
+                Some(_) if is_new => live.health.expect_check(),
+                Some(_) => {}
+                None => live.health.forget_checks(),
+            }
             servers.push(Server { spec: server.clone(), live });
             new.extend(servers.last().filter(|server| is_new && server.takes_new()).cloned());
         }
@@ -146,6 +156,7 @@ impl Compiler {
             schedule: Schedule::new(spec, &servers, self.zone.as_deref()),
             hash: (spec.policy == Policy::Hash).then(|| HashKey::new(&spec.hash_on)).flatten(),
             cookie: spec.sticky.as_ref().map(|sticky| cookie_name(sticky, &spec.id)),
+            check,
             servers,
             spec: spec.clone(),
             live: backend_live,
@@ -224,10 +235,10 @@ impl Compiler {
             column: None,
             effect: "answers 503".into(),
         });
-        self.tell(&format!("{frontend} backend").into(), problem.into_iter().collect());
+        self.tell(&format!("frontends/{frontend}/backend").into(), problem.into_iter().collect());
     }
 
-    fn listeners(&mut self, model: &Model, table: &mut Table) {
+    fn listeners(&mut self, model: &Model, delta: &Delta, table: &mut Table) {
         let mut listeners = BTreeMap::new();
         let mut scopes = BTreeMap::new();
         for spec in model.listeners() {
@@ -268,7 +279,7 @@ impl Compiler {
             }
             self.tell(&format!("listeners/{}", spec.id).into(), problems);
         }
-        for gone in table.listeners.keys().filter(|id| !model.listeners().any(|spec| spec.id == **id)) {
+        for gone in delta.listeners.iter().filter(|id| model.listener(id).is_none()) {
             self.tell(&format!("listeners/{gone}").into(), Vec::new());
         }
         table.listeners = Arc::new(listeners);

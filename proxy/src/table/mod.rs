@@ -117,6 +117,19 @@ pub struct Route {
     pub elsewhere: Option<Arc<Backend>>,
 }
 
+impl Route {
+    /// The backend that serves it: its own, as long as that has servers, and where there is another one to fall back on, as
+    /// long as any of them is well.
+    pub fn serving(&self) -> Option<&Arc<Backend>> {
+        let own = self.backend.as_ref().filter(|backend| !backend.schedule.is_empty());
+        let Some(fallback) = self.fallback.as_ref().filter(|backend| !backend.schedule.is_empty()) else { return own };
+        match own {
+            Some(own) if own.has_serving() || !fallback.has_serving() => Some(own),
+            _ => Some(fallback),
+        }
+    }
+}
+
 impl Table {
     /// The route of a request that came in on a listener.
     pub fn route(&self, listener: &str, head: &Head<'_>) -> Result<Route, Error> {

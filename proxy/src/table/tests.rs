@@ -125,6 +125,26 @@ fn what_cannot_be_compiled_keeps_its_last_good_version_or_fails_closed() {
     assert!(!followed.route("a.test", "/").unwrap().frontend.broken);
 }
 
+#[test]
+fn what_is_gone_takes_its_problems_with_it() {
+    let mut followed = Followed::default();
+    let listener = r#"{"Protocol":"https","Address":{"Network":"tcp","Address":"127.0.0.1:1"}}"#;
+    followed.change(&[("listeners/l", Some(listener)), ("backends/b/servers/s", Some(r#"{"URL":"https://a"}"#))]);
+    assert_eq!(followed.problems().len(), 2);
+    followed.change(&[("listeners/l", None), ("backends/b/servers/s", None)]);
+    assert_eq!(followed.problems(), Vec::<String>::new());
+}
+
+#[test]
+fn problems_of_frontends_with_alike_names_stay_apart() {
+    let mut followed = Followed::default();
+    let bad = r#"{"Type":"http","BackendId":"b","Route":"Pth()"}"#;
+    followed.change(&[("backends/b", Some(r#"{"Type":"http"}"#)), ("frontends/f backend", Some(bad))]);
+    assert_eq!(followed.problems().len(), 1);
+    followed.change(&[("frontends/f", Some(r#"{"Type":"http","BackendId":"b","Route":"Path(`/`)"}"#))]);
+    assert_eq!(followed.problems().len(), 1);
+}
+
 fn some_change() -> impl Strategy<Value = (String, Option<String>)> {
     let id = prop_oneof![Just("1"), Just("2"), Just("3")];
     let backend = prop_oneof![Just("1"), Just("2"), Just("3")];

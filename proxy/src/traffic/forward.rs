@@ -52,9 +52,7 @@ pub async fn forward(client: Rc<Client>, route: Route, request: middleware::Requ
 }
 
 async fn exchange(client: Rc<Client>, route: Route, request: middleware::Request) -> Result<Response, Error> {
-    let has_server = |backend: &&Arc<Backend>| !backend.schedule.is_empty();
-    let backend = route.backend.as_ref().filter(has_server).or(route.fallback.as_ref().filter(has_server));
-    let backend = backend.cloned().ok_or(Error::NoServer)?;
+    let backend = route.serving().cloned().ok_or(Error::NoServer)?;
 
     let middleware::Request { head, body, client: _ } = request;
     let spec = &route.frontend.spec.settings;

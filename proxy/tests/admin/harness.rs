@@ -59,6 +59,9 @@ pub fn config(admin: AdminAddress, dir: &Path) -> Config {
         max_connections_per_client: 0,
         hold: Duration::ZERO,
         drain: Duration::ZERO,
+        drain_grace: Duration::ZERO,
+        upgrade: Duration::ZERO,
+        upgrade_drain: Duration::ZERO,
         zone: None,
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::balancing::{self, HashOn, Limit, Policy};
+use super::health::Checking;
 use super::{Id, not_in_force, only_http};
 use crate::json::{self, Fields, Node, clip};
 use crate::problem::Flaw;
@@ -28,6 +29,8 @@ pub struct Backend {
     pub limit: Option<Limit>,
     /// Whether and how a client stays on one server (ours: `Sticky`, absent by default).
     pub sticky: Option<Sticky>,
+    /// How its servers are checked (ours: `HealthCheck`).
+    pub health_check: Checking,
 }
 
 /// vulcand's `Settings.Timeouts`; absent fields take the defaults, and zero, Go's "no limit", is a day.
@@ -75,6 +78,7 @@ impl Backend {
             drain: balancing::DEFAULT_DRAIN,
             limit: None,
             sticky: None,
+            health_check: Checking::Preset,
         }
     }
 
@@ -95,6 +99,7 @@ impl Backend {
             drain: balancing::duration(&fields, "DrainTimeout", balancing::DEFAULT_DRAIN)?,
             limit: Limit::decode(&fields)?,
             sticky: Sticky::decode(&fields)?,
+            health_check: Checking::decode(&fields)?,
         })
     }
 

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use super::reply::{self, Refusal};
 use crate::control::State;
 pub(super) use shape::url;
-use write::Noun;
+pub use write::{Checked, Noun, read};
 
 type Shared = Extract<Arc<State>>;
 type Answer = Result<Response, Refusal>;

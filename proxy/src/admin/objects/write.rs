@@ -21,7 +21,7 @@ use crate::control::State;
 
 /// What vulcand's API can write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Noun {
+pub enum Noun {
     /// `{"Backend": …}`
     Backend,
     /// `{"Server": …, "TTL": …}`, in a backend
@@ -64,20 +64,40 @@ impl Noun {
     }
 }
 
-/// Writes the object in an envelope, and answers with it as it is now served.
-pub(super) async fn upsert(state: &Arc<State>, noun: Noun, parent: &str, body: Bytes) -> Answer {
-    let envelope = Envelope::open(noun, &body)?;
+/// An object that a client sent, and that would be served as written.
+pub struct Checked {
+    /// Where it goes.
+    pub key: Key,
+    /// What is stored: its JSON as it came.
+    pub value: Bytes,
+    /// How long it lives; `None`: for ever.
+    pub ttl: Option<Duration>,
+    /// As the API shows it.
+    pub shown: Value,
+    model: Model,
+}
+
+/// Reads the envelope of an object, for a server or a middleware the one of its `parent`. Pure: whether what it names
+/// exists is not asked.
+pub fn read(noun: Noun, parent: &str, body: &[u8]) -> Result<Checked, Refusal> {
+    let envelope = Envelope::open(noun, body)?;
     let key = checked_key(noun.key(parent.into(), envelope.id.as_str().into()))?;
     let value = Bytes::copy_from_slice(envelope.object.get().as_bytes());
     refuse_what_is_not_ours_to_store(noun, &envelope)?;
     let model = check(&key, &value)?;
+    let shown = shape_of(&model, &key).unwrap_or_else(|| json!({ "Id": envelope.id }));
+    Ok(Checked { key, value, ttl: envelope.ttl, shown, model })
+}
+
+/// Writes the object in an envelope, and answers with it as it is now served.
+pub(super) async fn upsert(state: &Arc<State>, noun: Noun, parent: &str, body: Bytes) -> Answer {
+    let Checked { key, value, ttl, shown, model } = read(noun, parent, &body)?;
     needs(state, &key, &model).await?;
-    let lease = match envelope.ttl {
+    let lease = match ttl {
         Some(ttl) => Some(state.engine.grant(ttl).await.map_err(|error| Refusal::store(&error))?),
         None => None,
     };
     commit(state, Txn { compares: Vec::new(), ops: vec![Op::Put(key.path(), value, lease)] }).await?;
-    let shown = shape_of(&model, &key).unwrap_or_else(|| json!({ "Id": envelope.id }));
     Ok(touching(&key, reply::json(&shown)))
 }
 

@@ -70,6 +70,9 @@ async fn demo(flags: Flags) -> anyhow::Result<()> {
         // What goes in a demo goes on purpose.
         hold: Duration::ZERO,
         drain: Duration::from_secs(2),
+        drain_grace: Duration::ZERO,
+        upgrade: Duration::ZERO,
+        upgrade_drain: Duration::ZERO,
         zone: None,
     };
     // It listens for Ctrl-C itself, and comes back when it has drained.

@@ -30,11 +30,11 @@ pub struct Head {
 /// Takes a request's head off the front of `buffer`, if it is all there. `scanned` is where the search for its end
 /// goes on when more has arrived; 0 for a new request.
 pub fn read(buffer: &mut BytesMut, scanned: &mut usize) -> Result<Option<Head>, Error> {
-    if *scanned == 0 {
-        // A client may end a body with an empty line that nobody asked for (RFC 9112 section 2.2).
-        while buffer.starts_with(b"\r\n") {
-            let _ = buffer.split_to(2);
-        }
+    // A client may end a body with an empty line that nobody asked for (RFC 9112 section 2.2); of the first of them half
+    // may have been there before.
+    while *scanned < 2 && buffer.starts_with(b"\r\n") {
+        let _ = buffer.split_to(2);
+        *scanned = 0;
     }
     match end(buffer, scanned)? {
         Some(length) => {
@@ -240,6 +240,18 @@ mod tests {
             assert_eq!(read.is_some(), at + 1 == wire.len());
             assert!(read.is_some() || scanned == at + 1);
         }
+    }
+
+    #[test]
+    fn empty_lines_before_a_head_may_come_in_pieces() {
+        let mut buffer = BytesMut::new();
+        let mut scanned = 0;
+        for byte in b"\r\n\r\nGET / HTTP/1.1\r\n\r" {
+            buffer.extend_from_slice(&[*byte]);
+            assert!(read(&mut buffer, &mut scanned).unwrap().is_none());
+        }
+        buffer.extend_from_slice(b"\n");
+        assert!(read(&mut buffer, &mut scanned).unwrap().is_some() && buffer.is_empty());
     }
 
     #[test]

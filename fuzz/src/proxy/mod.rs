@@ -1,0 +1,27 @@
+//! The proxy's parsers: rules, HTTP in both directions, cookies, and the admin API's bodies; and its table, which is
+//! made of what was parsed.
+//!
+//! The decoder of the last table on disk gets its file here.
+
+pub mod admin;
+pub mod asked;
+#[path = "../store/changes.rs"]
+pub mod changes;
+pub mod chunks;
+pub mod cookie;
+pub mod request;
+pub mod response;
+pub mod rule;
+pub mod table;
+
+use super::seeds::Check;
+
+/// Every check of this crate, by the name of its target.
+pub const CHECKS: &[Check] = &[
+    ("admin", admin::check),
+    ("cookie", cookie::check),
+    ("request", request::check),
+    ("response", response::check),
+    ("rule", rule::check),
+    ("table", table::check),
+];

@@ -1,0 +1,74 @@
+//! Requests that are not what they seem, and what must come of each.
+//!
+//! `GET /smuggled` lies where a reader who takes the other view of a request would find the next one. What differs in
+//! one value only stands as a list of values.
+
+mod chunks;
+mod fields;
+mod framing;
+mod lines;
+mod valid;
+
+/// One request, or what looks like one.
+pub(crate) struct Vector {
+    pub(crate) name: String,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) expect: Expect,
+}
+
+/// What must come of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Expect {
+    /// 4xx, 501 or 505, or nothing; the connection closes, and nothing of it reaches a server.
+    Refuse,
+    /// The same, but the connection may stay: it is clear where the request ends.
+    Deny,
+    /// Like `Refuse`, but a server may see its beginning: the fault lies in the body.
+    Cut,
+    /// A server sees exactly this request.
+    Forward(Plain),
+    /// Either is right: refused, or this request.
+    Either(Plain),
+}
+
+/// A request as a server must see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Plain {
+    pub(crate) method: &'static str,
+    pub(crate) target: String,
+    pub(crate) body: Vec<u8>,
+}
+
+/// All of D1's that are not valid, or not quite.
+pub(crate) fn all() -> Vec<Vector> {
+    let mut all = framing::lengths();
+    all.extend(framing::codings());
+    all.extend(framing::both());
+    all.extend(chunks::all());
+    all.extend(lines::all());
+    all.extend(fields::all());
+    all.extend(fields::hosts());
+    all.extend(fields::hops());
+    all
+}
+
+pub(crate) use valid::controls;
+
+fn vector(name: impl Into<String>, bytes: impl AsRef<[u8]>, expect: Expect) -> Vector {
+    Vector { name: name.into(), bytes: bytes.as_ref().to_vec(), expect }
+}
+
+fn get(target: &str) -> Plain {
+    plain("GET", target, b"")
+}
+
+fn post(body: &[u8]) -> Plain {
+    plain("POST", "/", body)
+}
+
+fn plain(method: &'static str, target: &str, body: &[u8]) -> Plain {
+    Plain { method, target: target.into(), body: body.to_vec() }
+}
+
+/// What must never be taken for a request of its own; 40 bytes.
+const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: a.test\r\n\r\n";
