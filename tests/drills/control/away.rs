@@ -230,13 +230,10 @@ pub(super) async fn keep(leased: Leased, ttl: i64, stop: CancellationToken) -> u
     while !stop.is_cancelled() {
         for ((key, value), lease) in leased.pairs.iter().zip(&mut leases) {
             let round = one_round(&leased.etcd, key, value, *lease, ttl);
-            match tokio::time::timeout(Duration::from_secs(2), round).await {
-                Ok(Ok(kept)) => {
-                    ended += u64::from(lease.is_some() && *lease != Some(kept));
-                    *lease = Some(kept);
-                }
-                // Whether the lease lives is known when etcd answers again.
-                Ok(Err(_)) | Err(_) => {}
+            // Whether a lease lives is known when etcd answers again.
+            if let Ok(Ok(kept)) = tokio::time::timeout(Duration::from_secs(2), round).await {
+                ended += u64::from(lease.is_some() && *lease != Some(kept));
+                *lease = Some(kept);
             }
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -252,13 +249,13 @@ async fn one_round(
     ttl: i64,
 ) -> Result<i64, etcd_client::Error> {
     let mut client = etcd.client().await;
-    if let Some(lease) = lease {
-        if client.lease_time_to_live(lease, None).await?.ttl() > 0 {
-            let (mut keeper, mut answers) = client.lease_keep_alive(lease).await?;
-            keeper.keep_alive().await?;
-            if answers.message().await?.is_some_and(|answer| answer.ttl() > 0) {
-                return Ok(lease);
-            }
+    if let Some(lease) = lease
+        && client.lease_time_to_live(lease, None).await?.ttl() > 0
+    {
+        let (mut keeper, mut answers) = client.lease_keep_alive(lease).await?;
+        keeper.keep_alive().await?;
+        if answers.message().await?.is_some_and(|answer| answer.ttl() > 0) {
+            return Ok(lease);
         }
     }
     let lease = client.lease_grant(ttl, None).await?.id();

@@ -50,7 +50,7 @@ pub(super) async fn cold_start(length: Length) -> Outcome {
         "with a table: first 200 after {}, stale={stale}; without: 503 and says {:?}, the same process ready {} after \
          etcd is there, then {served}",
         ms(first),
-        ready.text(),
+        ready.text().chars().take(60).collect::<String>(),
         ms(became)
     );
     ground.outcome(traffic, figure, stale && says && served == 200 && empty.runs() && first < LATE).await

@@ -12,8 +12,9 @@ use etna_tests::scene::{Scene, frontend, frontend_key, server_at, server_key};
 use etna_tests::wait::{ensure, eventually};
 use serde_json::json;
 
-use crate::bed::{BACKEND, Bed, HOST};
+use crate::bed::{BACKEND, Bed, HOST, Rate};
 use crate::drill::Length;
+use crate::load::Load;
 use crate::servers_handle::Echo;
 
 /// A bed whose etcd is run as the drill wants it.
@@ -44,6 +45,11 @@ impl Ground {
     /// Of its parts.
     pub(super) async fn around(scene: Scene, servers: Vec<Echo>, proxy: Proxy, length: Length) -> Ground {
         Ground(Bed::around(scene, servers, proxy, length).await)
+    }
+
+    /// Starts a load; programs that were built without optimisation are asked for less.
+    pub(super) async fn load(&self, rate: Rate) -> Load {
+        self.0.load(if cfg!(debug_assertions) { Rate::Of(300) } else { rate }).await
     }
 
     /// How long a new frontend takes from etcd's word that it has it until it is served.

@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use etna_tests::binaries::binary;
 use etna_tests::process::Process;
@@ -27,7 +27,7 @@ pub(super) async fn guarded(_length: Length) -> Outcome {
     let help = Command::new(binary("etna")).args(["serve", "--help"]).output().expect("etna runs");
     expect(String::from_utf8_lossy(&help.stdout).contains("127.0.0.1:8182"), "the default is not loopback");
     for open in ["0.0.0.0:0", "[::]:0", "[::ffff:0.0.0.0]:0"] {
-        let ended = refused_to_start(&scene, open, &[]);
+        let ended = refused_to_start(&scene, open, &[]).await;
         expect(ended.is_some_and(|said| said.contains("token")), &format!("{open} without a token starts"));
     }
     let file = scene.folder().join("token");
@@ -35,7 +35,8 @@ pub(super) async fn guarded(_length: Length) -> Outcome {
     let token = ["--admin-token-file", file.to_str().expect("a path of ours")];
     std::fs::write(scene.folder().join("short"), "short").expect("a token can be written");
     let short = scene.folder().join("short");
-    let ended = refused_to_start(&scene, "0.0.0.0:0", &["--admin-token-file", short.to_str().expect("a path of ours")]);
+    let flags = ["--admin-token-file", short.to_str().expect("a path of ours")];
+    let ended = refused_to_start(&scene, "0.0.0.0:0", &flags).await;
     expect(ended.is_some(), "a token of five characters will do");
 
     let flags = [&["--admin", "0.0.0.0:0"][..], &token].concat();
@@ -76,22 +77,20 @@ pub(super) async fn guarded(_length: Length) -> Outcome {
     Outcome { load: "none".into(), figure, pass: wrong.is_empty(), ..Outcome::default() }
 }
 
-/// What it said when it ended at once with a failure; `None` if it did not.
-fn refused_to_start(scene: &Scene, admin: &str, flags: &[&str]) -> Option<String> {
+/// What it said when it ended with a failure; `None` if it did not end, or was content.
+async fn refused_to_start(scene: &Scene, admin: &str, flags: &[&str]) -> Option<String> {
     let mut command = Command::new(binary("etna"));
     command.args(["serve", "--store", &scene.store(), "--listen", "127.0.0.1:0", "--admin", admin, "--state-dir"]);
-    command.arg(scene.folder().join("open-state")).args(flags).stdin(Stdio::null());
-    let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("etna runs");
-    for _ in 0..500 {
-        if let Some(status) = child.try_wait().expect("it can be waited for") {
-            let mut said = String::new();
-            let _ = child.stderr.take().expect("it is piped").read_to_string(&mut said);
-            return (!status.success()).then_some(said);
+    command.arg(scene.folder().join("open-state")).args(flags);
+    let name = format!("refused-{}", admin.len());
+    let mut process = Process::start(&name, &mut command, scene.folder());
+    let until = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < until {
+        if let Some(status) = process.ended() {
+            return (!status.success()).then(|| process.said());
         }
-        std::thread::sleep(Duration::from_millis(10));
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let _ = child.kill();
-    let _ = child.wait();
     None
 }
 
