@@ -11,7 +11,7 @@ pub(crate) mod wire;
 use std::time::Duration;
 
 use crate::drill::{Drill, Length, Outcome, Running};
-use judge::Ground;
+pub(crate) use judge::Ground;
 use vectors::Vector;
 use wire::Wire;
 
@@ -117,6 +117,11 @@ async fn depth(ground: &mut Ground, bad: Option<usize>, line: &str) -> Result<()
         seen if seen == bad.unwrap_or(64) => Ok(()),
         seen => Err(format!("the server saw {seen}")),
     }
+}
+
+/// A proxy before an oracle.
+pub(crate) async fn ground(name: &str) -> Ground {
+    Ground::start(name).await
 }
 
 /// What is wrong is shown, up to a number of lines.

@@ -80,9 +80,19 @@ impl Wire {
 
     /// Sends bytes while answers are read.
     pub(crate) fn send_beside(&mut self, bytes: Vec<u8>) -> tokio::task::JoinHandle<()> {
+        self.send_beside_many(bytes, 1)
+    }
+
+    /// Sends bytes so many times while answers are read.
+    pub(crate) fn send_beside_many(&mut self, bytes: Vec<u8>, times: u64) -> tokio::task::JoinHandle<()> {
         let writer = self.writer.clone();
         tokio::spawn(async move {
-            let _ = writer.lock().await.write_all(&bytes).await;
+            let mut writer = writer.lock().await;
+            for _ in 0..times {
+                if writer.write_all(&bytes).await.is_err() {
+                    return;
+                }
+            }
         })
     }
 
