@@ -19,14 +19,44 @@ pub(crate) use memory::Memory;
 pub(crate) use probe::Probe;
 
 pub(crate) const DRILLS: &[Drill] = &[
-    Drill { id: "E1", what: "10,000 heads that never end", quick: false, run: |length| Box::pin(slow_head::run(length)) },
+    Drill {
+        id: "E1",
+        what: "10,000 heads that never end",
+        quick: false,
+        run: |length| Box::pin(slow_head::run(length)),
+    },
     Drill { id: "E2", what: "2,000 bodies that trickle", quick: false, run: |length| Box::pin(slow_body::run(length)) },
-    Drill { id: "E3", what: "2,000 readers that do not read", quick: false, run: |length| Box::pin(slow_read::run(length)) },
-    Drill { id: "E11", what: "2,000 connections for 512 files", quick: true, run: |length| Box::pin(files::run(length)) },
-    Drill { id: "E12", what: "three times what can be served", quick: false, run: |length| Box::pin(saturation::run(length)) },
+    Drill {
+        id: "E3",
+        what: "2,000 readers that do not read",
+        quick: false,
+        run: |length| Box::pin(slow_read::run(length)),
+    },
+    Drill {
+        id: "E11",
+        what: "2,000 connections for 512 files",
+        quick: true,
+        run: |length| Box::pin(files::run(length)),
+    },
+    Drill {
+        id: "E12",
+        what: "three times what can be served",
+        quick: false,
+        run: |length| Box::pin(saturation::run(length)),
+    },
     Drill { id: "E14", what: "everything far too long", quick: true, run: |length| Box::pin(oversized::run(length)) },
-    Drill { id: "E15", what: "a million hosts, cookies and clients", quick: true, run: |length| Box::pin(keys::run(length)) },
-    Drill { id: "E16", what: "slow heads, large heads, 128 MB of memory", quick: false, run: |length| Box::pin(memory::run(length)) },
+    Drill {
+        id: "E15",
+        what: "a million hosts, cookies and clients",
+        quick: true,
+        run: |length| Box::pin(keys::run(length)),
+    },
+    Drill {
+        id: "E16",
+        what: "slow heads, large heads, 128 MB of memory",
+        quick: false,
+        run: |length| Box::pin(memory::run(length)),
+    },
 ];
 
 /// What an attack must leave of the others' service: not one request lost, and nearly all as fast as before.

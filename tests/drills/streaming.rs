@@ -15,12 +15,27 @@ use crate::drill::Drill;
 use crate::protocol::wire::find;
 
 pub(crate) const DRILLS: &[Drill] = &[
-    Drill { id: "F1", what: "four uploads of 2 GiB to a slow server", quick: true, run: |length| Box::pin(uploads::slow_server(length)) },
+    Drill {
+        id: "F1",
+        what: "four uploads of 2 GiB to a slow server",
+        quick: true,
+        run: |length| Box::pin(uploads::slow_server(length)),
+    },
     Drill { id: "F2", what: "1,000 clients that leave", quick: true, run: |length| Box::pin(leaving::run(length)) },
     Drill { id: "F3", what: "Expect: 100-continue, every answer", quick: true, run: |_| Box::pin(continuing::run()) },
     Drill { id: "F5", what: "1,000 idle WebSockets", quick: true, run: |length| Box::pin(tunnels::run(length)) },
-    Drill { id: "F6", what: "clients that have said all they will", quick: true, run: |_| Box::pin(leaving::half_closed()) },
-    Drill { id: "F7", what: "413 to a client that goes on sending", quick: true, run: |length| Box::pin(uploads::refused(length)) },
+    Drill {
+        id: "F6",
+        what: "clients that have said all they will",
+        quick: true,
+        run: |_| Box::pin(leaving::half_closed()),
+    },
+    Drill {
+        id: "F7",
+        what: "413 to a client that goes on sending",
+        quick: true,
+        run: |length| Box::pin(uploads::refused(length)),
+    },
     Drill { id: "F8", what: "events pass as they come", quick: true, run: |_| Box::pin(events::run()) },
 ];
 

@@ -52,13 +52,15 @@ pub(super) async fn run(length: Length) -> Outcome {
     drop(held);
     let released = Instant::now();
     eventually("new connections are served", Duration::from_secs(10), async || {
-        let answer = tokio::time::timeout(Duration::from_millis(500), client::get(limited.listen, "a.test", "/new")).await;
+        let answer =
+            tokio::time::timeout(Duration::from_millis(500), client::get(limited.listen, "a.test", "/new")).await;
         let answer = answer.map_err(|_| "no answer yet".to_owned())??;
         ensure(answer.status == 200, answer.status.to_string())
     })
     .await;
     let recovered = released.elapsed();
-    let figure = format!("{connections} connections held; 20 kept ones asked {asked} times; recovered in {recovered:.1?}");
+    let figure =
+        format!("{connections} connections held; 20 kept ones asked {asked} times; recovered in {recovered:.1?}");
     let outcome = crate::protocol::outcome("2000 + 20 connections", asked, figure, &wrong);
     Outcome { pass: outcome.pass && recovered < Duration::from_secs(1) && connections > 500, ..outcome }
 }

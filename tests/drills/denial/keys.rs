@@ -20,7 +20,8 @@ pub(super) async fn run(length: Length) -> Outcome {
     scene.put("frontends/a/middlewares/limit", limit).await;
     let proxy = scene.proxy_with("etna", &["--trusted-proxies", "127.0.0.0/8"]).await;
     proxy.until_status("a.test", "/", 200).await;
-    let lines = async || proxy.admin_get("/metrics").await.map(|answer| answer.text().lines().count()).unwrap_or_default();
+    let lines =
+        async || proxy.admin_get("/metrics").await.map(|answer| answer.text().lines().count()).unwrap_or_default();
     // Pools and buffers have their size before it is measured.
     ask(&proxy, 0, many / 20).await.expect("answers");
     let before = lines().await;
@@ -57,7 +58,8 @@ async fn ask(proxy: &etna_tests::proxy::Proxy, from: usize, to: usize) -> Result
         }
         let sending = wire.send_beside(all.into_bytes());
         for n in n..until {
-            let reply = wire.reply(false, crate::protocol::SOON).await.map_err(|gone| format!("request {n}: {gone:?}"))?;
+            let reply =
+                wire.reply(false, crate::protocol::SOON).await.map_err(|gone| format!("request {n}: {gone:?}"))?;
             if reply.status != 200 {
                 return Err(format!("request {n}: {}", reply.status));
             }

@@ -36,7 +36,11 @@ pub(super) async fn run(length: Length) -> Outcome {
         ("a trailer of 64 KiB", chunks(&format!("0\r\nX: {}\r\n\r\n", x(64 * 1024))), &[400, 431]),
         ("10,000 trailers", chunks(&format!("0\r\n{}\r\n", fields(10_000))), &[400, 431]),
         ("100 KiB of empty lines", format!("{}{}", "\r\n".repeat(50 * 1024), get("/", "")), &[400, 431, 200]),
-        ("a length of 2 to the 62nd", "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4611686018427387904\r\n\r\n".into(), &[400, 413, 0]),
+        (
+            "a length of 2 to the 62nd",
+            "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4611686018427387904\r\n\r\n".into(),
+            &[400, 413, 0],
+        ),
     ];
     let memory = Memory::watch(ground.proxy.pid());
     let mut wrong = Vec::new();
@@ -69,7 +73,10 @@ pub(super) async fn run(length: Length) -> Outcome {
     if grown >= 10.0 {
         wrong.push(format!("memory +{grown:.0} MB"));
     }
-    let figure = format!("{} kinds; chunks of one byte {one:.1?}, ten times as many {ten:.1?}; memory +{grown:.1} MB", table.len());
+    let figure = format!(
+        "{} kinds; chunks of one byte {one:.1?}, ten times as many {ten:.1?}; memory +{grown:.1} MB",
+        table.len()
+    );
     crate::protocol::outcome("one at a time", table.len() + 2, figure, &wrong)
 }
 

@@ -64,11 +64,15 @@ impl Probed {
     /// The median over five parts of the time of what 99 of 100 requests kept, in milliseconds.
     pub(crate) fn p99(&self) -> f64 {
         let size = self.latencies.len().div_ceil(5).max(1);
-        let mut parts: Vec<f64> = self.latencies.chunks(size).filter_map(|part| {
-            let mut part = part.to_vec();
-            part.sort_by(f64::total_cmp);
-            percentile(&part, 0.99)
-        }).collect();
+        let mut parts: Vec<f64> = self
+            .latencies
+            .chunks(size)
+            .filter_map(|part| {
+                let mut part = part.to_vec();
+                part.sort_by(f64::total_cmp);
+                percentile(&part, 0.99)
+            })
+            .collect();
         parts.sort_by(f64::total_cmp);
         percentile(&parts, 0.5).unwrap_or(f64::NAN)
     }

@@ -55,8 +55,16 @@ pub(super) async fn run() -> Outcome {
     }
     // The rest of the rules: 417 to what is not known, nothing interim for HTTP/1.0 or without a body.
     for (what, head, status) in [
-        ("an unknown expectation", "POST / HTTP/1.1\r\nHost: early.test\r\nExpect: x\r\nContent-Length: 5\r\n\r\nhello", 417),
-        ("HTTP/1.0", "POST / HTTP/1.0\r\nHost: early.test\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello", 401),
+        (
+            "an unknown expectation",
+            "POST / HTTP/1.1\r\nHost: early.test\r\nExpect: x\r\nContent-Length: 5\r\n\r\nhello",
+            417,
+        ),
+        (
+            "HTTP/1.0",
+            "POST / HTTP/1.0\r\nHost: early.test\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello",
+            401,
+        ),
         ("no body", "GET /get HTTP/1.1\r\nHost: early.test\r\nExpect: 100-continue\r\n\r\n", 200),
     ] {
         sent += 1;

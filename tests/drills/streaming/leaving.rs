@@ -135,7 +135,11 @@ pub(super) async fn half_closed() -> Outcome {
         ("a request that closes", "GET /slow HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n".into(), 1),
         ("a request for much", "GET /large HTTP/1.1\r\nHost: a.test\r\n\r\n".into(), 1),
         ("a request with a body", "POST /slow HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\n\r\nhello".into(), 1),
-        ("a request in chunks", "POST /slow HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n".into(), 1),
+        (
+            "a request in chunks",
+            "POST /slow HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n".into(),
+            1,
+        ),
         ("three requests", get.repeat(3), 3),
     ];
     let mut wrong = Vec::new();
@@ -177,7 +181,9 @@ pub(super) async fn half_closed() -> Outcome {
 async fn slowly(mut stream: TcpStream) {
     while let Some((head, _)) = super::head(&mut stream).await {
         let answer = match head.split(' ').nth(1) {
-            Some("/large") => [b"HTTP/1.1 200 OK\r\nContent-Length: 2097152\r\n\r\n".as_slice(), &vec![b'x'; 2 << 20]].concat(),
+            Some("/large") => {
+                [b"HTTP/1.1 200 OK\r\nContent-Length: 2097152\r\n\r\n".as_slice(), &vec![b'x'; 2 << 20]].concat()
+            }
             _ => b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok".to_vec(),
         };
         if head.contains("/slow") {

@@ -60,7 +60,9 @@ pub(super) async fn slow_server(length: Length) -> Outcome {
     if ahead >= 32.0 {
         wrong.push(format!("a sender was {ahead:.0} MB ahead"));
     }
-    let figure = format!("memory +{grown:.1} MB; senders at most {ahead:.1} MB ahead of the server, mostly in the kernel's buffers");
+    let figure = format!(
+        "memory +{grown:.1} MB; senders at most {ahead:.1} MB ahead of the server, mostly in the kernel's buffers"
+    );
     let load = format!("{UPLOADS} x {} MiB at {} MB/s", size >> 20, rate / 1_000_000);
     crate::protocol::outcome(&load, UPLOADS as usize, figure, &wrong)
 }
@@ -154,7 +156,9 @@ pub(super) async fn refused(length: Length) -> Outcome {
         let limits = limit.map_or(json!({}), |bytes| json!({"MaxBodyBytes": bytes}));
         let settings = json!({"PassHostHeader": true, "Limits": limits});
         let route = format!("Host(`{id}.test`)");
-        scene.put(&frontend_key(id), json!({"Type": "http", "BackendId": id, "Route": route, "Settings": settings})).await;
+        scene
+            .put(&frontend_key(id), json!({"Type": "http", "BackendId": id, "Route": route, "Settings": settings}))
+            .await;
         hosts.push(format!("{id}.test"));
     }
     let proxy = scene.proxy("etna").await;
@@ -212,7 +216,9 @@ async fn refuse(mut stream: TcpStream) -> std::io::Result<()> {
             n => taken += n,
         }
     }
-    stream.write_all(b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 8\r\n\r\ntoo long").await?;
+    stream
+        .write_all(b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 8\r\n\r\ntoo long")
+        .await?;
     stream.shutdown().await?;
     let until = Instant::now() + Duration::from_secs(1);
     while let Ok(Ok(1..)) = tokio::time::timeout_at(until.into(), stream.read(&mut block)).await {}
