@@ -27,7 +27,7 @@ pub(super) async fn run(length: Length) -> Outcome {
     for n in 0..many {
         readers.push(reader(bed.proxy.listen).await);
         if n % 30 == 29 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(30)).await;
         }
     }
     let asked = began.elapsed();
@@ -60,7 +60,7 @@ async fn reader(to: std::net::SocketAddr) -> Option<TcpStream> {
     let socket = TcpSocket::new_v4().ok()?;
     socket.set_recv_buffer_size(4096).ok()?;
     let mut stream = socket.connect(to).await.ok()?;
-    stream.write_all(b"GET /large HTTP/1.1\r\nHost: large.test\r\n\r\n").await.ok()?;
+    stream.write_all(b"GET /large HTTP/1.1\r\nHost: large.test\r\nConnection: close\r\n\r\n").await.ok()?;
     Some(stream)
 }
 

@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::strict::{self, Request};
+use super::wire::find;
 
 /// A running oracle; it closes its connections when dropped.
 pub(crate) struct Oracle {
@@ -90,7 +91,7 @@ async fn serve(mut stream: TcpStream, inner: &Inner) {
     let mut buffer = Vec::new();
     let mut piece = [0; 16 * 1024];
     loop {
-        match strict::request(&buffer) {
+        match if may_be_whole(&buffer) { strict::request(&buffer) } else { Ok(None) } {
             Ok(Some((request, length))) => {
                 let text = format!("{} {} {}", request.method, request.target, request.body.len());
                 let is_head = request.method == "HEAD";
@@ -129,4 +130,10 @@ async fn serve(mut stream: TcpStream, inner: &Inner) {
             _ => return,
         }
     }
+}
+
+/// Whether it is worth reading again: a long body in chunks is not, with every piece, from its beginning.
+fn may_be_whole(buffer: &[u8]) -> bool {
+    let head = &buffer[..buffer.len().min(2048)];
+    buffer.len() < 64 * 1024 || buffer.ends_with(b"\r\n\r\n") || find(head, b"transfer-encoding: chunked").is_none()
 }
