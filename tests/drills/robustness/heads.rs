@@ -25,10 +25,46 @@ const SEEDS: [&str; 12] = [
 
 /// What is put in.
 const PIECES: [&[u8]; 40] = [
-    b"\r", b"\n", b"\r\n", b" ", b"\t", b"\x00", b"\x0b", b"\x0c", b"\x7f", b"\x80", b"\xa0", b":", b",", b";", b"/", b"@", b"#", b"?",
-    b"\"", b"0", b"5", b"+5", b"-1", b"0x5", b"chunked", b", chunked", b"identity", b"Content-Length: 5\r\n", b"Content-Length: 6\r\n",
-    b"Transfer-Encoding: chunked\r\n", b"Host: b.test\r\n", b"X: y\r\n z\r\n", b"X : y\r\n", b"X\x00: y\r\n", b"HTTP/1.1", b"HTTP/1.0",
-    b"\r\n\r\n", b"Connection: close\r\n", b"%00", b"99999999999999999999",
+    b"\r",
+    b"\n",
+    b"\r\n",
+    b" ",
+    b"\t",
+    b"\x00",
+    b"\x0b",
+    b"\x0c",
+    b"\x7f",
+    b"\x80",
+    b"\xa0",
+    b":",
+    b",",
+    b";",
+    b"/",
+    b"@",
+    b"#",
+    b"?",
+    b"\"",
+    b"0",
+    b"5",
+    b"+5",
+    b"-1",
+    b"0x5",
+    b"chunked",
+    b", chunked",
+    b"identity",
+    b"Content-Length: 5\r\n",
+    b"Content-Length: 6\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Host: b.test\r\n",
+    b"X: y\r\n z\r\n",
+    b"X : y\r\n",
+    b"X\x00: y\r\n",
+    b"HTTP/1.1",
+    b"HTTP/1.0",
+    b"\r\n\r\n",
+    b"Connection: close\r\n",
+    b"%00",
+    b"99999999999999999999",
 ];
 
 pub(super) async fn run(length: Length) -> Outcome {
@@ -113,7 +149,8 @@ fn mutated(random: &mut Random) -> Vec<u8> {
                 // A line again, somewhere: fields twice are what smuggling is made of.
                 let lines: Vec<&[u8]> = head.split_inclusive(|byte| *byte == b'\n').collect();
                 let line = lines.get(random.below(lines.len().max(1))).map(|line| line.to_vec()).unwrap_or_default();
-                let starts: Vec<usize> = head.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1).collect();
+                let starts: Vec<usize> =
+                    head.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1).collect();
                 let at = starts.get(random.below(starts.len().max(1))).copied().unwrap_or(0);
                 head.splice(at..at, line);
             }

@@ -34,7 +34,8 @@ pub(super) async fn run(length: Length) -> Outcome {
 
     let mut said = Vec::new();
     let mut pass = true;
-    let phases: &[&str] = if disk.is_some() { &["full", "read-only"] } else { &["not checked: nothing can be mounted here"] };
+    let phases: &[&str] =
+        if disk.is_some() { &["full", "read-only"] } else { &["not checked: nothing can be mounted here"] };
     for (number, phase) in phases.iter().enumerate() {
         match *phase {
             "full" => drop(std::fs::write(state.join("filler"), vec![0; 4 << 20])),
@@ -52,13 +53,18 @@ pub(super) async fn run(length: Length) -> Outcome {
     let began = Instant::now();
     let many = length.pick(2000, 500);
     let route = |n: u64| format!("Host(`none{n}.test`) && NoSuchFunction(`x`)");
-    let broken = (0..many).map(|n| (frontend_key(&format!("none{n}")), json!({"Type": "http", "BackendId": "none", "Route": route(n)})));
+    let broken = (0..many)
+        .map(|n| (frontend_key(&format!("none{n}")), json!({"Type": "http", "BackendId": "none", "Route": route(n)})));
     let revision = bed.scene.put_all(broken).await;
     bed.proxy.until_revision(revision).await;
     load.go_on(length.pick(Duration::from_secs(10), Duration::from_millis(800))).await;
     let metrics = tokio::time::timeout(Duration::from_secs(5), bed.proxy.metrics()).await;
     let dropped = metrics.ok().and_then(|metrics| metrics.sum("etna_log_dropped_total", &[]));
-    said.push(format!("log unread for {:.0?}: {} events dropped", began.elapsed(), dropped.map_or("no".into(), |n| n.to_string())));
+    said.push(format!(
+        "log unread for {:.0?}: {} events dropped",
+        began.elapsed(),
+        dropped.map_or("no".into(), |n| n.to_string())
+    ));
     let mut unread = vec![0; 1 << 20];
     let held = reader.read(&mut unread).unwrap_or_default();
     said.push(format!("{held} bytes of log in the pipe"));

@@ -32,8 +32,12 @@ pub(super) async fn dependencies() -> Outcome {
     for package in ["store", "proxy", "sidekick", "ctl", "tests", "benches"] {
         rust_files(&root().join(package), &mut |path, text| {
             files += 1;
-            let is_code = |line: &&str| !line.trim_start().starts_with("//") && !line.contains('"') && !line.contains('`');
-            let found = text.lines().filter(is_code).find(|line| line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "unsafe"));
+            let is_code =
+                |line: &&str| !line.trim_start().starts_with("//") && !line.contains('"') && !line.contains('`');
+            let found = text
+                .lines()
+                .filter(is_code)
+                .find(|line| line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "unsafe"));
             if let Some(line) = found {
                 wrong.push(format!("{}: {line}", path.display()));
             }
@@ -49,7 +53,8 @@ pub(super) async fn dependencies() -> Outcome {
     if !passed {
         wrong.push(said.clone());
     }
-    let vulnerabilities = if unchecked { ", known vulnerabilities NOT CHECKED: their list cannot be fetched" } else { "" };
+    let vulnerabilities =
+        if unchecked { ", known vulnerabilities NOT CHECKED: their list cannot be fetched" } else { "" };
     let figure = format!("no unsafe in {files} files; {said}{vulnerabilities}");
     crate::protocol::outcome("-", files, figure, &wrong)
 }
@@ -86,7 +91,9 @@ pub(super) async fn valgrind(length: Length) -> Outcome {
     for n in 0..many {
         let request = match n % 4 {
             0 => format!("POST /{n} HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\n\r\nhello"),
-            1 => format!("POST /{n} HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"),
+            1 => format!(
+                "POST /{n} HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+            ),
             2 => format!("GET /{n} HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5, 5\r\n\r\n"),
             _ => format!("GET /{n} HTTP/1.1\r\nHost: a.test\r\nCookie: {}\r\n\r\n", "x".repeat(n)),
         };
@@ -108,7 +115,8 @@ pub(super) async fn valgrind(length: Length) -> Outcome {
     let status = proxy.end(Duration::from_secs(180)).await;
     let report = std::fs::read_to_string(&log).unwrap_or_default();
     let summary = report.lines().rev().find_map(|line| Some(line.split_once("ERROR SUMMARY: ")?.1.to_owned()));
-    let summary = summary.unwrap_or_else(|| format!("no summary: {}", report.lines().rev().take(3).collect::<Vec<_>>().join(" / ")));
+    let summary = summary
+        .unwrap_or_else(|| format!("no summary: {}", report.lines().rev().take(3).collect::<Vec<_>>().join(" / ")));
     if !summary.starts_with("0 errors") {
         wrong.push(report.lines().filter(|line| line.contains("Invalid") || line.contains("uninit")).take(3).collect());
     }

@@ -26,10 +26,8 @@ pub(super) async fn run(length: Length) -> Outcome {
     let tenth = time / 10;
     let first = traffic.latency_ms(0.99, tenth, tenth * 2);
     let last = traffic.latency_ms(0.99, tenth * 9, time);
-    let figure = format!(
-        "memory {:.1} MB, then {:.1} ({grown:+.1} %); p99 {first:.1} ms, then {last:.1}",
-        parts[1], parts[9]
-    );
+    let figure =
+        format!("memory {:.1} MB, then {:.1} ({grown:+.1} %); p99 {first:.1} ms, then {last:.1}", parts[1], parts[9]);
     // Flat is two in a hundred, or what one thread's heap takes at once.
     let flat = grown <= 2.0 || parts[9] - parts[1] < 1.0;
     let outcome = traffic.outcome(figure, flat);
