@@ -54,12 +54,12 @@ pub(crate) async fn refusing(length: Length) -> Outcome {
         server.set(&format!("spin={spin}")).await;
     }
     bed.servers[2].set("status=503").await;
-    let before = attempts(&bed);
+    let (before, refused_before) = (attempts(&bed), bed.servers[2].attempts());
     let load = bed.load_of(mix.clone()).await;
     load.go_on(length.pick(Duration::from_secs(20), Duration::from_secs(1))).await;
     let one = bed.finish(load).await;
     let between = attempts(&bed);
-    let refused = bed.servers[2].attempts();
+    let refused = bed.servers[2].attempts() - refused_before;
     let other = one.report.wrong.iter().filter(|(_, _, why)| !why.contains(" answered 503 ")).count();
 
     for server in &bed.servers[..2] {
