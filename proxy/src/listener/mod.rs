@@ -9,6 +9,8 @@ pub mod admission;
 pub mod conn;
 pub mod drain;
 pub mod held;
+#[cfg(test)]
+mod panics;
 pub mod socket;
 pub mod watch;
 pub mod worker;

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use etna_tests::process::try_output_of;
 use etna_tests::proxy::Proxy;
-use etna_tests::scene::{frontend, frontend_key};
+use etna_tests::scene::{frontend, frontend_key, server_key};
 use serde_json::json;
 
 use crate::bed::{BACKEND, Bed, Needs, Rate};
 use crate::drill::{Length, Outcome};
+use crate::protocol::wire::Wire;
 
 pub(super) async fn run(length: Length) -> Outcome {
     let (scene, servers) = Bed::parts("machine", &Needs::default()).await;
@@ -30,6 +31,9 @@ pub(super) async fn run(length: Length) -> Outcome {
     let proxy = Proxy::run("etna", command, scene.folder(), Duration::from_secs(20)).await;
     proxy.until_ready(Duration::from_secs(20)).await;
     let bed = Bed::around(scene, servers, proxy, length).await;
+    bed.scene.put(&server_key("dead", "s"), json!({"URL": "http://127.0.0.1:1"})).await;
+    bed.scene.put(&frontend_key("dead"), frontend("Host(`dead.test`)", "dead")).await;
+    bed.proxy.until_status("dead.test", "/", 502).await;
     let load = bed.load(Rate::L2k).await;
 
     let mut said = Vec::new();
@@ -49,14 +53,24 @@ pub(super) async fn run(length: Length) -> Outcome {
         load.go_on(length.pick(Duration::from_secs(10), Duration::from_millis(500))).await;
         said.push(format!("disk {phase}"));
     }
-    // As much to say as fills any pipe: an unknown backend for each of many frontends is a warning each time.
+    // As much to say as fills any pipe: every request to a server that is not there says so.
     let began = Instant::now();
-    let many = length.pick(2000, 500);
-    let route = |n: u64| format!("Host(`none{n}.test`) && NoSuchFunction(`x`)");
-    let broken = (0..many)
-        .map(|n| (frontend_key(&format!("none{n}")), json!({"Type": "http", "BackendId": "none", "Route": route(n)})));
-    let revision = bed.scene.put_all(broken).await;
-    bed.proxy.until_revision(revision).await;
+    let mut wire = Wire::open(bed.proxy.listen).await;
+    let mut stuck = 0;
+    for _ in 0..length.pick(3000, 600) {
+        wire.send(b"GET / HTTP/1.1\r\nHost: dead.test\r\n\r\n").await;
+        if wire.reply(false, Duration::from_secs(5)).await.is_err() {
+            stuck += 1;
+            wire = Wire::open(bed.proxy.listen).await;
+            if stuck == 3 {
+                break;
+            }
+        }
+    }
+    if stuck > 0 {
+        pass = false;
+        said.push(format!("{stuck} requests got no answer while the log was full"));
+    }
     load.go_on(length.pick(Duration::from_secs(10), Duration::from_millis(800))).await;
     let metrics = tokio::time::timeout(Duration::from_secs(5), bed.proxy.metrics()).await;
     let dropped = metrics.ok().and_then(|metrics| metrics.sum("etna_log_dropped_total", &[]));
