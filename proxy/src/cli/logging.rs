@@ -31,4 +31,4 @@ pub(super) fn start(level: &str) -> Result<Log, String> {
 }
 
 /// Lines that wait to be written.
-const MOST_LINES: usize = 16 * 1024;
+const MOST_LINES: usize = 512;
