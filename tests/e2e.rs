@@ -9,6 +9,7 @@ mod demo;
 mod draining;
 mod failures;
 mod headers;
+mod health;
 mod hot_swap;
 mod routing;
 mod scale;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use etna_store::engine::Options;
 use ipnet::IpNet;
+use tracing_appender::non_blocking::ErrorCounter;
 
 /// How a proxy runs.
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Counts lines of the log that were lost, where it may lose any.
+    pub log_lost: Option<ErrorCounter>,
     /// Client connections at once; `None`: as many as the limit of open files allows.
     pub max_connections: Option<u64>,
     /// Client connections of one address at once, other than those of trusted proxies; 0: any number.

@@ -60,7 +60,9 @@ async fn start(
     std::fs::create_dir_all(&config.state_dir)
         .with_context(|| format!("cannot create the state directory {}", config.state_dir.display()))?;
     tracing::info!(store = %engine.describe(), workers = config.workers, "starting");
-    let state = Arc::new(State::new(engine));
+    let mut state = State::new(engine);
+    state.log_lost = config.log_lost.clone();
+    let state = Arc::new(state);
     let (force, gate, handed_over) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let workers = start_workers(&config, &state, &force, &gate)?;
     let mut listeners = Listeners::new(workers);

@@ -193,6 +193,7 @@ fn process(state: &State, now: Instant) -> String {
         let value = if value.is_nan() { "NaN".to_owned() } else { value.to_string() };
         sample(&mut out, name, &[], value);
     }
+    let log_lost = state.log_lost.as_ref().map_or(0, |lost| lost.dropped_lines() as u64);
     let Process {
         accepted,
         connections,
@@ -235,6 +236,7 @@ fn process(state: &State, now: Instant) -> String {
             Kind::Counter,
             shed_requests.get(),
         ),
+        ("etna_log_dropped_total", "Lines of the log that nobody took in time.", Kind::Counter, log_lost),
         ("etna_panics_total", "Client connections ended by a bug of the proxy.", Kind::Counter, panics.get()),
         ("etna_store_snapshots_total", "Snapshots taken of the store.", Kind::Counter, store.snapshots),
         ("etna_store_resyncs_total", "Comparisons with the store while following it.", Kind::Counter, store.resyncs),

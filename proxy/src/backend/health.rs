@@ -10,6 +10,7 @@
 mod checked;
 mod ejection;
 mod reason;
+mod saved;
 
 use std::sync::atomic::{AtomicU32, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,7 +18,6 @@ use std::time::{Duration, Instant};
 
 use etna_store::object::HealthCheck;
 use http::StatusCode;
-use serde::{Deserialize, Serialize};
 
 pub use checked::{Checked, Finding, State};
 use ejection::{Ejection, Probed};
@@ -86,18 +86,6 @@ impl Tally {
     }
 }
 
-/// What one process tells the next about a server.
-#[derive(Debug, Serialize, Deserialize)]
-struct Saved {
-    state: State,
-    reason: Reason,
-    proved: bool,
-    /// Milliseconds until it is probed, while it is ejected.
-    ejected: Option<u64>,
-    row: u32,
-    ejected_for: Reason,
-}
-
 impl Default for Health {
     fn default() -> Health {
         Health {
@@ -114,6 +102,11 @@ impl Health {
     pub fn is_serving(&self) -> bool {
         let word = self.word.load(Relaxed);
         word & AGAINST == 0 || self.may_be_tried(word)
+    }
+
+    /// Whether its checks or requests speak against it; one that is new is not ill.
+    pub fn is_ill(&self) -> bool {
+        self.word.load(Relaxed) & (DOWN | EJECTED) != 0
     }
 
     /// An ejected server is tried by one request at a time once it has been left alone for long enough.
@@ -215,42 +208,6 @@ impl Health {
             checked: checked.last().map(ago),
             ejections,
         }
-    }
-
-    /// What a process that replaces this one should know; `None` if there is nothing to know.
-    pub fn export(&self) -> Option<serde_json::Value> {
-        let now = self.now();
-        let ejected = self.word.load(Relaxed) & EJECTED != 0;
-        let checked = self.lock();
-        if !ejected && checked.state() == State::Unchecked {
-            return None;
-        }
-        let (row, ejected_for, _) = self.ejection.history();
-        let saved = Saved {
-            state: checked.state(),
-            reason: checked.finding().reason,
-            proved: checked.is_proved(),
-            ejected: ejected.then(|| self.ejection.left(now)),
-            row,
-            ejected_for,
-        };
-        serde_json::to_value(saved).ok()
-    }
-
-    /// Goes on from what [`Health::export`] said in another process, perhaps of another version. Whether it was taken.
-    pub fn import(&self, state: &serde_json::Value) -> bool {
-        let Ok(saved) = Saved::deserialize(state) else { return false };
-        let mut checked = self.lock();
-        // Whether it is checked at all says this process's table.
-        if checked.state() != State::Unchecked && saved.state != State::Unchecked {
-            *checked = Checked::resumed(saved.state, saved.reason, saved.proved);
-            self.show(saved.state);
-        }
-        if let Some(left) = saved.ejected {
-            self.ejection.resume(self.now(), left.min(ejection::LONGEST), saved.row.min(MOST_ROW), saved.ejected_for);
-            self.word.fetch_or(EJECTED, Release);
-        }
-        true
     }
 
     fn show(&self, state: State) {
@@ -393,8 +350,6 @@ const ENOUGH: u32 = 15 * POINT;
 const MOST: u32 = 1000 * POINT;
 /// How far clocks that are looked at one after the other are apart, in milliseconds.
 const SLACK: u64 = 20;
-/// Ejections in a row that are believed of another process.
-const MOST_ROW: u32 = 30;
 
 #[cfg(test)]
 mod tests;

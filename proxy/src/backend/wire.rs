@@ -335,7 +335,7 @@ const MAX_HEAD: usize = 128 * 1024;
 /// 1xx answers before the one that counts.
 const MOST_INTERIM: u32 = 8;
 /// How long a server may take to say whether it wants a body.
-const MOST_SILENCE: Duration = Duration::from_secs(1);
+const MOST_SILENCE: Duration = Duration::from_millis(500);
 /// Room for a head that is worth a read.
 const LEAST_ROOM: usize = 4 * 1024;
 /// A head, and with it most bodies.

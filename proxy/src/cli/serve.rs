@@ -137,10 +137,13 @@ impl StoreFlags {
 
 /// Serves until told to stop.
 pub(super) fn run(flags: Flags) -> ExitCode {
-    if let Err(error) = logging::start(&flags.log) {
-        eprintln_error(&error);
-        return ExitCode::from(super::USAGE);
-    }
+    let log = match logging::start(&flags.log) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln_error(&error);
+            return ExitCode::from(super::USAGE);
+        }
+    };
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let config = Config {
         store: flags.store.url(),
@@ -151,6 +154,7 @@ pub(super) fn run(flags: Flags) -> ExitCode {
         admin_token_file: flags.admin_token_file,
         workers: flags.workers.map_or(cores, usize::from),
         trusted_proxies: flags.trusted_proxies,
+        log_lost: Some(log.lost.clone()),
         max_connections: flags.max_connections,
         max_connections_per_client: flags.max_connections_per_client,
         hold: Duration::from_secs(flags.hold),

@@ -125,7 +125,7 @@ impl Control {
         let is_down = |backend: &Id, id: &Id| {
             let Some(backend) = backends.get(backend) else { return false };
             let at = backend.servers.binary_search_by(|server| server.spec.id.cmp(id));
-            at.is_ok_and(|at| !backend.servers[at].live.health.is_serving())
+            at.is_ok_and(|at| backend.servers[at].live.health.is_ill())
         };
         let down = self.suspects.servers().filter(|(_, (backend, id))| is_down(backend, id));
         down.map(|(key, _)| key.clone()).collect()

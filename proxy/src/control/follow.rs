@@ -3,12 +3,13 @@
 //! How it begins is in `begin.rs`. Whatever is waited for, `chores.rs` goes on.
 
 use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use etna_store::{Batch, Delta, Error, Problem, Revision};
+use etna_store::{Batch, Delta, Error, Model, Problem, Revision};
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::task::JoinHandle;
@@ -20,12 +21,16 @@ use super::keep::Keeper;
 use super::state::{State, SuspectStatus};
 use super::suspect::Suspects;
 use crate::listener::Listeners;
+use crate::table::Table;
 use crate::table::compile::Compiler;
 
 /// The control loop.
 pub struct Control {
     pub(super) state: Arc<State>,
     compiler: Compiler,
+    zone: Option<String>,
+    /// Whether the next table has nothing in common with the one in force.
+    afresh: bool,
     listeners: Listeners,
     /// What is known to be wrong, to log only what is new.
     logged: BTreeSet<Problem>,
@@ -54,6 +59,8 @@ impl Control {
         Control {
             state,
             compiler: Compiler::default(),
+            zone: None,
+            afresh: false,
             listeners,
             logged: BTreeSet::new(),
             suspects: Suspects::new(Duration::ZERO),
@@ -80,14 +87,14 @@ impl Control {
 
     /// The same, of a proxy in that zone.
     pub fn in_zone(self, zone: Option<String>) -> Control {
-        Control { compiler: Compiler::in_zone(zone), ..self }
+        Control { compiler: Compiler::in_zone(zone.clone()), zone, ..self }
     }
 
     /// Follows the store until the process drains, and gives back the listeners and what ends when the last table is on
     /// disk. Following goes on without them: what still runs may take long, and servers come and go.
     pub async fn run(mut self) -> (Listeners, JoinHandle<()>) {
         let draining = self.state.draining.clone();
-        draining.run_until_cancelled(self.follow()).await;
+        draining.run_until_cancelled(self.follow_whatever_happens()).await;
         let keeper = self.keeper.take();
         let kept = tokio::spawn(async move {
             if let Some(keeper) = keeper {
@@ -97,8 +104,20 @@ impl Control {
         // What is on disk is for the next process, which may run already.
         self.keep_in = None;
         let listeners = std::mem::replace(&mut self.listeners, Listeners::new(Vec::new()));
-        tokio::spawn(async move { self.follow().await });
+        tokio::spawn(async move { self.follow_whatever_happens().await });
         (listeners, kept)
+    }
+
+    /// A bug of ours in following must not end it: the table in force serves on, and everything is read again.
+    async fn follow_whatever_happens(&mut self) {
+        while AssertUnwindSafe(self.follow()).catch_unwind().await.is_err() {
+            tracing::error!("the control loop panicked: reading everything again");
+            self.state.process.panics.add(1);
+            *self.state.model_mut() = Model::default();
+            self.compiler = Compiler::in_zone(self.zone.clone());
+            self.afresh = true;
+            tokio::time::sleep(AFTER_PANIC).await;
+        }
     }
 
     async fn follow(&mut self) {
@@ -265,7 +284,9 @@ impl Control {
         let current = self.state.live.table();
         let next = {
             let model = self.state.model();
-            let mut next = self.compiler.compile(&model, delta, &current);
+            let nothing = Table::default();
+            let before = if std::mem::take(&mut self.afresh) { &nothing } else { &*current };
+            let mut next = self.compiler.compile(&model, delta, before);
             next.revision = revision;
             next
         };
@@ -412,6 +433,8 @@ impl Pause {
     }
 }
 
+/// How long after a panic everything is read again.
+const AFTER_PANIC: Duration = Duration::from_millis(500);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Short enough that a change is live within a second after the store has come back.
 const LONGEST_PAUSE: Duration = Duration::from_millis(700);

@@ -10,6 +10,7 @@ use etna_store::object::Id;
 use etna_store::{Engine, Model, Problem, Revision};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
+use tracing_appender::non_blocking::ErrorCounter;
 
 use super::suspect::Case;
 use super::upgrades::Upgrades;
@@ -30,6 +31,8 @@ pub struct State {
     pub health: crate::health::Totals,
     /// How replacing the binary went.
     pub upgrades: Upgrades,
+    /// Counts lines of the log that were lost.
+    pub log_lost: Option<ErrorCounter>,
     /// When the process started.
     pub started: Instant,
     model: RwLock<Model>,
@@ -118,6 +121,7 @@ impl State {
             draining: CancellationToken::new(),
             health: crate::health::Totals::default(),
             upgrades: Upgrades::default(),
+            log_lost: None,
             started: Instant::now(),
             model: RwLock::default(),
             problems: watch::Sender::new(Arc::from([])),

@@ -10,6 +10,7 @@ use tokio::task::{Id as TaskId, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::probe::{Probed, probe};
+use super::verdict::Visitor;
 use crate::backend::Backend;
 use crate::backend::health::{Finding, Reason, State as Believed};
 use crate::control::State;
@@ -34,8 +35,8 @@ struct Watched {
     backend: Arc<Backend>,
     at: u16,
     check: Arc<HealthCheck>,
-    /// Whether it wants to be told that visitors come by HTTPS.
-    https: bool,
+    /// The visitor that it wants to see.
+    visitor: Visitor,
     /// Whether it was checked before: then its next check is at a moment of this proxy's own.
     begun: bool,
     /// When it is checked next; `None` while it is.
@@ -138,7 +139,7 @@ impl Keeper {
                 }
                 None => {
                     let (backend, check) = (backend.clone(), check.clone());
-                    let watched = Watched { backend, at, check, https: false, begun: false, next: None };
+                    let watched = Watched { backend, at, check, visitor: Visitor::default(), begun: false, next: None };
                     self.watched.insert(number, watched);
                 }
             }
@@ -170,10 +171,10 @@ impl Keeper {
             }
             watched.next = None;
             let Some(server) = watched.backend.servers.get(usize::from(watched.at)) else { continue };
-            let (live, check, https) = (server.live.clone(), watched.check.clone(), watched.https);
+            let (live, check, visitor) = (server.live.clone(), watched.check.clone(), watched.visitor);
             let task = self.running.spawn(async move {
                 let began = live.health.now();
-                (number, began, probe(&live, &check, https).await)
+                (number, began, probe(&live, &check, visitor).await)
             });
             self.asked.insert(task.id(), number);
         }
@@ -182,7 +183,7 @@ impl Keeper {
     fn done(&mut self, number: u64, began: u64, probed: Probed) {
         let Some(watched) = self.watched.get_mut(&number) else { return };
         let Some(server) = watched.backend.servers.get(usize::from(watched.at)) else { return };
-        watched.https = probed.https;
+        watched.visitor = probed.visitor;
         let health = &server.live.health;
         let mut changed = None;
         match probed.finding {

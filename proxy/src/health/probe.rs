@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::verdict::{self, Answer};
+use super::verdict::{self, Answer, Visitor};
 use crate::backend::health::{Finding, Reason};
 use crate::backend::{Address, Live};
 
@@ -24,40 +24,39 @@ use crate::backend::{Address, Live};
 pub(super) struct Probed {
     /// What was found; `None` if the check could not be made for a reason of our own.
     pub(super) finding: Option<Finding>,
-    /// Whether the server wants to be told that visitors come by HTTPS.
-    pub(super) https: bool,
+    /// The visitor that the server wants to see.
+    pub(super) visitor: Visitor,
 }
 
-/// Checks a server. `https`: what it wanted to be told the last time.
-pub(super) async fn probe(live: &Live, check: &HealthCheck, https: bool) -> Probed {
-    match tokio::time::timeout(check.timeout, attempt(live, check, https)).await {
+/// Checks a server as the visitor that it wanted to see the last time.
+pub(super) async fn probe(live: &Live, check: &HealthCheck, visitor: Visitor) -> Probed {
+    match tokio::time::timeout(check.timeout, attempt(live, check, visitor)).await {
         Ok(probed) => probed,
         Err(_) => {
             let detail = format!("no answer within {}", etna_store::duration::format(check.timeout));
-            Probed { finding: Some(verdict::ill(Reason::Timeout, detail)), https }
+            Probed { finding: Some(verdict::ill(Reason::Timeout, detail)), visitor }
         }
     }
 }
 
-async fn attempt(live: &Live, check: &HealthCheck, https: bool) -> Probed {
-    let found = |finding| Probed { finding, https };
-    let answer = match ask(live, check, https).await {
+async fn attempt(live: &Live, check: &HealthCheck, visitor: Visitor) -> Probed {
+    let found = |finding| Probed { finding, visitor };
+    let answer = match ask(live, check, visitor).await {
         Ok(None) => return found(Some(verdict::well())),
         Ok(Some(answer)) => answer,
         Err(Failure::Own) => return found(None),
         Err(Failure::Its(finding)) => return found(Some(finding)),
     };
-    let finding = verdict::judge(check, &answer, https);
-    if finding.reason != Reason::SchemeMismatch {
-        return found(Some(finding));
+    let finding = verdict::judge(check, &answer);
+    // A site behind a proxy that terminates TLS, or on a port of its own, shows itself only to those who come from there.
+    let wanted = verdict::wanted(check, &answer).filter(|wanted| *wanted != visitor);
+    let Some(wanted) = wanted.filter(|_| finding.reason == Reason::SchemeMismatch) else { return found(Some(finding)) };
+    let Ok(Some(answer)) = ask(live, check, wanted).await else { return found(Some(finding)) };
+    let other = verdict::judge(check, &answer);
+    match other.reason {
+        Reason::SchemeMismatch => found(Some(finding)),
+        _ => Probed { finding: Some(other), visitor: wanted },
     }
-    // Behind a proxy that terminates TLS it will see the other scheme, and may be content.
-    let Ok(Some(answer)) = ask(live, check, !https).await else { return found(Some(finding)) };
-    let other = verdict::judge(check, &answer, !https);
-    if other.reason == Reason::SchemeMismatch {
-        return found(Some(finding));
-    }
-    Probed { finding: Some(other), https: !https }
 }
 
 /// Why there is no answer.
@@ -69,7 +68,7 @@ enum Failure {
 }
 
 /// Connects and asks; without an answer where a connection is all that is wanted.
-async fn ask(live: &Live, check: &HealthCheck, https: bool) -> Result<Option<Answer>, Failure> {
+async fn ask(live: &Live, check: &HealthCheck, visitor: Visitor) -> Result<Option<Answer>, Failure> {
     let stream = dial(&live.address, check.port).await.map_err(|error| match is_own(&error) {
         true => Failure::Own,
         false => Failure::Its(verdict::ill(Reason::Unreachable, format!("cannot connect: {error}"))),
@@ -77,19 +76,24 @@ async fn ask(live: &Live, check: &HealthCheck, https: bool) -> Result<Option<Ans
     if check.kind == CheckKind::Tcp {
         return Ok(None);
     }
-    exchange(stream, live, check, https)
+    exchange(stream, live, check, visitor)
         .await
         .map(Some)
         .map_err(|error| Failure::Its(verdict::ill(Reason::Broken, format!("no good answer: {error}"))))
 }
 
-async fn exchange(stream: TcpStream, live: &Live, check: &HealthCheck, https: bool) -> Result<Answer, hyper::Error> {
+async fn exchange(
+    stream: TcpStream,
+    live: &Live,
+    check: &HealthCheck,
+    visitor: Visitor,
+) -> Result<Answer, hyper::Error> {
     let _ = stream.set_nodelay(true);
     let mut client = http1::Builder::new();
     client.max_buf_size(LONGEST_HEAD).max_headers(MOST_FIELDS);
     let (mut sender, connection) = client.handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?;
     let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
-    let mut response = sender.send_request(request(live, check, https)).await?;
+    let mut response = sender.send_request(request(live, check, visitor)).await?;
     let mut body = Vec::new();
     if verdict::needs_body(check, response.status()) {
         while body.len() < LONGEST_BODY
@@ -105,18 +109,22 @@ async fn exchange(stream: TcpStream, live: &Live, check: &HealthCheck, https: bo
     Ok(Answer { status: head.status, fields: head.headers, body })
 }
 
-fn request(live: &Live, check: &HealthCheck, https: bool) -> Request<Empty<Bytes>> {
+fn request(live: &Live, check: &HealthCheck, visitor: Visitor) -> Request<Empty<Bytes>> {
     let mut request = Request::new(Empty::new());
     // What cannot be written was refused when the settings were read.
     *request.method_mut() = check.method.parse().unwrap_or(Method::GET);
     *request.uri_mut() = check.path.parse().unwrap_or_default();
-    let host = check.host.as_ref().and_then(|host| HeaderValue::from_str(host).ok());
+    let host = check.host.as_deref().map(|host| match visitor.port {
+        Some(port) => format!("{}:{port}", verdict::bare(host)),
+        None => host.to_owned(),
+    });
+    let host = host.and_then(|host| HeaderValue::from_str(&host).ok());
     let fields = request.headers_mut();
     fields.insert(HOST, host.unwrap_or_else(|| live.authority.clone()));
     fields.insert(USER_AGENT, HeaderValue::from_static("etna-health/1"));
     fields.insert(ACCEPT, HeaderValue::from_static("*/*"));
     fields.insert(CONNECTION, HeaderValue::from_static("close"));
-    fields.insert("x-forwarded-proto", HeaderValue::from_static(if https { "https" } else { "http" }));
+    fields.insert("x-forwarded-proto", HeaderValue::from_static(if visitor.https { "https" } else { "http" }));
     request
 }
 
@@ -179,9 +187,9 @@ mod tests {
     #[tokio::test]
     async fn a_site_that_lives_on_https_is_told_what_it_wants_to_hear() {
         let (live, asked) = server(vec![HTTPS, PAGE, PAGE]).await;
-        let probed = probe(&live, &wordpress(), false).await;
-        assert!(probed.https && probed.finding.as_ref().unwrap().well, "{probed:?}");
-        assert_eq!(probe(&live, &wordpress(), probed.https).await.finding.unwrap().reason, Reason::Ok);
+        let probed = probe(&live, &wordpress(), Visitor::default()).await;
+        assert!(probed.visitor.https && probed.finding.as_ref().unwrap().well, "{probed:?}");
+        assert_eq!(probe(&live, &wordpress(), probed.visitor).await.finding.unwrap().reason, Reason::Ok);
         let asked = asked.await.unwrap();
         assert!(
             asked[0].contains("x-forwarded-proto: http\r\n") && asked[0].contains("host: blog.test\r\n"),
@@ -194,9 +202,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_site_on_a_port_of_its_own_is_asked_there() {
+        let elsewhere = "HTTP/1.1 301 Moved\r\nLocation: http://blog.test:8888/\r\nContent-Length: 0\r\n\r\n";
+        let (live, asked) = server(vec![elsewhere, PAGE]).await;
+        let probed = probe(&live, &wordpress(), Visitor::default()).await;
+        assert_eq!((probed.visitor.port, probed.finding.unwrap().reason), (Some(8888), Reason::Ok));
+        assert!(asked.await.unwrap()[1].contains("host: blog.test:8888\r\n"));
+    }
+
+    #[tokio::test]
     async fn a_site_that_redirects_to_itself_for_ever_is_said_to() {
         let (live, _asked) = server(vec![HTTPS, HTTPS]).await;
-        let finding = probe(&live, &wordpress(), false).await.finding.unwrap();
+        let finding = probe(&live, &wordpress(), Visitor::default()).await.finding.unwrap();
         assert_eq!((finding.well, finding.reason), (true, Reason::SchemeMismatch));
     }
 
@@ -212,11 +229,11 @@ mod tests {
             ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", &quick, Reason::Ok),
         ] {
             let (live, _asked) = server(vec![answer]).await;
-            assert_eq!(probe(&live, check, false).await.finding.unwrap().reason, reason, "{answer:?}");
+            assert_eq!(probe(&live, check, Visitor::default()).await.finding.unwrap().reason, reason, "{answer:?}");
         }
         let (live, asked) = server(Vec::new()).await;
         asked.await.unwrap();
-        assert_eq!(probe(&live, &quick, false).await.finding.unwrap().reason, Reason::Unreachable);
+        assert_eq!(probe(&live, &quick, Visitor::default()).await.finding.unwrap().reason, Reason::Unreachable);
     }
 
     #[tokio::test]
@@ -226,8 +243,8 @@ mod tests {
         let spec = etna_store::Server::decode("s".into(), url.as_bytes(), &mut Vec::new()).unwrap();
         let live = Live::new(1, "b", &spec);
         let check = HealthCheck { timeout: Duration::from_millis(50), ..HealthCheck::default() };
-        assert_eq!(probe(&live, &check, false).await.finding.unwrap().reason, Reason::Timeout);
+        assert_eq!(probe(&live, &check, Visitor::default()).await.finding.unwrap().reason, Reason::Timeout);
         let tcp = HealthCheck { timeout: Duration::from_secs(2), ..HealthCheck::of(CheckKind::Tcp) };
-        assert!(probe(&live, &tcp, false).await.finding.unwrap().well);
+        assert!(probe(&live, &tcp, Visitor::default()).await.finding.unwrap().well);
     }
 }

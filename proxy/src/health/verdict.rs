@@ -18,6 +18,15 @@ pub(super) struct Answer {
     pub(super) body: Vec<u8>,
 }
 
+/// How a WordPress is to see its visitor: it sends everybody else elsewhere, with the port that is its own in `siteurl`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Visitor {
+    /// Whether he came by HTTPS.
+    pub(super) https: bool,
+    /// The port in his `Host`.
+    pub(super) port: Option<u16>,
+}
+
 /// Whether the body matters once the head is known.
 pub(super) fn needs_body(check: &HealthCheck, status: StatusCode) -> bool {
     match check.kind {
@@ -27,8 +36,8 @@ pub(super) fn needs_body(check: &HealthCheck, status: StatusCode) -> bool {
     }
 }
 
-/// What the answer says. `https`: whether the server was told that the visitor came by HTTPS.
-pub(super) fn judge(check: &HealthCheck, answer: &Answer, https: bool) -> Finding {
+/// What the answer says.
+pub(super) fn judge(check: &HealthCheck, answer: &Answer) -> Finding {
     match check.kind {
         CheckKind::Tcp => well(),
         CheckKind::Http => {
@@ -39,14 +48,14 @@ pub(super) fn judge(check: &HealthCheck, answer: &Answer, https: bool) -> Findin
                 ill(Reason::Status, format!("answered {status}"))
             }
         }
-        CheckKind::WordPress => wordpress(check, answer, https),
+        CheckKind::WordPress => wordpress(check, answer),
     }
 }
 
-fn wordpress(check: &HealthCheck, answer: &Answer, https: bool) -> Finding {
+fn wordpress(check: &HealthCheck, answer: &Answer) -> Finding {
     let status = answer.status;
     if status.is_redirection() {
-        return redirect(check, answer, https);
+        return redirect(check, answer);
     }
     if holds(&answer.body, "Error establishing a database connection") {
         return ill(Reason::Database, "WordPress does not reach its database".into());
@@ -68,30 +77,38 @@ fn wordpress(check: &HealthCheck, answer: &Answer, https: bool) -> Finding {
     body(check, answer).unwrap_or_else(well)
 }
 
-fn redirect(check: &HealthCheck, answer: &Answer, https: bool) -> Finding {
-    let location = answer.fields.get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+fn redirect(check: &HealthCheck, answer: &Answer) -> Finding {
+    let location = location(answer);
     let path = location.split(['?', '#']).next().unwrap_or_default();
     if path.ends_with("/wp-admin/install.php") || path.ends_with("/wp-admin/setup-config.php") {
         return ill(Reason::NotInstalled, "WordPress is not installed".into());
     }
-    if leads_back(check, location) {
-        let detail = if https {
-            "redirects every visitor to where he is: make siteurl and home of WordPress the address that visitors use"
-        } else {
-            "redirects http to https of the same page: serve the site by https, or set siteurl and home to http"
-        };
-        return Finding { well: true, reason: Reason::SchemeMismatch, detail: detail.into() };
-    }
-    well()
+    let Some(visitor) = wanted(check, answer) else { return well() };
+    let scheme = if visitor.https { "https" } else { "http" };
+    let detail =
+        format!("sends visitors of this page back to it by {scheme}: give WordPress the address that they use");
+    Finding { well: true, reason: Reason::SchemeMismatch, detail }
 }
 
-/// Whether a redirect leads to the page that was asked for, by whatever scheme.
-fn leads_back(check: &HealthCheck, location: &str) -> bool {
-    let Ok(to) = location.parse::<Uri>() else { return false };
-    let Some(host) = &check.host else { return false };
-    let same_host = to.host().is_some_and(|to| to.eq_ignore_ascii_case(host.split(':').next().unwrap_or(host)));
+/// The visitor that the server wants to see instead, where it redirects to the page that was asked for.
+pub(super) fn wanted(check: &HealthCheck, answer: &Answer) -> Option<Visitor> {
+    let to: Uri = location(answer).parse().ok()?;
+    let host = bare(check.host.as_deref()?);
+    let same_host = to.host().is_some_and(|to| bare(to).eq_ignore_ascii_case(host));
     let asked = to.path_and_query().map_or("/", |asked| asked.as_str());
-    same_host && asked == check.path
+    (same_host && asked == check.path).then(|| Visitor { https: to.scheme_str() == Some("https"), port: to.port_u16() })
+}
+
+/// A host without its port.
+pub(super) fn bare(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !name.ends_with(':') => name,
+        _ => host,
+    }
+}
+
+fn location(answer: &Answer) -> &str {
+    answer.fields.get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 /// What is wrong with the body, as far as a check looks at it.
@@ -156,7 +173,7 @@ mod tests {
             (200, "", Reason::Body),
             (200, "ok, but", Reason::Body),
         ] {
-            let found = judge(&check, &answer(status, &[], body), false);
+            let found = judge(&check, &answer(status, &[], body));
             assert_eq!((found.reason, found.well), (reason, reason == Reason::Ok), "{status} {body}");
         }
     }
@@ -187,9 +204,19 @@ mod tests {
             ("/", 302, &[("location", "/en/")], "", true, Reason::Ok),
             ("/", 302, &[], "", true, Reason::Ok),
         ] {
-            let found = judge(&wordpress(path), &answer(status, fields, body), false);
+            let found = judge(&wordpress(path), &answer(status, fields, body));
             assert_eq!((found.well, found.reason), (well, reason), "{path} {status} {fields:?} {body}");
         }
+    }
+
+    #[test]
+    fn the_visitor_that_is_wanted_is_read_from_the_redirect() {
+        let wanted = |to: &str| wanted(&wordpress("/"), &answer(301, &[("location", to)], ""));
+        assert_eq!(wanted("http://blog.test:8888/"), Some(Visitor { https: false, port: Some(8888) }));
+        assert_eq!(wanted("https://blog.test/"), Some(Visitor { https: true, port: None }));
+        assert_eq!(wanted("https://other.test/"), None);
+        assert_eq!(wanted("https://blog.test/de/"), None);
+        assert_eq!((bare("a:1"), bare("a"), bare("[::1]:80"), bare("[::1]")), ("a", "a", "[::1]", "[::1]"));
     }
 
     proptest! {
@@ -198,13 +225,12 @@ mod tests {
             status in 100u16..1000,
             location in "[ -~]{0,60}",
             body in proptest::collection::vec(any::<u8>(), 0..200),
-            https in any::<bool>(),
         ) {
             let mut answer = answer(status, &[], "");
             answer.body = body;
             answer.fields.insert(LOCATION, location.parse().unwrap());
-            let _ = judge(&wordpress("/"), &answer, https);
-            let _ = judge(&HealthCheck { body: Some("x".into()), ..HealthCheck::default() }, &answer, https);
+            let _ = judge(&wordpress("/"), &answer);
+            let _ = judge(&HealthCheck { body: Some("x".into()), ..HealthCheck::default() }, &answer);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! accepts there.
 
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -62,31 +63,19 @@ pub(super) fn open(
     Accepting { stop, tasks }
 }
 
-/// Accepts until told to stop.
-async fn accept(
-    worker: Rc<Worker>,
-    arrived: conn::Arrived,
-    socket: TcpListener,
-    gate: CancellationToken,
-    stop: CancellationToken,
+/// Takes what comes to a socket until told to stop.
+async fn take_all(
+    worker: &Worker,
+    id: &Id,
+    socket: &TcpListener,
+    stop: &CancellationToken,
+    take: &impl Fn(TcpStream, SocketAddr),
 ) {
-    let id = arrived.listener.clone();
     let mut pause = FIRST_PAUSE;
-    let take = |stream, peer| {
-        worker.process.accepted.add(1);
-        let serving = Serving::begin(&worker);
-        // Not an async block, which would hold the connection's future twice.
-        let served = conn::serve(worker.clone(), arrived.clone(), stream, peer).map(move |()| drop(serving));
-        tokio::task::spawn_local(served);
-    };
-    tokio::select! {
-        () = gate.cancelled() => {}
-        () = stop.cancelled() => {}
-    }
     loop {
         let accepted = tokio::select! {
             biased;
-            () = stop.cancelled() => break,
+            () = stop.cancelled() => return,
             accepted = socket.accept() => accepted,
         };
         match accepted {
@@ -102,6 +91,33 @@ async fn accept(
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
+    }
+}
+
+/// Accepts until told to stop, whatever happens.
+async fn accept(
+    worker: Rc<Worker>,
+    arrived: conn::Arrived,
+    socket: TcpListener,
+    gate: CancellationToken,
+    stop: CancellationToken,
+) {
+    let take = |stream, peer| {
+        worker.process.accepted.add(1);
+        let serving = Serving::begin(&worker);
+        // Not an async block, which would hold the connection's future twice.
+        let served = conn::serve(worker.clone(), arrived.clone(), stream, peer).map(move |()| drop(serving));
+        tokio::task::spawn_local(served);
+    };
+    tokio::select! {
+        () = gate.cancelled() => {}
+        () = stop.cancelled() => {}
+    }
+    let until_stopped = || AssertUnwindSafe(take_all(&worker, &arrived.listener, &socket, &stop, &take)).catch_unwind();
+    while until_stopped().await.is_err() {
+        tracing::error!(listener = %arrived.listener, "accepting panicked: going on");
+        worker.process.panics.add(1);
+        tokio::time::sleep(FIRST_PAUSE).await;
     }
     if worker.handed_over.get() {
         return;

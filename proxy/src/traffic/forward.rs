@@ -57,7 +57,7 @@ async fn exchange(client: Rc<Client>, route: Route, request: middleware::Request
     let middleware::Request { head, body, client: _ } = request;
     let spec = &route.frontend.spec.settings;
     let websocket = head.version == http::Version::HTTP_11 && headers::wants_websocket(&head.headers);
-    let expect = body.is_held();
+    let expect = body.is_held() && !body.has_begun();
     let body = request_body(body, spec.limits.max_body_bytes, route.elsewhere.is_some()).await?;
     let believe = spec.trust_forward_header || client.worker.trusted.contains(client.peer.address);
     let cookie = route.frontend.cookie.as_ref().or(backend.cookie.as_ref());
@@ -203,6 +203,7 @@ async fn send(
                     believe: outgoing.believe,
                     server_name: outgoing.server_name,
                     host: if outgoing.pass_host { None } else { Some(live.authority.as_bytes()) },
+                    authority: live.authority.as_bytes(),
                     websocket: outgoing.websocket,
                     expect: outgoing.expect,
                     framing: outgoing.framing,

@@ -55,6 +55,7 @@ pub fn config(admin: AdminAddress, dir: &Path) -> Config {
         workers: 0,
         state_dir: dir.into(),
         trusted_proxies: Vec::new(),
+        log_lost: None,
         max_connections: None,
         max_connections_per_client: 0,
         hold: Duration::ZERO,

@@ -57,7 +57,7 @@ pub(super) async fn run(length: Length) -> Outcome {
     let began = Instant::now();
     let mut wire = Wire::open(bed.proxy.listen).await;
     let mut stuck = 0;
-    for _ in 0..length.pick(3000, 600) {
+    for _ in 0..length.pick(3000, 1200) {
         wire.send(b"GET / HTTP/1.1\r\nHost: dead.test\r\n\r\n").await;
         if wire.reply(false, Duration::from_secs(5)).await.is_err() {
             stuck += 1;

@@ -155,7 +155,7 @@ fn a_new_server_waits_for_its_first_check() {
     assert!(!health.is_serving() && backend.has_serving());
     assert_eq!(backend.tally(), Tally { all: 2, serving: 1, ill: 0 });
     backend.servers[1].live.health.expect_check();
-    assert!(!backend.tally().is_panic(), "new is not ill");
+    assert!(!backend.tally().is_panic() && !health.is_ill(), "new is not ill");
     health.record(0, finding(true), &HealthCheck::default());
     assert!(health.is_serving());
     health.forget_checks();

@@ -65,6 +65,7 @@ async fn demo(flags: Flags) -> anyhow::Result<()> {
         workers: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         state_dir: home.path.clone(),
         trusted_proxies: Vec::new(),
+        log_lost: None,
         max_connections: None,
         max_connections_per_client: 0,
         // What goes in a demo goes on purpose.

@@ -319,6 +319,11 @@ impl Incoming {
     pub fn is_held(&self) -> bool {
         self.0.is_held()
     }
+
+    /// Whether some of it has arrived, asked for or not.
+    pub fn has_begun(&self) -> bool {
+        self.0.has_more()
+    }
 }
 
 impl std::fmt::Debug for Incoming {
