@@ -1,4 +1,5 @@
-//! E2: two thousand uploads of 100 bytes a second, and some of 2,000 a second, which are slow but honest.
+//! E2: two thousand uploads of 100 bytes a second, a hundred that begin fast and then stop, and some of 2,000 bytes a
+//! second, which are slow but honest.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -27,7 +28,13 @@ pub(super) async fn run(length: Length) -> Outcome {
     for n in 0..20 {
         honest.spawn(upload(bed.proxy.listen, n % 2 == 0, 2000, 80_000));
     }
+    // Fast for a second, so that they are over any rate for a while; then silent.
+    let mut stopped = JoinSet::new();
+    for n in 0..100 {
+        stopped.spawn(upload(bed.proxy.listen, n % 2 == 0, 60_000, STOPS));
+    }
     let ends: Vec<End> = slow.join_all().await;
+    let stopped = stopped.join_all().await.iter().map(|end| end.after).max().unwrap_or_default();
     let honest = honest.join_all().await;
     let during = probe.stop().await;
     let grown = memory.stop().await / MB;
@@ -36,10 +43,10 @@ pub(super) async fn run(length: Length) -> Outcome {
     let served = honest.iter().filter(|end| end.status == 200).count();
     let (others, unharmed) = unnoticed(&before, &during);
     let figure = format!(
-        "the last of {many} closed after {longest:.1?}, {told} told 408; {served} of 20 slow honest ones served; \
+        "the last of {many} closed after {longest:.1?}, {told} told 408; those that stopped after {stopped:.1?}; {served} of 20 slow honest ones served; \
          memory +{grown:.0} MB; {others}"
     );
-    let pass = unharmed && longest <= 26 * SECOND && served == 20 && told >= many * 9 / 10;
+    let pass = unharmed && longest <= 26 * SECOND && stopped <= 33 * SECOND && served == 20 && told >= many * 9 / 10;
     let failed = (during.wrong.len() + 20 - served) as u64;
     Outcome { load: format!("{many} slow bodies, 50/s"), requests: during.sent + 20, failed, figure, pass }
 }
@@ -62,7 +69,7 @@ async fn upload(to: SocketAddr, chunked: bool, rate: usize, size: usize) -> End 
         let mut left = size;
         let mut buffer = [0; 4096];
         while began.elapsed() < GIVE_UP {
-            let wait = if left > 0 { SECOND / 4 } else { GIVE_UP };
+            let wait = if left > 0 && (size != STOPS || left > STOPS / 2) { SECOND / 4 } else { GIVE_UP };
             match tokio::time::timeout(wait, stream.read(&mut buffer)).await {
                 Ok(Ok(n @ 1..)) => answer.extend_from_slice(&buffer[..n]),
                 Ok(_) => break,
@@ -86,5 +93,7 @@ async fn upload(to: SocketAddr, chunked: bool, rate: usize, size: usize) -> End 
     End { status, after: began.elapsed() }
 }
 
+/// The size of bodies that stop half-way.
+const STOPS: usize = 60_000;
 const GIVE_UP: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);

@@ -82,7 +82,8 @@ mod tests {
     fn the_strict_reader_reads_what_is_right_as_it_is_meant() {
         for control in controls() {
             let Expect::Forward(plain) = &control.expect else { panic!("{}", control.name) };
-            let (request, length) = strict::request(&control.bytes).unwrap().unwrap_or_else(|| panic!("{}", control.name));
+            let (request, length) =
+                strict::request(&control.bytes).unwrap().unwrap_or_else(|| panic!("{}", control.name));
             assert_eq!(length, control.bytes.len(), "{}", control.name);
             assert_eq!((request.method.as_str(), &request.body), (plain.method, &plain.body), "{}", control.name);
             assert_eq!(request.target, plain.target, "{}", control.name);
