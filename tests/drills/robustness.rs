@@ -13,9 +13,9 @@ use crate::drill::Drill;
 pub(crate) const DRILLS: &[Drill] = &[
     Drill {
         id: "G1",
-        what: "fuzz targets, a smoke of each",
+        what: "what fuzzing found, and its seeds",
         quick: false,
-        run: |length| Box::pin(programs::fuzz(length)),
+        run: |_| Box::pin(programs::fuzz()),
     },
     Drill { id: "G2", what: "a million heads, two judges", quick: true, run: |length| Box::pin(heads::run(length)) },
     Drill { id: "G4", what: "dependencies, unsafe code", quick: false, run: |_| Box::pin(programs::dependencies()) },
