@@ -62,13 +62,13 @@ fn main() -> ExitCode {
         let outcome = runtime.block_on(AssertUnwindSafe((drill.run)(length)).catch_unwind()).unwrap_or_else(broken);
         let line = Line { id: drill.id, what: drill.what, took: began.elapsed(), outcome };
         println!("{line}");
+        if record {
+            results::write(&line);
+        }
         lines.push(line);
     }
     let failed = lines.iter().filter(|line| !line.outcome.pass).count();
     println!("\n{} drills, {failed} failed", lines.len());
-    if record {
-        results::write(&lines);
-    }
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
