@@ -118,6 +118,7 @@ fn config(dir: &Path) -> Config {
         workers: 1,
         state_dir: dir.into(),
         trusted_proxies: Vec::new(),
+        log_lost: None,
         max_connections: None,
         max_connections_per_client: 0,
         hold: Duration::ZERO,

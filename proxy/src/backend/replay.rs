@@ -1,6 +1,6 @@
 //! The beginning of a request's body, kept while it is sent, so that it can be sent again.
 //!
-//! Pieces are shared with what is on its way, not copied. What becomes longer than [`MOST`] is let go: then the request
+//! Pieces are shared with what is on its way, not copied. What becomes longer than 64 KiB is let go: then the request
 //! cannot be sent again.
 
 use std::pin::Pin;

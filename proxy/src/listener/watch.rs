@@ -118,7 +118,7 @@ impl Watch {
         self.waits_no_more(what);
     }
 
-    /// Called every second: whether the client, in [`WINDOW`] seconds in which it was waited for, moved too little.
+    /// Called every second: whether the client, in 20 seconds in which it was waited for, moved too little.
     /// Seconds in which a server was waited for do not count.
     pub fn second_passed(&self) -> Option<Waiting> {
         let waiting = self.waiting.load(Relaxed);
