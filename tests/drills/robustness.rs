@@ -11,12 +11,7 @@ mod soak;
 use crate::drill::Drill;
 
 pub(crate) const DRILLS: &[Drill] = &[
-    Drill {
-        id: "G1",
-        what: "what fuzzing found, and its seeds",
-        quick: false,
-        run: |_| Box::pin(programs::fuzz()),
-    },
+    Drill { id: "G1", what: "what fuzzing found, and its seeds", quick: false, run: |_| Box::pin(programs::fuzz()) },
     Drill { id: "G2", what: "a million heads, two judges", quick: true, run: |length| Box::pin(heads::run(length)) },
     Drill { id: "G4", what: "dependencies, unsafe code", quick: false, run: |_| Box::pin(programs::dependencies()) },
     Drill { id: "G5", what: "panics where there are none", quick: false, run: |_| Box::pin(programs::panics()) },

@@ -20,12 +20,15 @@ pub(super) async fn fuzz() -> Outcome {
     let (listed, last) = readme.split_once("## Last runs").unwrap_or((&readme, ""));
     let names = |text: &str, begins: &str| -> BTreeSet<String> {
         let rows = text.lines().filter_map(|line| line.strip_prefix(begins)?.split(['`', '|']).next());
-        rows.map(|name| name.trim().to_owned()).filter(|name| name.bytes().any(|byte| byte.is_ascii_lowercase())).collect()
+        rows.map(|name| name.trim().to_owned())
+            .filter(|name| name.bytes().any(|byte| byte.is_ascii_lowercase()))
+            .collect()
     };
     let listed = names(listed, "| `");
     let runs = last.lines().filter(|line| line.contains("| none")).collect::<Vec<_>>().join("\n");
     let clean = names(&runs.replace('`', ""), "| ");
-    let mut wrong: Vec<String> = listed.difference(&clean).map(|name| format!("{name}: no clean run is told of")).collect();
+    let mut wrong: Vec<String> =
+        listed.difference(&clean).map(|name| format!("{name}: no clean run is told of")).collect();
     if listed.is_empty() {
         wrong.push("fuzz/README.md lists no targets".into());
     }
