@@ -127,6 +127,7 @@ fn config(dir: &Path) -> Config {
         upgrade: Duration::ZERO,
         upgrade_drain: Duration::ZERO,
         zone: None,
+        log_lost: None,
     }
 }
 
@@ -145,6 +146,8 @@ async fn a_panic_in_the_watch_is_survived_and_following_goes_on() {
     etna.route("third").await;
     etna.until_served("third").await;
     assert!(broke.elapsed() < Duration::from_secs(3), "{:?}", broke.elapsed());
+    // What was there before is there again, too.
+    assert_eq!(get(etna.listen, "first.test", "/").await, Some(200));
     assert!(!etna.task.is_finished());
     let metrics = page(etna.admin, &etna.admin.to_string(), "/metrics").await.unwrap();
     let panics = metrics.lines().find_map(|line| line.strip_prefix("etna_panics_total "));

@@ -114,6 +114,8 @@ impl Control {
             tracing::error!("the control loop panicked: reading everything again");
             self.state.process.panics.add(1);
             *self.state.model_mut() = Model::default();
+            // Its picture of the store is that of the model: with one alone, what is known would not be read again.
+            self.suspects = Suspects::new(self.hold);
             self.compiler = Compiler::in_zone(self.zone.clone());
             self.afresh = true;
             tokio::time::sleep(AFTER_PANIC).await;
