@@ -97,7 +97,7 @@ pub(super) async fn panics() -> Outcome {
     Outcome { load: "cargo test panic".into(), requests: tests as u64, failed: u64::from(!pass), figure, pass }
 }
 
-/// Memory errors in a run under valgrind, slow as it is.
+/// Memory errors in a run under valgrind, slow as it is. Of the heap it sees only what does not come from mimalloc.
 pub(super) async fn valgrind(length: Length) -> Outcome {
     if try_output_of(Command::new("valgrind").arg("--version")).is_err() {
         return Outcome { pass: true, figure: "not checked: there is no valgrind here".into(), ..Outcome::default() };
@@ -115,6 +115,7 @@ pub(super) async fn valgrind(length: Length) -> Outcome {
     proxy.until_ready(Duration::from_secs(180)).await;
     let mut wrong = Vec::new();
     let mut wire = Wire::open(proxy.listen).await;
+    let mut served = 0;
     for n in 0..many {
         let request = match n % 4 {
             0 => format!("POST /{n} HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\n\r\nhello"),
@@ -127,7 +128,9 @@ pub(super) async fn valgrind(length: Length) -> Outcome {
         let expected = if n % 4 == 2 { 400 } else { 200 };
         wire.send(request.as_bytes()).await;
         match wire.reply(false, Duration::from_secs(60)).await {
-            Ok(reply) if reply.status == expected => {
+            // So slow that it sheds some.
+            Ok(reply) if reply.status == expected || reply.status == 503 => {
+                served += usize::from(reply.status == expected);
                 if reply.closes() {
                     wire = Wire::open(proxy.listen).await;
                 }
@@ -147,10 +150,13 @@ pub(super) async fn valgrind(length: Length) -> Outcome {
     if !summary.starts_with("0 errors") {
         wrong.push(report.lines().filter(|line| line.contains("Invalid") || line.contains("uninit")).take(3).collect());
     }
+    if served < many / 2 {
+        wrong.push(format!("only {served} were served"));
+    }
     if !status.success() {
         wrong.push(format!("ended with {status}"));
     }
-    crate::protocol::outcome("one at a time", many, summary, &wrong)
+    crate::protocol::outcome("one at a time", many, format!("{summary}; {served} served, others shed"), &wrong)
 }
 
 /// Runs a program in the workspace; what it said on both channels, or that it failed and what it said last.
