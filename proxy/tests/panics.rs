@@ -127,7 +127,6 @@ fn config(dir: &Path) -> Config {
         upgrade: Duration::ZERO,
         upgrade_drain: Duration::ZERO,
         zone: None,
-        log_lost: None,
     }
 }
 

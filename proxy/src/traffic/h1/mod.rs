@@ -6,6 +6,7 @@
 
 pub mod answer;
 pub mod head;
+mod outbox;
 pub mod wire;
 
 use std::future::poll_fn;
@@ -26,7 +27,8 @@ use crate::listener::watch::Phase;
 use crate::middleware::Response;
 use answer::{Asked, Delimiter};
 use head::Head;
-use wire::{Incoming, Outbox, Wire};
+use outbox::Outbox;
+use wire::{Incoming, Wire};
 
 /// What follows a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
@@ -34,6 +34,8 @@ pub struct Wire {
     scanned: Cell<usize>,
     /// What is left of the current request's body.
     incoming: RefCell<Framing>,
+    /// How much is read of a body at once: more as long as more comes.
+    room: Cell<usize>,
     /// Whether the client waits for `100 Continue`.
     continues: Cell<bool>,
     /// Whether the client has sent all it will.
@@ -71,6 +73,7 @@ impl Wire {
             inbox: RefCell::default(),
             scanned: Cell::new(0),
             incoming: RefCell::new(Framing::Done),
+            room: Cell::new(LEAST_READ),
             continues: Cell::new(false),
             ended: Cell::new(false),
             answering: Cell::new(false),
@@ -182,17 +185,13 @@ impl Wire {
                 },
                 Framing::Length(_) | Framing::Chunked(_) | Framing::UntilClose => {}
             }
-            let more = match &*incoming {
-                Framing::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX).clamp(LEAST_READ, BODY_READ),
-                _ => BODY_READ / 4,
-            };
             drop((incoming, inbox));
-            match self.poll_fill(more, cx) {
+            match self.poll_fill(cx) {
                 Poll::Ready(Ok(0)) => {
                     self.ended.set(true);
                     return Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())));
                 }
-                Poll::Ready(Ok(_)) => self.watch.waits_no_more(Waiting::Body),
+                Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
                 Poll::Pending if self.watch.is_slow() => return Poll::Ready(Some(Err(BodyError::Slow))),
                 Poll::Pending => {
@@ -257,7 +256,7 @@ impl Wire {
     /// Reads and forgets what the client still sends, and whether it has ended.
     pub fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<bool> {
         self.inbox.borrow_mut().clear();
-        match ready!(self.poll_fill(BODY_READ, cx)) {
+        match ready!(self.poll_fill(cx)) {
             Ok(0) | Err(_) => Poll::Ready(true),
             Ok(_) => Poll::Ready(false),
         }
@@ -289,12 +288,14 @@ impl Wire {
     }
 
     /// Reads what has arrived of a body.
-    fn poll_fill(&self, room: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_fill(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut inbox = self.inbox.borrow_mut();
+        let room = self.room.get();
         inbox.reserve(room);
         let read = poll_read_buf(Pin::new(&mut *self.stream.borrow_mut()), cx, &mut *inbox);
         if let Poll::Ready(Ok(read)) = &read {
             self.watch.moved(*read, Waiting::Body);
+            self.room.set(if *read >= room { (2 * room).min(BODY_READ) } else { (room / 2).max(LEAST_READ) });
         }
         read
     }
@@ -346,54 +347,6 @@ impl Body for Incoming {
 
     fn size_hint(&self) -> SizeHint {
         self.0.left().map_or_else(SizeHint::default, SizeHint::with_exact)
-    }
-}
-
-/// Bytes on their way out, with those before them.
-#[derive(Debug, Default)]
-pub struct Outbox {
-    /// Heads, chunk sizes and short bodies.
-    pub flat: Vec<u8>,
-    /// How much of it is written.
-    sent: usize,
-    /// What follows.
-    pub body: Bytes,
-    /// What comes after that.
-    tail: &'static [u8],
-}
-
-impl Outbox {
-    /// Nothing, in a buffer that was used before.
-    pub fn new(flat: Vec<u8>) -> Outbox {
-        Outbox { flat, sent: 0, body: Bytes::new(), tail: b"" }
-    }
-
-    /// Has a body follow, and then `tail`.
-    pub fn follow(&mut self, body: Bytes, tail: &'static [u8]) {
-        self.body = body;
-        self.tail = tail;
-    }
-
-    /// Whether everything was written.
-    pub fn is_empty(&self) -> bool {
-        self.sent == self.flat.len() && self.body.is_empty() && self.tail.is_empty()
-    }
-
-    /// Writes until everything is written.
-    pub fn poll_flush(&mut self, wire: &Wire, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.sent < self.flat.len() || !self.body.is_empty() {
-            let written = ready!(wire.poll_write(&self.flat[self.sent..], &self.body, cx))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            let of_flat = written.min(self.flat.len() - self.sent);
-            self.sent += of_flat;
-            self.body.advance(written - of_flat);
-        }
-        self.flat.clear();
-        self.flat.extend_from_slice(std::mem::take(&mut self.tail));
-        self.sent = 0;
-        Poll::Ready(Ok(()))
     }
 }
 
