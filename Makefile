@@ -2,7 +2,8 @@
 
 SHELL := /bin/bash -eu -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help demo test check check-code check-deps build bench bench-quick bench-micro fuzz fuzz-smoke install-deps clean
+.PHONY: help demo test drills check check-code check-deps build bench bench-quick bench-micro fuzz fuzz-smoke \
+  install-deps clean
 
 CARGO ?= cargo
 SECONDS ?= 600
@@ -26,6 +27,11 @@ test: ## Run all tests, on real etcd, Docker and WordPress
 	@scripts/install-deps.sh build test
 	@$(CARGO) build $(PROGRAMS)
 	@scripts/test.sh
+
+drills: ## Kill, freeze, change and attack everything under load; nothing may be lost (some twenty minutes)
+	@scripts/install-deps.sh build test
+	@$(CARGO) build --release $(PROGRAMS)
+	@$(CARGO) run --release --quiet --package etna-tests --bin drills -- --record
 
 check: check-code check-deps ## Check format, lints, docs, scripts, units and dependencies
 

@@ -1,11 +1,14 @@
 //! Micro benches of the pure parts: finding a frontend, and what one change costs, at 10, 1,000 and 100,000 frontends;
-//! and what the rules of a WordPress site cost each request.
+//! what the rules of a WordPress site cost each request; and what choosing a server costs.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use etna_proxy::backend::balance::{Ask, Schedule};
+use etna_proxy::backend::{Live, Server};
 use etna_proxy::router::Router;
 use etna_proxy::rule::{Head, Rule};
 use etna_store::Site;
@@ -130,6 +133,46 @@ fn change(criterion: &mut Criterion) {
     }
 }
 
+/// Which server takes a request, with nothing configured, and what each thing that may be configured adds.
+fn choose(criterion: &mut Criterion) {
+    for (name, more, server) in [
+        ("wrr", r#""Policy":"wrr""#, ""),
+        ("p2c", r#""Policy":"p2c""#, ""),
+        ("ewma", r#""Policy":"ewma""#, ""),
+        ("hash", r#""Policy":"hash""#, ""),
+        ("wrr-limit", r#""Policy":"wrr","Limit":100"#, ""),
+        ("wrr-zone", r#""Policy":"wrr""#, r#","Zone":"a""#),
+    ] {
+        for count in [3, 100] {
+            let value = format!(r#"{{"Type":"http",{more}}}"#);
+            let backend = etna_store::Backend::decode("b".into(), value.as_bytes(), &mut Vec::new());
+            let backend = backend.unwrap_or_else(|flaw| panic!("{flaw:?}"));
+            let servers: Vec<Server> = (0..count)
+                .map(|n| {
+                    // One is elsewhere, so that the zone makes a difference.
+                    let value =
+                        format!(r#"{{"URL":"http://10.0.0.1:{}"{}}}"#, 1000 + n, if n > 0 { server } else { "" });
+                    let id = format!("s{n}");
+                    let spec = etna_store::Server::decode(id.as_str().into(), value.as_bytes(), &mut Vec::new());
+                    let spec = spec.unwrap_or_else(|flaw| panic!("{flaw:?}"));
+                    Server { live: Arc::new(Live::new(n, "b", &spec)), spec: Arc::new(spec) }
+                })
+                .collect();
+            let schedule = Schedule::new(&backend, &servers, Some("a"));
+            let mut turn = 0u64;
+            let now = Instant::now();
+            criterion.bench_function(&format!("choose/{name}/{count}"), |bencher| {
+                bencher.iter(|| {
+                    turn += 1;
+                    let random = turn.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                    let ask = Ask { turn, random, key: Some(random), now, ramping: false, tried: &[] };
+                    schedule.pick(black_box(&servers), &ask)
+                });
+            });
+        }
+    }
+}
+
 fn parse(criterion: &mut Criterion) {
     criterion.bench_function("parse", |bencher| {
         bencher.iter(|| Rule::parse(black_box(r#"Host("a.test") && (PathPrefix("/x") || Segment("wp-admin"))"#)));
@@ -138,5 +181,5 @@ fn parse(criterion: &mut Criterion) {
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-criterion_group!(benches, find, wordpress, change, parse);
+criterion_group!(benches, find, wordpress, change, choose, parse);
 criterion_main!(benches);

@@ -1,5 +1,6 @@
 #!/bin/bash
-# Runs all tests, then says how many of them ran on real parts. Arguments go to cargo test.
+# Runs all tests and the quick drills, then says how many tests ran on real parts. Arguments go to cargo test; with any,
+# no drill runs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -7,6 +8,10 @@ report=$(mktemp) output=$(mktemp)
 trap 'rm -f "$report" "$output"' EXIT
 status=0
 ETNA_TEST_REPORT=$report cargo test --workspace --no-fail-fast "$@" | tee "$output" || status=$?
+if [ $# -eq 0 ]; then
+  printf '\nDrills, shortened, at a lower rate (make drills runs them all at full length):\n'
+  cargo run --quiet --package etna-tests --bin drills -- --short || status=$?
+fi
 
 count() { grep -cxF "$1" "$report" || true; }
 # The end-to-end tests say what they ran on. The store's acceptance suite has a module for each engine.

@@ -132,6 +132,191 @@ async fn a_cookie_sticks_to_one_server_at_every_proxy() {
     assert_eq!(with_cookie(&proxies[0], "stay=made-up").await.status, 200);
 }
 
+#[tokio::test]
+async fn a_sticky_client_whose_server_dies_moves_once() {
+    let scene = Scene::open("stickymoves").await;
+    let (a, b) = (StandIn::start("a").await, StandIn::start("b").await);
+    scene.put("backends/b/backend", json!({"Type": "http", "Sticky": {}})).await;
+    scene.route("b", "a.test", &[("a", a.address), ("b", b.address)]).await;
+    let proxy = scene.proxy("etna").await;
+    let first = proxy.get("a.test", "/").await.unwrap();
+    let (dying, staying) = if first.server() == "a" { (a, "b") } else { (b, "a") };
+    drop(dying);
+    let moved = with_cookie(&proxy, &cookie(&first)).await;
+    assert_eq!((moved.status, moved.server()), (200, staying));
+    let stays = with_cookie(&proxy, &cookie(&moved)).await;
+    assert_eq!((stays.server(), stays.header("set-cookie")), (staying, ""));
+}
+
+#[tokio::test]
+async fn a_draining_server_lets_its_clients_go_in_the_end() {
+    let scene = Scene::open("draintime").await;
+    let (a, b) = (StandIn::start("a").await, StandIn::start("b").await);
+    scene.put("backends/b/backend", json!({"Type": "http", "Sticky": {}, "DrainTimeout": "2s"})).await;
+    scene.route("b", "a.test", &[("a", a.address), ("b", b.address)]).await;
+    let proxy = scene.proxy("etna").await;
+    let first = proxy.get("a.test", "/").await.unwrap();
+    let id = first.server().to_owned();
+    let drained = if id == "a" { &a } else { &b };
+    let revision = scene.put(&server_key("b", &id), server(drained, json!({"State": "draining"}))).await;
+    proxy.until_revision(revision).await;
+    assert_eq!(with_cookie(&proxy, &cookie(&first)).await.server(), id, "not yet");
+    let moved = eventually("the client is let go", Duration::from_secs(10), async || {
+        let answer = with_cookie(&proxy, &cookie(&first)).await;
+        if answer.server() == id { Err("it is still there") } else { Ok(answer) }
+    })
+    .await;
+    assert!(!cookie(&moved).is_empty());
+}
+
+#[tokio::test]
+async fn a_new_server_starts_slowly_and_explain_says_so() {
+    let scene = Scene::open("slowstart").await;
+    let servers = [StandIn::start("a").await, StandIn::start("b").await, StandIn::start("c").await];
+    for (id, slow_start) in [("slow", "10m"), ("quick", "0s")] {
+        scene.put(&format!("backends/{id}/backend"), json!({"Type": "http", "SlowStart": slow_start})).await;
+        let old = [("a", servers[0].address), ("b", servers[1].address)];
+        scene.route(id, &format!("{id}.test"), &old).await;
+    }
+    let proxy = scene.proxy("etna").await;
+    assert!(spread(&proxy, "slow.test", 100).await.values().all(|count| *count == 50), "at the start nobody is new");
+    let mut revision = 0;
+    for id in ["slow", "quick"] {
+        revision = scene.put(&server_key(id, "c"), server_at(servers[2].address)).await;
+    }
+    proxy.until_revision(revision).await;
+    // While it has nothing to do, it takes whatever comes.
+    let new = &servers[2];
+    new.set(Manner::Hang);
+    let hanging = tokio::spawn({
+        let listen = proxy.listen;
+        async move { while etna_tests::client::get(listen, "slow.test", "/").await.is_ok() {} }
+    });
+    eventually("the new server is busy", SOON, async || ensure(new.requests() == 1, "not yet")).await;
+    new.set(Manner::Answer);
+    let slow = spread(&proxy, "slow.test", 300).await;
+    // A tenth of a third is ten.
+    assert!((1..40).contains(slow.get("c").unwrap_or(&0)), "{slow:?}");
+    assert_eq!(spread(&proxy, "quick.test", 300).await["c"], 100);
+    hanging.abort();
+    let explained = proxy.json("/v3/explain?url=http://slow.test/").await;
+    assert_eq!(explained["balancing"]["slow_start"], "10m0s");
+    let new = explained["servers"].as_array().unwrap().iter().find(|server| server["id"] == "c").unwrap();
+    assert!(new["share"].as_f64().unwrap() < 0.2, "{new}");
+}
+
+#[tokio::test]
+async fn servers_of_the_own_zone_are_preferred_while_they_can_be_reached() {
+    let scene = Scene::open("serverzone").await;
+    let (near, far) = (StandIn::start("near").await, StandIn::start("far").await);
+    scene.put(&server_key("b", "near"), server(&near, json!({"Zone": "east"}))).await;
+    scene.put(&server_key("b", "far"), server(&far, json!({"Zone": "west"}))).await;
+    scene.put(&frontend_key("f"), frontend("Host(`a.test`)", "b")).await;
+    let proxy = scene.proxy_with("etna", &["--zone", "east"]).await;
+    assert_eq!(spread(&proxy, "a.test", 20).await, BTreeMap::from([("near".into(), 20)]));
+    let elsewhere = scene.proxy("elsewhere").await;
+    assert_eq!(spread(&elsewhere, "a.test", 20).await.len(), 2);
+    drop(near);
+    assert_eq!(spread(&proxy, "a.test", 20).await, BTreeMap::from([("far".into(), 20)]));
+}
+
+#[tokio::test]
+async fn a_key_goes_to_the_same_server_at_every_proxy() {
+    let scene = Scene::open("hash").await;
+    let mut servers = Vec::new();
+    scene.put("backends/b/backend", json!({"Type": "http", "Policy": "hash", "HashOn": "header:X-Tenant"})).await;
+    for id in ["a", "b", "c", "d"] {
+        let server = StandIn::start(id).await;
+        scene.put(&server_key("b", id), server_at(server.address)).await;
+        servers.push(server);
+    }
+    scene.put(&frontend_key("f"), frontend("Host(`a.test`)", "b")).await;
+    let proxies = [scene.proxy("etna-1").await, scene.proxy("etna-2").await];
+    let before = tenants(&proxies[0]).await;
+    assert_eq!(before, tenants(&proxies[1]).await);
+    assert_eq!(before.values().collect::<std::collections::BTreeSet<_>>().len(), 4, "{before:?}");
+    let revision = scene.delete(&server_key("b", "c")).await;
+    proxies[0].until_revision(revision).await;
+    for (tenant, server) in tenants(&proxies[0]).await {
+        assert_ne!(server, "c");
+        assert!(before[&tenant] == server || before[&tenant] == "c", "{tenant} moved without need");
+    }
+}
+
+/// Which server serves each of some tenants.
+async fn tenants(proxy: &Proxy) -> BTreeMap<usize, String> {
+    let mut connection = Connection::open(proxy.listen).await.unwrap();
+    let mut servers = BTreeMap::new();
+    for tenant in 0..40 {
+        let asked = request("GET", "a.test", "/").header("x-tenant", format!("tenant-{tenant}")).body(Full::default());
+        servers.insert(tenant, connection.send(asked.unwrap()).await.unwrap().server().to_owned());
+    }
+    servers
+}
+
+#[tokio::test]
+async fn the_faster_server_gets_more() {
+    let scene = Scene::open("ewma").await;
+    let (quick, slow) = (StandIn::start("quick").await, StandIn::start("slow").await);
+    slow.set(Manner::Slow(Duration::from_millis(200)));
+    scene.put("backends/b/backend", json!({"Type": "http", "Policy": "ewma"})).await;
+    scene.route("b", "a.test", &[("quick", quick.address), ("slow", slow.address)]).await;
+    let proxy = scene.proxy("etna").await;
+    let spread = spread(&proxy, "a.test", 200).await;
+    assert!(spread["quick"] > 180, "{spread:?}");
+}
+
+#[tokio::test]
+async fn a_server_is_never_given_more_than_its_limit() {
+    let scene = Scene::open("serverlimit").await;
+    let a = StandIn::start("a").await;
+    let limit = json!({"Requests": 2, "Queue": 3, "Wait": "20s"});
+    scene.put("backends/b/backend", json!({"Type": "http", "Limit": limit})).await;
+    scene.route("b", "a.test", &[("a", a.address)]).await;
+    let proxy = scene.proxy("etna").await;
+    a.set(Manner::Hang);
+    let ask = || {
+        let listen = proxy.listen;
+        tokio::spawn(async move { etna_tests::client::get(listen, "a.test", "/").await })
+    };
+    let hanging = [ask(), ask()];
+    eventually("both places are taken", SOON, async || ensure(a.requests() == 2, "not yet")).await;
+    let waiting = [ask(), ask(), ask()];
+    eventually("three wait", SOON, async || {
+        let waiting = proxy.metrics().await.sum("etna_backend_queue", &[("backend", "b")]);
+        ensure(waiting == Some(3.0), format!("{waiting:?}"))
+    })
+    .await;
+    let refused = proxy.get("a.test", "/").await.unwrap();
+    assert_eq!((refused.status, refused.header("retry-after")), (503, "1"));
+    let explained = proxy.json("/v3/explain?url=http://a.test/").await;
+    assert_eq!(explained["balancing"]["limit"]["waiting"], 3, "{explained}");
+    assert_eq!(a.requests(), 2);
+    // Those who leave make room for those who wait.
+    a.set(Manner::Answer);
+    hanging.into_iter().for_each(|asking| asking.abort());
+    for asked in waiting {
+        assert_eq!(asked.await.unwrap().unwrap().status, 200);
+    }
+    assert_eq!(proxy.metrics().await.sum("etna_backend_queued_total", &[("outcome", "full")]), Some(1.0));
+}
+
+#[tokio::test]
+async fn nobody_waits_for_longer_than_is_said() {
+    let scene = Scene::open("waits").await;
+    let a = StandIn::start("a").await;
+    scene.put("backends/b/backend", json!({"Type": "http", "Limit": {"Requests": 1, "Wait": "100ms"}})).await;
+    scene.route("b", "a.test", &[("a", a.address)]).await;
+    let proxy = scene.proxy("etna").await;
+    a.set(Manner::Hang);
+    let listen = proxy.listen;
+    let hanging = tokio::spawn(async move { etna_tests::client::get(listen, "a.test", "/").await });
+    eventually("the place is taken", SOON, async || ensure(a.requests() == 1, "not yet")).await;
+    assert_eq!(proxy.get("a.test", "/").await.unwrap().status, 503);
+    assert_eq!(proxy.metrics().await.sum("etna_backend_queued_total", &[("outcome", "expired")]), Some(1.0));
+    hanging.abort();
+}
+
 fn cookie(answer: &Answer) -> String {
     let set = answer.header("set-cookie");
     assert!(!set.is_empty(), "no cookie was set: {answer:?}");
@@ -143,3 +328,5 @@ async fn with_cookie(proxy: &Proxy, cookie: &str) -> Answer {
         request("GET", "a.test", "/").header("cookie", format!("other=1; {cookie}")).body(Full::default()).unwrap();
     Connection::open(proxy.listen).await.unwrap().send(asked).await.unwrap()
 }
+
+const SOON: Duration = Duration::from_secs(10);

@@ -68,6 +68,124 @@ async fn what_may_have_been_done_is_not_done_again() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_short_is_sent_again_with_its_request() {
+    let scene = Scene::open("replays").await;
+    let (a, b) = (StandIn::start("a").await, StandIn::start("b").await);
+    scene.route("b", "a.test", &[("a", a.address), ("b", b.address)]).await;
+    let proxy = scene.proxy("etna").await;
+    a.set(Manner::Close);
+    for _ in 0..4 {
+        let asked = request("PUT", "a.test", "/").body(Full::from(vec![b'x'; 40_000])).unwrap();
+        let answer = client::send(proxy.listen, asked).await.unwrap();
+        assert_eq!((answer.status, answer.server()), (200, "b"), "{}", answer.text());
+        assert_eq!(answer.json()["body_bytes"], 40_000);
+    }
+    assert!(a.requests() > 0);
+    let retries = proxy.metrics().await.sum("etna_retries_total", &[("reason", "broken")]);
+    assert_eq!(retries, Some(a.requests() as f64));
+}
+
+#[tokio::test]
+async fn a_server_that_accepts_no_connection_costs_a_second_at_most() {
+    let scene = Scene::open("blackhole").await;
+    let a = StandIn::start("a").await;
+    let (hole, _held) = black_hole().await;
+    scene.route("b", "a.test", &[("a", a.address), ("hole", hole)]).await;
+    let proxy = scene.proxy("etna").await;
+    for method in ["GET", "POST", "GET", "POST"] {
+        let began = Instant::now();
+        let asked = request(method, "a.test", "/").body(Full::from("a body")).unwrap();
+        let answer = client::send(proxy.listen, asked).await.unwrap();
+        assert_eq!((answer.status, answer.server()), (200, "a"), "{method}: {}", answer.text());
+        assert!(began.elapsed() < Duration::from_millis(2500), "{:?}", began.elapsed());
+    }
+    let metrics = proxy.metrics().await;
+    assert!(metrics.sum("etna_retries_total", &[("reason", "connect")]) >= Some(1.0));
+}
+
+/// An address where connections are neither made nor refused: the kernel drops what asks for one, its queue being full.
+async fn black_hole() -> (std::net::SocketAddr, (TcpListener, Vec<TcpStream>)) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut held = Vec::new();
+    while let Ok(Ok(stream)) = tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(address)).await {
+        held.push(stream);
+        assert!(held.len() < 100, "its queue has no end");
+    }
+    (address, (listener, held))
+}
+
+#[tokio::test]
+async fn a_predicate_says_when_another_server_is_asked() {
+    let scene = Scene::open("predicate").await;
+    let (a, b) = (StandIn::start("a").await, StandIn::start("b").await);
+    // Each its own backend: a server that fails often in a row is left alone.
+    for id in ["plain", "asks", "gets", "wrong"] {
+        scene.route(id, &format!("{id}.test"), &[("a", a.address), ("b", b.address)]).await;
+    }
+    for (id, predicate) in [
+        ("asks", r#"ResponseCode() == 503 && Attempts() <= 2"#),
+        ("gets", r#"RequestMethod() == "GET" && ResponseCode() == 503"#),
+        ("wrong", "Attempts() < two"),
+    ] {
+        let mut value = frontend(&format!("Host(`{id}.test`)"), id);
+        value["Settings"]["FailoverPredicate"] = predicate.into();
+        scene.put(&frontend_key(id), value).await;
+    }
+    let proxy = scene.proxy("etna").await;
+    a.set(Manner::Status(503));
+    let statuses = async |method: &str, host: &str| {
+        let mut statuses = Vec::new();
+        for _ in 0..4 {
+            let asked = request(method, host, "/").body(Full::from("a body")).unwrap();
+            let answer = client::send(proxy.listen, asked).await.unwrap();
+            assert_eq!(answer.json()["body"], "a body");
+            statuses.push(answer.status);
+        }
+        statuses.sort_unstable();
+        statuses
+    };
+    assert_eq!(statuses("POST", "plain.test").await, [200, 200, 503, 503]);
+    assert_eq!(statuses("POST", "asks.test").await, [200; 4]);
+    assert_eq!(statuses("GET", "gets.test").await, [200; 4]);
+    assert_eq!(statuses("POST", "gets.test").await, [200, 200, 503, 503]);
+    assert_eq!(statuses("GET", "wrong.test").await, [200, 200, 503, 503], "the default is in force");
+    let problems = proxy.problems().await;
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert_eq!(
+        (problems[0]["column"].as_u64(), problems[0]["effect"].as_str()),
+        (Some(14), Some("the default is in force"))
+    );
+}
+
+#[tokio::test]
+async fn second_attempts_are_a_fifth_at_most() {
+    let scene = Scene::open("budget").await;
+    let (a, b) = (StandIn::start("a").await, StandIn::start("b").await);
+    let mut value = frontend("Host(`a.test`)", "b");
+    value["Settings"]["FailoverPredicate"] = "ResponseCode() == 503".into();
+    scene.put(&server_key("b", "a"), server_at(a.address)).await;
+    scene.put(&server_key("b", "b"), server_at(b.address)).await;
+    scene.put(&frontend_key("f"), value).await;
+    let proxy = scene.proxy("etna").await;
+    a.set(Manner::Status(503));
+    b.set(Manner::Status(503));
+    let began = Instant::now();
+    let mut connection = client::Connection::open(proxy.listen).await.unwrap();
+    for _ in 0..1000 {
+        assert_eq!(connection.get("a.test", "/").await.unwrap().status, 503);
+    }
+    let allowed = 1200.0 + 10.0 + 10.0 * began.elapsed().as_secs_f64();
+    let attempts = (a.requests() + b.requests()) as f64;
+    assert!((1100.0..=allowed).contains(&attempts), "{attempts} of {allowed}");
+    let metrics = proxy.metrics().await;
+    assert_eq!(metrics.sum("etna_retries_total", &[("reason", "status")]), Some(attempts - 1000.0));
+    assert!(metrics.sum("etna_backend_retries_denied_total", &[("backend", "b")]) > Some(500.0));
+}
+
+#[tokio::test]
 async fn every_failure_has_its_status() {
     let scene = Scene::open("status").await;
     let gone = StandIn::start("gone").await;

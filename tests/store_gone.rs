@@ -22,7 +22,7 @@ fn right(n: u64, answer: &Answer) -> Result<(), String> {
     if is_right { Ok(()) } else { Err(format!("{} {}", answer.status, answer.text())) }
 }
 
-fn traffic(proxy: &Proxy) -> Load {
+pub(crate) fn traffic(proxy: &Proxy) -> Load {
     Load::start(Plan {
         to: vec![proxy.listen],
         rate: 300,
@@ -34,7 +34,7 @@ fn traffic(proxy: &Proxy) -> Load {
 }
 
 /// Puts a frontend until etcd takes it; how long it then takes until it is served.
-async fn put_to_served(scene: &Scene, proxy: &Proxy, id: &str) -> Duration {
+pub(crate) async fn put_to_served(scene: &Scene, proxy: &Proxy, id: &str) -> Duration {
     let host = format!("{id}.test");
     let value = frontend(&format!("Host(`{host}`)"), "a");
     eventually("etcd takes a put", LONG, async || scene.try_put(&frontend_key(id), value.clone()).await).await;
@@ -47,7 +47,7 @@ async fn put_to_served(scene: &Scene, proxy: &Proxy, id: &str) -> Duration {
     put.elapsed()
 }
 
-async fn until_away(proxy: &Proxy) {
+pub(crate) async fn until_away(proxy: &Proxy) {
     eventually("the proxy knows that its store is away", LONG, async || {
         let status = proxy.json("/v3/status").await;
         ensure(status["following"] == false, status.to_string())
@@ -113,4 +113,4 @@ async fn one_member_of_three_is_not_missed() {
     load.stop().await.assert_all_right();
 }
 
-const LONG: Duration = Duration::from_secs(30);
+pub(crate) const LONG: Duration = Duration::from_secs(30);

@@ -58,6 +58,20 @@ impl Cluster {
         }
     }
 
+    /// Waits until every proxy has found every container well.
+    async fn until_well(&self) {
+        for proxy in &self.proxies {
+            eventually("all containers are well", LONG, async || {
+                let health = proxy.json("/v3/health").await;
+                let backends = health["backends"].as_array().cloned().unwrap_or_default();
+                let servers = backends.iter().filter_map(|backend| backend["servers"].as_array()).flatten();
+                let well = servers.filter(|server| server["health"] == "up" && server["reason"] == "ok").count();
+                ensure(well == PUBLIC + 1, health.to_string())
+            })
+            .await;
+        }
+    }
+
     fn addresses(&self) -> Vec<SocketAddr> {
         self.proxies.iter().map(|proxy| proxy.listen).collect()
     }
@@ -117,6 +131,7 @@ async fn anonymous_visitors_are_spread_over_the_public_containers() {
     let Some(site) = Site::shared().await else { return };
     let _use = site.take().await;
     let cluster = Cluster::start("spread", &site, Scene::open("wpspread").await).await;
+    cluster.until_well().await;
     let mut browser = cluster.browser();
     let mut spread: BTreeMap<String, usize> = BTreeMap::new();
     for n in 0..300 {

@@ -24,15 +24,15 @@ for program in opt/bin/etna opt/bin/etna-sidekick usr/bin/docker usr/bin/kill us
   chmod 755 "$root/$program"
 done
 stand_in() { printf '[Unit]\nDescription=%s\nDefaultDependencies=no\n%b' "$1" "${2:-}" >"$system/$1"; }
-for target in sysinit basic shutdown multi-user network-online nss-lookup; do stand_in "$target.target"; done
+for target in sysinit basic shutdown sockets multi-user network-online nss-lookup; do stand_in "$target.target"; done
 stand_in -.slice
 stand_in system.slice
 stand_in -.mount "[Mount]\nWhat=/dev/null\nWhere=/\n"
 stand_in docker.service "[Service]\nExecStart=/usr/bin/docker\n"
-cp "$here"/*.service "$system"
+cp "$here"/*.service "$here"/*.socket "$system"
 
 failed=0
-for unit in "$here"/*.service; do
+for unit in "$here"/*.service "$here"/*.socket; do
   name=$(basename "$unit")
   # An instance of a template is what systemd loads.
   loaded=${name/@./@1.}

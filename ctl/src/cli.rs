@@ -57,6 +57,13 @@ pub(crate) enum Command {
         #[arg(long)]
         fail: bool,
     },
+    /// What vanished from the store in a mass and serves on until it is believed.
+    #[command(after_help = "Example:\n  etnactl suspects --release    # it is gone on purpose")]
+    Suspects {
+        /// Believe it now, at every proxy.
+        #[arg(long)]
+        release: bool,
+    },
     /// What would happen to a request: which frontend, why, which middlewares, which servers.
     Explain(explain::Flags),
     /// Sets of servers.

@@ -74,6 +74,9 @@ fn tell(output: &Output, answer: &Value) {
         };
         facts.push(("sticky".to_owned(), text, None));
     }
+    if !answer["balancing"].is_null() {
+        facts.push(("policy".to_owned(), balancing(&answer["balancing"]), None));
+    }
     output.facts(&facts);
     section(
         output,
@@ -84,7 +87,12 @@ fn tell(output: &Output, answer: &Value) {
             ("SERVER", "id"),
             ("URL", "url"),
             ("STATE", "state"),
+            ("HEALTH", "health"),
+            ("REASON", "reason"),
+            ("TIER", "tier"),
+            ("ZONE", "zone"),
             ("WEIGHT", "weight"),
+            ("SHARE", "share"),
             ("IN FLIGHT", "in_flight"),
             ("NOTE", "note"),
         ],
@@ -95,6 +103,20 @@ fn tell(output: &Output, answer: &Value) {
         &answer["candidates"],
         &[("FRONTEND", "id"), ("PRIORITY", "priority"), ("RULE", "route"), ("RESULT", "reason")],
     );
+}
+
+/// How a server is chosen, in a line.
+fn balancing(balancing: &Value) -> String {
+    let mut text = cell(&balancing["policy"]);
+    if let Some(on) = balancing["hash_on"].as_str() {
+        text.push_str(&format!(" of {on}"));
+    }
+    let limit = &balancing["limit"];
+    if !limit.is_null() {
+        let [requests, waiting, queue] = ["requests", "waiting", "queue"].map(|name| cell(&limit[name]));
+        text.push_str(&format!(", {requests} requests a server at most, {waiting} of at most {queue} waiting"));
+    }
+    text
 }
 
 fn section(output: &Output, title: &str, items: &Value, columns: &[(&str, &str)]) {

@@ -70,6 +70,7 @@ async fn ask(cli: Cli) -> Result<ExitCode, Failure> {
     match &cli.command {
         Command::Status => status::status(&client()?, &output).await,
         Command::Problems { fail } => status::problems(&client()?, &output, *fail).await,
+        Command::Suspects { release } => status::suspects(&client()?, &output, *release).await,
         Command::Explain(flags) => explain::run(&client()?, &output, flags).await,
         Command::Backend(verb) => noun::backend::run(&client()?, &output, verb).await,
         Command::Server(verb) => noun::server::run(&client()?, &output, verb).await,

@@ -36,9 +36,18 @@ pub(crate) async fn status(client: &Client, output: &Output) -> Result<ExitCode,
     if !status["error"].is_null() {
         facts.push(("error".to_owned(), cell(&status["error"]), Some(Tone::Bad)));
     }
+    if yes("from_disk") {
+        let text = "the last table on disk: the store was not read yet".to_owned();
+        facts.push(("serving".to_owned(), text, Some(Tone::Bad)));
+    }
+    for case in status["suspect"].as_array().into_iter().flatten() {
+        let text = format!("{} keys: {} (see `etnactl suspects`)", cell(&case["keys"]), cell(&case["why"]));
+        facts.push(("suspect".to_owned(), text, Some(Tone::Bad)));
+    }
     for name in ["frontends", "backends", "servers", "sites"] {
         facts.push(plain(name, cell(&counts[name])));
     }
+    facts.extend(health(&status["health"]));
     for (id, address) in status["listeners"].as_object().into_iter().flatten() {
         facts.push(plain("listening", format!("{} ({id})", cell(address))));
     }
@@ -49,6 +58,18 @@ pub(crate) async fn status(client: &Client, output: &Output) -> Result<ExitCode,
     facts.push(("problems".to_owned(), text, Some(tone)));
     output.facts(&facts);
     Ok(ExitCode::SUCCESS)
+}
+
+/// How servers are, if the proxy says so.
+fn health(health: &Value) -> Option<(String, String, Option<Tone>)> {
+    let not_well = health["not_well"].as_u64()?;
+    let panicking: Vec<String> = health["panic"].as_array().into_iter().flatten().map(cell).collect();
+    let (text, tone) = match (not_well, panicking.as_slice()) {
+        (0, _) => ("all well".to_owned(), Tone::Good),
+        (n, []) => (format!("{n} not well (see `etnactl server ls`)"), Tone::Bad),
+        (n, ids) => (format!("{n} not well, and none well in {}", ids.join(", ")), Tone::Bad),
+    };
+    Some(("health".to_owned(), text, Some(tone)))
 }
 
 /// What is not served as written.
@@ -63,6 +84,41 @@ pub(crate) async fn problems(client: &Client, output: &Output, fail: bool) -> Re
         print(&problems.iter().map(|problem| describe(output, problem)).collect::<String>());
     }
     Ok(if fail && !problems.is_empty() { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+/// What vanished in a mass and is held; or, with `release`, the end of that.
+pub(crate) async fn suspects(client: &Client, output: &Output, release: bool) -> Result<ExitCode, Failure> {
+    if release {
+        let answer = client.send(http::Method::POST, "/v3/suspects/release", Some(&Value::Null)).await?;
+        if output.is_json() {
+            output.json(&answer);
+            return Ok(ExitCode::SUCCESS);
+        }
+        let others = match answer["others_told"].as_bool() {
+            Some(true) => "the other proxies were told",
+            _ => "the store could not be told: release them at every other proxy too",
+        };
+        print(&format!("{} keys released; {others}\n", cell(&answer["released"])));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let answer = client.get("/v3/suspects").await?;
+    let cases = answer["suspects"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if output.is_json() {
+        output.json(&answer);
+    } else if cases.is_empty() {
+        print(&format!("{}\n", output.toned(Tone::Good, "nothing is held as suspect")));
+    } else {
+        let until = |case: &Value| match &case["left_seconds"] {
+            Value::Null => "released".to_owned(),
+            left => format!("in {}", duration(left)),
+        };
+        let row = |case: &Value| {
+            let since = format!("{} ago", duration(&case["since_seconds"]));
+            vec![cell(&case["keys"]), cell(&case["why"]), since, until(case), cell(&case["example"])]
+        };
+        output.table(&["KEYS", "WHY", "SINCE", "UNTIL", "EXAMPLE"], &cases.iter().map(row).collect::<Vec<_>>());
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn describe(output: &Output, problem: &Value) -> String {
@@ -99,6 +155,16 @@ fn duration(seconds: &Value) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn health_is_told_where_it_is_known() {
+        assert_eq!(health(&Value::Null), None);
+        let text =
+            |not_well: u64, panicking: Value| health(&json!({ "not_well": not_well, "panic": panicking })).unwrap().1;
+        assert_eq!(text(0, json!([])), "all well");
+        assert!(text(1, json!([])).starts_with("1 not well (see"));
+        assert_eq!(text(2, json!(["blog"])), "2 not well, and none well in blog");
+    }
 
     #[test]
     fn durations_are_short() {

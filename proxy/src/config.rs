@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use etna_store::engine::Options;
 use ipnet::IpNet;
+use tracing_appender::non_blocking::ErrorCounter;
 
 /// How a proxy runs.
 #[derive(Clone, Debug)]
@@ -26,12 +27,24 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Counts lines of the log that were lost, where it may lose any.
+    pub log_lost: Option<ErrorCounter>,
     /// Client connections at once; `None`: as many as the limit of open files allows.
     pub max_connections: Option<u64>,
     /// Client connections of one address at once, other than those of trusted proxies; 0: any number.
     pub max_connections_per_client: u32,
+    /// How long what vanishes from the store in a mass serves on as suspect; zero believes every deletion at once.
+    pub hold: Duration,
     /// How long a drain may take.
     pub drain: Duration,
+    /// How long of that connections are still accepted after TERM.
+    pub drain_grace: Duration,
+    /// How long a process that replaces this one may take to be ready.
+    pub upgrade: Duration,
+    /// How long this process may take to finish after it was replaced.
+    pub upgrade_drain: Duration,
+    /// Where it stands: servers of the same zone are preferred.
+    pub zone: Option<String>,
 }
 
 /// An address of the admin API.

@@ -13,7 +13,7 @@
 //!   skipped.
 //! * Living state (counters, buckets, requests in flight, connections) is carried over by identity.
 //! * The accept loop never ends by an error and never waits for a client.
-//! * `rule`, `router`, `backend::balance`, `backend::sticky` are pure: no clock, no I/O.
+//! * `rule`, `router`, `failover`, `backend::{balance, hash, sticky}` are pure: no clock, no I/O.
 //! * Nothing on the request path blocks, holds a lock across an await, or works per frontend.
 //!
 //! Absent on purpose: spelling of keys and decoding of values (the store's), any way to publish from elsewhere.
@@ -23,11 +23,15 @@ pub mod backend;
 pub mod config;
 pub mod control;
 pub mod error;
+pub mod failover;
+pub mod handover;
+pub mod health;
 pub mod listener;
 pub mod middleware;
 pub mod router;
 pub mod rule;
 mod run;
+mod signals;
 pub mod stats;
 pub mod table;
 pub mod traffic;

@@ -1,6 +1,6 @@
-//! A proxy from start to end: open the store, start the workers, follow, serve, drain.
+//! A proxy from start to end: open the store, start the workers, follow, serve, drain, or be replaced.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,71 +8,186 @@ use anyhow::Context as _;
 use etna_store::Engine;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin;
+use crate::admin::{self, Admin};
 use crate::config::Config;
 use crate::control::{Control, State};
+use crate::handover::Inherited;
+use crate::handover::activation::DEFAULT;
+use crate::handover::give::Giver;
+use crate::handover::program::Program;
+use crate::handover::take::{Link, Predecessor};
 use crate::listener::Listeners;
 use crate::listener::admission::{Admission, connections_for};
+use crate::listener::drain::Drain;
 use crate::listener::worker::{Handle, Shared};
+use crate::signals::{Told, signals};
+use crate::stats::Process;
 use crate::traffic::trust::Trusted;
 
-/// Opens the store, and serves until the process is told to stop.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+/// Opens the store, and serves until the process is told to stop or is replaced.
+pub async fn run(config: Config, inherited: Inherited) -> anyhow::Result<()> {
+    let program = Program::running().context("cannot tell which program this is")?;
+    let link = match &inherited.predecessor {
+        Some(predecessor) => {
+            let mut link = predecessor.link().context("cannot talk to the process to be replaced")?;
+            link.ask_for_store().await.context("the process to be replaced does not let go of the store")?;
+            Some(link)
+        }
+        None => None,
+    };
     let engine = etna_store::open(&config.store, &config.store_options)
         .await
         .with_context(|| format!("cannot open the store {}", config.store))?;
-    serve(config, engine).await
+    start(config, engine, inherited, link, Some(program)).await
 }
 
-/// Serves what a store holds until the process is told to stop and everything that ran has ended.
+/// Serves what a store holds until the process is told to stop and everything that ran has ended. It cannot be
+/// replaced.
 pub async fn serve(config: Config, engine: Arc<dyn Engine>) -> anyhow::Result<()> {
+    start(config, engine, Inherited::default(), None, None).await
+}
+
+async fn start(
+    config: Config,
+    engine: Arc<dyn Engine>,
+    inherited: Inherited,
+    link: Option<Link>,
+    program: Option<Program>,
+) -> anyhow::Result<()> {
     std::fs::create_dir_all(&config.state_dir)
         .with_context(|| format!("cannot create the state directory {}", config.state_dir.display()))?;
     tracing::info!(store = %engine.describe(), workers = config.workers, "starting");
-    let state = Arc::new(State::new(engine));
+    let mut state = State::new(engine);
+    state.log_lost = config.log_lost.clone();
+    let state = Arc::new(state);
+    let (force, gate, handed_over) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+    let workers = start_workers(&config, &state, &force, &gate)?;
+    let mut listeners = Listeners::new(workers);
+    let passed = !inherited.sockets.is_empty();
+    listeners.inherit(inherited.sockets);
+    listen(&config, &mut listeners).await?;
+    let admin = admin::bind_or_adopt(&config, state.clone(), inherited.admin).await?;
+    tracing::info!(address = %admin.address(), "admin API");
 
-    let force = CancellationToken::new();
+    let (upgrade, asked) = mpsc::channel(1);
+    if let Some(program) = program {
+        let giver = Giver {
+            state: state.clone(),
+            program,
+            within: config.upgrade,
+            held: listeners.held(),
+            admin: admin.share().context("cannot share the admin API's socket")?,
+            admin_stop: admin.stop(),
+            handed_over: handed_over.clone(),
+        };
+        tokio::spawn(giver.run(asked));
+    }
+    let interrupted = CancellationToken::new();
+    let told = Told {
+        draining: state.draining.clone(),
+        interrupted: interrupted.clone(),
+        force,
+        upgrade,
+        token: admin.token(),
+    };
+    tokio::spawn(signals(told));
+    let mut control = Control::new(state.clone(), listeners).in_zone(config.zone.clone()).holding(config.hold);
+    if is_elsewhere(&state.engine.describe()) {
+        control = control.keeping_in(config.state_dir.clone());
+    }
+    let beginning = Beginning { state: state.clone(), state_dir: config.state_dir.clone(), gate, passed };
+    let admin = tokio::spawn(begin(beginning, admin, inherited.predecessor.zip(link)));
+    tokio::spawn(crate::health::run(state.clone()));
+    let control = tokio::spawn(control.run());
+
+    let (listeners, kept) = control.await.context("the control loop broke")?;
+    let drain = if handed_over.is_cancelled() {
+        after_upgrade(&config)
+    } else {
+        let grace = if interrupted.is_cancelled() { Duration::ZERO } else { config.drain_grace };
+        Drain { grace, limit: config.drain, quiet: QUIET, spread: SPREAD, handed_over: false }
+    };
+    tracing::info!(seconds = drain.limit.as_secs(), connections = state.process.connections.get(), "draining");
+    if !drain.handed_over {
+        let _ = sd_notify::notify(&[NotifyState::Stopping, NotifyState::Status("draining")]);
+    }
+    let report = tokio::spawn(report_drain(state.process.clone(), drain.handed_over));
+    listeners.drain(drain).await;
+    report.abort();
+    let _ = kept.await;
+    // Last, so that its readiness could be asked for until the end.
+    admin.abort();
+    let _ = admin.await;
+    if !drain.handed_over {
+        let _ = std::fs::remove_file(config.state_dir.join(ADDRESSES));
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn start_workers(
+    config: &Config,
+    state: &State,
+    force: &CancellationToken,
+    gate: &CancellationToken,
+) -> anyhow::Result<Vec<Handle>> {
     let shared = Shared {
         live: state.live.clone(),
         process: state.process.clone(),
         trusted: Arc::new(Trusted::new(config.trusted_proxies.clone())),
-        admission: Arc::new(admission(&config)),
+        admission: Arc::new(admission(config)),
         force: force.clone(),
+        gate: gate.clone(),
     };
-    let workers = (0..config.workers)
+    (0..config.workers)
         .map(|number| Handle::start(number, shared.clone()))
         .collect::<Result<Vec<Handle>, _>>()
-        .context("cannot start a worker")?;
-    let mut listeners = Listeners::new(workers);
+        .context("cannot start a worker")
+}
+
+/// Opens the listeners of the command line.
+async fn listen(config: &Config, listeners: &mut Listeners) -> anyhow::Result<()> {
     for (number, address) in config.listen.iter().enumerate() {
-        let id = if number == 0 { "default".to_owned() } else { format!("default-{number}") };
+        let id = if number == 0 { DEFAULT.to_owned() } else { format!("{DEFAULT}-{number}") };
         let bound = listeners
             .open_own(id.as_str().into(), *address)
             .await
             .with_context(|| format!("cannot listen on {address}: free it, or give another address with --listen"))?;
         tracing::info!(listener = id, address = %bound, "listening");
     }
-    let admin = admin::bind(&config, state.clone()).await?;
-    let admin_address = admin.address().to_string();
-    tracing::info!(address = %admin_address, "admin API");
-    let admin = tokio::spawn(admin.serve());
-
-    tokio::spawn(signals(state.draining.clone(), force.clone()));
-    tokio::spawn(announce(state.clone(), config.state_dir.clone(), admin_address));
-    let control = tokio::spawn(Control::new(state.clone(), listeners).run());
-
-    let listeners = control.await.context("the control loop broke")?;
-    tracing::info!(seconds = config.drain.as_secs(), "draining");
-    let _ = sd_notify::notify(&[NotifyState::Stopping, NotifyState::Status("draining")]);
-    listeners.drain(config.drain).await;
-    // Last, so that its readiness could be asked for until the end.
-    admin.abort();
-    let _ = std::fs::remove_file(config.state_dir.join(ADDRESSES));
-    tracing::info!("stopped");
+    for (id, address) in listeners.open_inherited().await.context("cannot use a socket that came with the process")? {
+        tracing::info!(listener = %id, %address, "listening");
+    }
     Ok(())
+}
+
+/// A process that was replaced is in nobody's way: it can wait for its clients.
+fn after_upgrade(config: &Config) -> Drain {
+    Drain {
+        grace: Duration::ZERO,
+        limit: config.upgrade_drain,
+        quiet: QUIET_REPLACED,
+        spread: SPREAD_REPLACED,
+        handed_over: true,
+    }
+}
+
+/// Says how a drain goes.
+async fn report_drain(process: Arc<Process>, replaced: bool) {
+    let mut tick = tokio::time::interval(if replaced { REPORT_REPLACED } else { REPORT });
+    tick.tick().await;
+    loop {
+        tick.tick().await;
+        let (connections, tunnels) = (process.connections.get(), process.tunnels.get());
+        tracing::info!(connections, tunnels, "still draining");
+        if !replaced {
+            let status = format!("draining, {connections} connections left");
+            let _ = sd_notify::notify(&[NotifyState::Watchdog, NotifyState::Status(&status)]);
+        }
+    }
 }
 
 /// As many connections as files may be open, after that limit was raised as far as it goes.
@@ -92,39 +207,75 @@ fn admission(config: &Config) -> Admission {
     Admission::new(most, config.max_connections_per_client)
 }
 
-/// TERM and INT drain, a second one ends at once.
-async fn signals(draining: CancellationToken, force: CancellationToken) {
-    let (Ok(mut term), Ok(mut int), Ok(mut hup)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
-    else {
-        tracing::error!("cannot handle signals: stop this process with SIGKILL only");
-        return;
-    };
-    loop {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-            _ = hup.recv() => {
-                // Nothing of the command line is read from a file that could have changed.
-                tracing::info!("SIGHUP: nothing to read again");
-                continue;
-            }
-        }
-        if draining.is_cancelled() {
-            tracing::warn!("told to stop a second time: cutting what still runs");
-            force.cancel();
-        }
-        draining.cancel();
-    }
+/// Whether a store can be away while this process starts: an embedded one is opened with it, from the same disk, and
+/// needs no second copy there.
+fn is_elsewhere(store: &str) -> bool {
+    !store.starts_with("embedded:") && !store.starts_with("memory:")
 }
 
-/// Says that the process is ready, to systemd and in a file, and then how it goes.
-async fn announce(state: Arc<State>, state_dir: std::path::PathBuf, admin: String) {
+/// What a process begins with.
+struct Beginning {
+    state: Arc<State>,
+    state_dir: PathBuf,
+    gate: CancellationToken,
+    /// Whether its sockets were listening before it started.
+    passed: bool,
+}
+
+/// Lets connections in and serves the admin API: at once, or, where clients already wait on sockets that came with the
+/// process, when it can answer them.
+async fn begin(beginning: Beginning, admin: Admin, predecessor: Option<(Predecessor, Link)>) {
+    let Beginning { state, state_dir, gate, passed } = beginning;
+    let address = admin.address().to_string();
     let mut store = state.subscribe_store();
-    if store.wait_for(|store| store.revision.is_some()).await.is_err() {
-        return;
+    let mut ready = async move || store.wait_for(|store| store.revision.is_some()).await.is_ok();
+    if let Some((predecessor, mut link)) = predecessor {
+        if !ready().await {
+            return;
+        }
+        let taken = predecessor.health.restore(&state.live.table());
+        tracing::info!(servers = taken, "took over what the former process knew of its servers");
+        if let Err(error) = link.ready().await {
+            // It decides: if it goes on serving, it ends this process.
+            tracing::error!(%error, "cannot take over");
+            state.draining.cancel();
+            return;
+        }
+        state.upgrades.succeed(predecessor.pid, predecessor.upgraded);
+        tracing::info!(from = predecessor.pid, "took over");
+        gate.cancel();
+    } else if passed {
+        let gate = gate.clone();
+        tokio::spawn(async move {
+            // A store that is away must not keep clients waiting for ever: then they are told so.
+            let _ = tokio::time::timeout(LONGEST_WAIT, ready()).await;
+            gate.cancel();
+        });
+    } else {
+        gate.cancel();
     }
-    write_addresses(&state, &state_dir.join(ADDRESSES), &admin);
+    tokio::join!(admin.serve(), announce(state, &state_dir, &address));
+}
+
+/// Says where the process listens, in a file, that it is ready, to systemd, and then how it goes.
+async fn announce(state: Arc<State>, state_dir: &Path, admin: &str) {
+    write_addresses(&state, &state_dir.join(ADDRESSES), admin);
+    let mut store = state.subscribe_store();
+    loop {
+        let status = match &*store.borrow_and_update() {
+            store if store.revision.is_some() => break,
+            store => match &store.error {
+                Some(error) => format!("waiting for the store: {error}"),
+                None => "reading the store".to_owned(),
+            },
+        };
+        let _ = sd_notify::notify(&[NotifyState::Status(&status)]);
+        if store.changed().await.is_err() {
+            return;
+        }
+    }
+    // Once more, with the listeners of the store.
+    write_addresses(&state, &state_dir.join(ADDRESSES), admin);
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     tracing::info!("ready");
     let every = sd_notify::watchdog_enabled().map_or(Duration::from_secs(10), |watchdog| watchdog / 3);
@@ -134,11 +285,19 @@ async fn announce(state: Arc<State>, state_dir: std::path::PathBuf, admin: Strin
         let store = state.store();
         let table = state.live.table();
         let status = format!(
-            "{} revision {} · {} frontends · {} problems",
-            if store.following { "following," } else { "store away," },
+            "{} revision {} · {} frontends · {} problems{}",
+            match (store.from_disk, store.following) {
+                (Some(_), _) => "store away, last table from disk,",
+                (None, true) => "following,",
+                (None, false) => "store away,",
+            },
             table.revision.0,
             table.frontends.len(),
-            state.problems().len()
+            state.problems().len(),
+            match state.suspects().count {
+                0 => String::new(),
+                keys => format!(" · {keys} keys held as suspect"),
+            }
         );
         let _ = sd_notify::notify(&[NotifyState::Watchdog, NotifyState::Status(&status)]);
     }
@@ -164,3 +323,15 @@ fn write_addresses(state: &State, path: &Path, admin: &str) {
 const MOST_FILES: u64 = 1 << 20;
 /// Where tools on this host find what was bound.
 const ADDRESSES: &str = "addresses.json";
+/// How long clients that connected before the process started wait for its first table.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// How long a drain leaves idle connections open: a client that sends into it gets its answer and is told to go.
+const QUIET: Duration = Duration::from_secs(4);
+/// Then they are closed within this time, not all at once: their clients come back somewhere.
+const SPREAD: Duration = Duration::from_secs(2);
+/// The same for a process that was replaced.
+const QUIET_REPLACED: Duration = Duration::from_secs(30);
+const SPREAD_REPLACED: Duration = Duration::from_secs(30);
+/// How often a drain says how it goes.
+const REPORT: Duration = Duration::from_secs(5);
+const REPORT_REPLACED: Duration = Duration::from_secs(60);

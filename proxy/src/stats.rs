@@ -87,6 +87,21 @@ impl Counter {
     }
 }
 
+/// Requests that were tried once more, at another server or on another connection.
+#[derive(Debug, Default)]
+pub struct Retries {
+    /// No connection could be made.
+    pub connect: Counter,
+    /// The server had closed a kept connection before.
+    pub closed: Counter,
+    /// It broke without an answer.
+    pub broken: Counter,
+    /// The answer did not come in time; only where the frontend says so.
+    pub late: Counter,
+    /// The answer's status; only where the frontend says so.
+    pub status: Counter,
+}
+
 /// What the whole process counts.
 #[derive(Debug, Default)]
 pub struct Process {
@@ -102,8 +117,8 @@ pub struct Process {
     pub tunnels_opened: Counter,
     /// Requests that no frontend took.
     pub unrouted: Counter,
-    /// Requests sent once more to another server or on another connection.
-    pub retries: Counter,
+    /// Requests tried once more, by why.
+    pub retries: Retries,
     /// Connections opened to servers.
     pub upstream_connections: Counter,
     /// Connections turned away because there were too many.

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use crate::object::{Ajax, Elsewhere, Frontend, Id, OnClientAbort, Site, Sticky};
+use crate::object::{Ajax, CheckKind, Elsewhere, Frontend, HealthCheck, Id, OnClientAbort, Site, Sticky};
 
 /// The cookie that keeps a browser on one admin server, unless the site names another.
 pub const COOKIE: &str = "__etna_wp";
@@ -29,6 +29,19 @@ pub fn expand(site: &Site) -> Vec<Frontend> {
     frontends.extend(site.admin.as_ref().and_then(|admin| rows.uploads(admin)));
     frontends.push(rows.public());
     frontends
+}
+
+/// How the servers of one of the site's backends are checked, unless the backend says otherwise: the admin containers by
+/// the login page, which needs PHP and the database and costs little; the public ones, where that page may be closed, by
+/// the front page. None if the site does not use the backend.
+pub fn check(site: &Site, backend: &str) -> Option<HealthCheck> {
+    let path = match &site.admin {
+        Some(admin) if **admin == *backend => "/wp-login.php",
+        _ if *site.public == *backend => "/",
+        _ => return None,
+    };
+    let host = site.hosts.first()?.clone();
+    Some(HealthCheck { path: path.into(), host: Some(host), ..HealthCheck::of(CheckKind::WordPress) })
 }
 
 struct Rows<'a> {
@@ -220,6 +233,16 @@ mod tests {
 
     fn row(site: &Site, name: &str) -> Frontend {
         expand(site).into_iter().find(|row| row.id.ends_with(&format!(":{name}"))).unwrap()
+    }
+
+    #[test]
+    fn each_backend_is_checked_by_what_it_serves() {
+        let site = site(Some("adm"), Ajax::Admin);
+        let path = |backend| check(&site, backend).map(|check| check.path);
+        assert_eq!(path("adm").as_deref(), Some("/wp-login.php"));
+        assert_eq!(path("pub").as_deref(), Some("/"));
+        assert_eq!(path("other"), None);
+        assert_eq!(check(&site, "pub").unwrap().host.as_deref(), Some("a.test"));
     }
 
     #[test]

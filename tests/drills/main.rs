@@ -6,13 +6,26 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "what goes wrong fails a drill")]
 
 mod backends;
+mod backends_gone;
+mod backends_ill;
+mod backends_lies;
+mod backends_sticky;
+mod bed;
 mod control;
 mod denial;
 mod drill;
 mod lifecycle;
+mod lifecycle_changes;
+mod lifecycle_end;
+mod lifecycle_upgrade;
+mod load;
+mod load_shape;
 mod protocol;
 mod results;
 mod robustness;
+mod servers;
+mod servers_handle;
+mod servers_liar;
 mod streaming;
 mod surface;
 
@@ -26,6 +39,9 @@ use results::Line;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((servers::COMMAND, rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        return servers::serve(rest);
+    }
     let short = arguments.iter().any(|argument| argument == "--short");
     let record = arguments.iter().any(|argument| argument == "--record");
     let wanted: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
@@ -46,13 +62,13 @@ fn main() -> ExitCode {
         let outcome = runtime.block_on(AssertUnwindSafe((drill.run)(length)).catch_unwind()).unwrap_or_else(broken);
         let line = Line { id: drill.id, what: drill.what, took: began.elapsed(), outcome };
         println!("{line}");
+        if record {
+            results::write(&line);
+        }
         lines.push(line);
     }
     let failed = lines.iter().filter(|line| !line.outcome.pass).count();
     println!("\n{} drills, {failed} failed", lines.len());
-    if record {
-        results::write(&lines);
-    }
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

@@ -1,5 +1,6 @@
 //! The lines of a run, on the terminal and in `RESULTS.md`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -36,18 +37,37 @@ pub(crate) fn heading() -> String {
     )
 }
 
-/// Writes the results of a whole run beside the drills.
-pub(crate) fn write(lines: &[Line]) {
-    let mut text = String::from(
-        "# Drills: the last whole run\n\nWritten by `make drills`. *Failed* counts every request whose answer was not \
-         exactly right; no client tries again.\n\n| id | drill | load | requests | failed | figure | |\n|---|---|---|--:|--:|---|---|\n",
-    );
-    for Line { id, what, outcome, .. } in lines {
-        let Outcome { load, requests, failed, figure, pass } = outcome;
-        let figure = figure.replace('|', "\\|").replace('\n', " · ");
-        let pass = if *pass { "pass" } else { "**fail**" };
-        let _ = writeln!(text, "| {id} | {what} | {load} | {requests} | {failed} | {figure} | {pass} |");
-    }
+/// Puts a drill's last result in the place of its former one, in the file beside the drills.
+pub(crate) fn write(line: &Line) {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/drills/RESULTS.md");
+    let former = std::fs::read_to_string(path).unwrap_or_default();
+    let mut rows: BTreeMap<(char, u32), String> = former
+        .lines()
+        .filter_map(|row| Some((place(row.strip_prefix("| ")?.split(' ').next()?)?, row.to_owned())))
+        .collect();
+    if let Some(place) = place(line.id) {
+        rows.insert(place, row(line));
+    }
+    let mut text = String::from(HEAD);
+    for row in rows.values() {
+        let _ = writeln!(text, "{row}");
+    }
     std::fs::write(path, text).expect("the results can be written");
 }
+
+fn row(Line { id, what, took, outcome }: &Line) -> String {
+    let Outcome { load, requests, failed, figure, pass } = outcome;
+    let figure = figure.replace('|', "\\|").replace('\n', " · ");
+    let pass = if *pass { "pass" } else { "**fail**" };
+    format!("| {id} | {what} | {load} | {requests} | {failed} | {figure} | {} s | {pass} |", took.as_secs())
+}
+
+/// Where a drill stands among the others.
+fn place(id: &str) -> Option<(char, u32)> {
+    let letter = id.chars().next().filter(char::is_ascii_uppercase)?;
+    Some((letter, id[1..].parse().ok()?))
+}
+
+const HEAD: &str = "# Drills: the last results\n\nWritten by `make drills`, on release builds at full length. *Failed* counts \
+    every request whose answer was not exactly right; no client tries again.\n\n| id | drill | load | requests | failed | \
+    figure | took | |\n|---|---|---|--:|--:|---|--:|---|\n";

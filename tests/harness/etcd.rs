@@ -1,7 +1,8 @@
 //! Real etcd: one member that all tests of a run share, or a cluster of a test's own; members can be killed with -9,
-//! frozen, thawed and started again on the data they had.
+//! frozen, cut off, wiped, put back to a backup, and started again on the data they had.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -9,20 +10,47 @@ use std::time::Duration;
 use etcd_client::{Client, ConnectOptions};
 use tempfile::TempDir;
 
-use crate::process::Process;
+use crate::process::{Process, output_of, try_output_of};
+use crate::relay::{Manner, Relay};
 use crate::wait::eventually;
 
 /// One member or several.
 pub struct Etcd {
     members: Vec<Member>,
     initial: String,
+    settings: Settings,
     folder: TempDir,
+}
+
+/// How a cluster of a test's own is run.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// More flags for every member.
+    pub flags: Vec<String>,
+    /// Whether [`Etcd::store`] leads, and members speak to each other, through relays, which can be cut.
+    pub relayed: bool,
+    /// More variables of every member's environment.
+    pub environment: Vec<(String, String)>,
 }
 
 struct Member {
     client_port: u16,
     peer_port: u16,
     process: Mutex<Option<Process>>,
+    /// What clients and what other members go through.
+    relays: Option<(Relay, Relay)>,
+}
+
+impl Member {
+    /// Where our proxies find it.
+    fn offered(&self) -> u16 {
+        self.relays.as_ref().map_or(self.client_port, |(clients, _)| clients.address.port())
+    }
+
+    /// Where other members find it.
+    fn peer(&self) -> u16 {
+        self.relays.as_ref().map_or(self.peer_port, |(_, peers)| peers.address.port())
+    }
 }
 
 impl Etcd {
@@ -40,14 +68,23 @@ impl Etcd {
 
     /// A cluster of one's own.
     pub async fn start(size: usize) -> Etcd {
+        Etcd::start_with(size, Settings::default()).await
+    }
+
+    /// The same, run otherwise.
+    pub async fn start_with(size: usize, settings: Settings) -> Etcd {
         let ports = free_ports(size * 2);
         let members: Vec<Member> = ports
             .chunks(2)
-            .map(|ports| Member { client_port: ports[0], peer_port: ports[1], process: Mutex::default() })
+            .map(|ports| {
+                let relay = |port: u16| Relay::start(SocketAddr::from(([127, 0, 0, 1], port)));
+                let relays = settings.relayed.then(|| (relay(ports[0]), relay(ports[1])));
+                Member { client_port: ports[0], peer_port: ports[1], process: Mutex::default(), relays }
+            })
             .collect();
         let initial: Vec<String> =
-            members.iter().enumerate().map(|(i, m)| format!("m{i}=http://127.0.0.1:{}", m.peer_port)).collect();
-        let etcd = Etcd { initial: initial.join(","), members, folder: folder("etcd") };
+            members.iter().enumerate().map(|(i, m)| format!("m{i}=http://127.0.0.1:{}", m.peer())).collect();
+        let etcd = Etcd { initial: initial.join(","), members, settings, folder: folder("etcd") };
         for i in 0..size {
             etcd.resume(i);
         }
@@ -59,15 +96,93 @@ impl Etcd {
 
     /// `--store` for a prefix, naming every member.
     pub fn store(&self, prefix: &str) -> String {
-        let hosts: Vec<String> = self.members.iter().map(|m| format!("127.0.0.1:{}", m.client_port)).collect();
+        let hosts: Vec<String> = self.members.iter().map(|m| format!("127.0.0.1:{}", m.offered())).collect();
         format!("etcd://{}/{}", hosts.join(","), prefix.trim_matches('/'))
     }
 
-    /// A client of the tests' own.
+    /// A client of the tests' own, which goes through no relay.
     pub async fn client(&self) -> Client {
-        let urls: Vec<String> = self.members.iter().map(|m| format!("http://127.0.0.1:{}", m.client_port)).collect();
-        let options = ConnectOptions::new().with_connect_timeout(LONG).with_timeout(LONG);
+        self.client_of(&(0..self.members.len()).collect::<Vec<_>>()).await
+    }
+
+    /// One that speaks to these members alone.
+    pub async fn client_of(&self, members: &[usize]) -> Client {
+        self.connect(members, ConnectOptions::new()).await
+    }
+
+    /// One that shows who it is.
+    pub async fn client_as(&self, user: &str, password: &str) -> Client {
+        let options = ConnectOptions::new().with_user(user, password).with_auto_token_refresh(true);
+        self.connect(&(0..self.members.len()).collect::<Vec<_>>(), options).await
+    }
+
+    async fn connect(&self, members: &[usize], options: ConnectOptions) -> Client {
+        let urls: Vec<String> = members.iter().map(|member| self.url(*member)).collect();
+        let options = options.with_connect_timeout(LONG).with_timeout(LONG);
         Client::connect(urls, Some(options)).await.expect("etcd takes connections")
+    }
+
+    /// Where a member listens itself.
+    pub fn url(&self, member: usize) -> String {
+        format!("http://127.0.0.1:{}", self.members[member].client_port)
+    }
+
+    /// How many members there are.
+    pub fn size(&self) -> usize {
+        self.members.len()
+    }
+
+    /// What clients go through to a member.
+    pub fn relay(&self, member: usize) -> &Relay {
+        &self.members[member].relays.as_ref().expect("a relayed cluster").0
+    }
+
+    /// Cuts a member off from the others, both ways; clients still reach it.
+    pub fn isolate(&self, member: usize) {
+        let pid = self.process(member).as_ref().expect("it runs").pid();
+        for (i, other) in self.members.iter().enumerate() {
+            let peers = &other.relays.as_ref().expect("a relayed cluster").1;
+            peers.set(if i == member { Manner::Refuse } else { Manner::RefuseProcess(pid) });
+        }
+    }
+
+    /// Undoes it.
+    pub fn rejoin(&self) {
+        self.members.iter().filter_map(|member| member.relays.as_ref()).for_each(|(_, peers)| peers.set(Manner::Pass));
+    }
+
+    /// Runs etcdctl on some members; what it printed.
+    pub fn ctl(&self, members: &[usize], args: &[&str]) -> Result<String, String> {
+        let urls: Vec<String> = members.iter().map(|member| self.url(*member)).collect();
+        let mut command = etcdctl();
+        command.args(["--endpoints", &urls.join(","), "--command-timeout", "10s"]).args(args);
+        try_output_of(&mut command)
+    }
+
+    /// The same, with a line typed where it asks for one.
+    pub fn ctl_typed(&self, members: &[usize], args: &[&str], typed: &str) -> Result<String, String> {
+        let urls: Vec<String> = members.iter().map(|member| self.url(*member)).collect();
+        let mut command = Command::new("sh");
+        command.env("ETCDCTL_API", "3").args([
+            "-c",
+            "typed=$1; shift; printf '%s\\n' \"$typed\" | etcdctl \"$@\"",
+            "sh",
+        ]);
+        command.args([typed, "--endpoints", &urls.join(","), "--command-timeout", "10s"]).args(args);
+        try_output_of(&mut command)
+    }
+
+    /// The member that leads, if one does.
+    pub async fn leader(&self) -> Option<usize> {
+        for member in 0..self.members.len() {
+            let options = ConnectOptions::new().with_connect_timeout(SHORT).with_timeout(SHORT);
+            let Ok(mut client) = Client::connect([self.url(member)], Some(options)).await else { continue };
+            let Ok(status) = client.status().await else { continue };
+            if status.leader() != 0 && status.header().is_some_and(|header| header.member_id() == status.leader()) {
+                return Some(member);
+            }
+        }
+        None
     }
 
     /// Ends a member as a power cut does.
@@ -89,17 +204,50 @@ impl Etcd {
     pub fn resume(&self, member: usize) {
         let m = &self.members[member];
         let client = format!("http://127.0.0.1:{}", m.client_port);
+        let offered = format!("http://127.0.0.1:{}", m.offered());
         let peer = format!("http://127.0.0.1:{}", m.peer_port);
+        let offered_peer = format!("http://127.0.0.1:{}", m.peer());
         let mut command = Command::new("etcd");
         command
             .args(["--name", &format!("m{member}"), "--initial-cluster", &self.initial])
-            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &offered])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &offered_peer])
             .args(["--max-request-bytes", "4194304", "--max-txn-ops", "10000"])
+            .args(&self.settings.flags)
+            .envs(self.settings.environment.iter().map(|(name, value)| (name, value)))
             .arg("--data-dir")
-            .arg(self.folder.path().join(format!("m{member}")));
+            .arg(self.data(member));
         let process = Process::start(&format!("etcd-m{member}"), &mut command, self.folder.path());
         *self.process(member) = Some(process);
+    }
+
+    /// Forgets what a killed member had.
+    pub fn wipe(&self, member: usize) {
+        std::fs::remove_dir_all(self.data(member)).expect("its data can be removed");
+    }
+
+    /// Saves a backup of all it holds, as operators do.
+    pub fn back_up(&self, member: usize) -> PathBuf {
+        let file = self.folder.path().join("backup");
+        let endpoint = format!("http://127.0.0.1:{}", self.members[member].client_port);
+        let mut command = etcdctl();
+        output_of(command.args(["--endpoints", &endpoint, "snapshot", "save"]).arg(&file));
+        file
+    }
+
+    /// Makes a backup the data of a killed member, which is alone.
+    pub fn restore(&self, member: usize, backup: &Path) {
+        self.wipe(member);
+        let peer = format!("http://127.0.0.1:{}", self.members[member].peer());
+        let mut command = etcdctl();
+        command.args(["snapshot", "restore"]).arg(backup).arg("--data-dir").arg(self.data(member));
+        command.args(["--name", &format!("m{member}"), "--initial-cluster", &self.initial]);
+        output_of(command.args(["--initial-advertise-peer-urls", &peer]));
+    }
+
+    /// Where one member takes clients.
+    pub fn address(&self, member: usize) -> String {
+        format!("127.0.0.1:{}", self.members[member].client_port)
     }
 
     /// Waits until a member answers from a quorum.
@@ -111,9 +259,19 @@ impl Etcd {
             }
             let options = ConnectOptions::new().with_connect_timeout(SHORT).with_timeout(SHORT);
             let mut client = Client::connect([&url], Some(options)).await?;
-            client.get("ready", None).await.map(drop)
+            match client.get("ready", None).await {
+                // With authentication on, a refusal is an answer too.
+                Err(etcd_client::Error::GRpcStatus(status)) if status.message().contains("user name is empty") => {
+                    Ok(())
+                }
+                result => result.map(drop),
+            }
         })
         .await;
+    }
+
+    fn data(&self, member: usize) -> PathBuf {
+        self.folder.path().join(format!("m{member}"))
     }
 
     fn process(&self, member: usize) -> std::sync::MutexGuard<'_, Option<Process>> {
@@ -121,8 +279,14 @@ impl Etcd {
     }
 }
 
+fn etcdctl() -> Command {
+    let mut command = Command::new("etcdctl");
+    command.env("ETCDCTL_API", "3");
+    command
+}
+
 /// A folder that goes when dropped.
-pub(crate) fn folder(name: &str) -> TempDir {
+pub fn folder(name: &str) -> TempDir {
     tempfile::Builder::new().prefix(&format!("etna-test-{name}-")).tempdir().expect("a temporary folder can be made")
 }
 

@@ -9,6 +9,7 @@ pub mod load;
 pub mod metrics;
 pub mod process;
 pub mod proxy;
+pub mod relay;
 pub mod report;
 pub mod scene;
 pub mod sidekick;

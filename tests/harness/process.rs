@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -13,17 +14,29 @@ pub struct Process {
     name: String,
     child: Child,
     log: PathBuf,
+    /// Whether it leads a group of its own, with which it dies: for what starts processes that outlive it.
+    leads: bool,
 }
 
 impl Process {
     /// Starts it. Output is appended to `NAME.log` in `folder`.
     pub fn start(name: &str, command: &mut Command, folder: &Path) -> Process {
+        Process::spawn(name, command.stdin(Stdio::null()), folder, false)
+    }
+
+    /// Starts what may replace itself by another process: all of them die with this handle. The command's standard
+    /// input is the caller's choice.
+    pub fn start_group(name: &str, command: &mut Command, folder: &Path) -> Process {
+        Process::spawn(name, command.process_group(0), folder, true)
+    }
+
+    fn spawn(name: &str, command: &mut Command, folder: &Path, leads: bool) -> Process {
         let log = folder.join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&log).expect("the log can be written");
         let errors = file.try_clone().expect("a file handle can be cloned");
-        command.stdin(Stdio::null()).stdout(file).stderr(errors);
+        command.stdout(file).stderr(errors);
         let child = command.spawn().unwrap_or_else(|error| panic!("{name}: cannot start {command:?}: {error}"));
-        Process { name: name.to_owned(), child, log }
+        Process { name: name.to_owned(), child, log, leads }
     }
 
     /// Its process id.
@@ -49,16 +62,31 @@ impl Process {
 
     /// Sends a signal by name: `TERM`, `STOP`, `CONT`.
     pub fn signal(&self, name: &str) {
-        let status =
-            Command::new("sh").args(["-c", &format!("kill -{name} {}", self.pid())]).status().expect("sh runs");
-        assert!(status.success(), "{} (process {}) cannot be sent {name}", self.name, self.pid());
+        signal(self.pid(), name);
     }
 
     /// Ends it at once, as `kill -9` does.
     pub fn kill(&mut self) {
+        if self.leads {
+            let group = format!("kill -KILL -- -{}", self.pid());
+            let _ = Command::new("sh").args(["-c", &group]).stderr(Stdio::null()).status();
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Sends a process a signal by name.
+pub fn signal(pid: u32, name: &str) {
+    let status = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status().expect("sh runs");
+    assert!(status.success(), "process {pid} cannot be sent {name}");
+}
+
+/// Whether a process runs; one that has ended and that nobody has asked about does not.
+pub fn is_running(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // PID (COMMAND) STATE …; the command may hold anything.
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
 }
 
 impl Drop for Process {

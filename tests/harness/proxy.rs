@@ -2,15 +2,16 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use http_body_util::Full;
 use serde_json::Value;
 
 use crate::binaries::binary;
 use crate::client::{self, Answer};
 use crate::metrics::Metrics;
-use crate::process::Process;
+use crate::process::{Process, signal};
 use crate::wait::{ensure, eventually};
 
 /// A running proxy.
@@ -22,6 +23,8 @@ pub struct Proxy {
     /// Where it keeps what it must find again.
     pub state_dir: PathBuf,
     process: Process,
+    /// The process that serves now, where it is not the one that was started.
+    successor: Option<u32>,
 }
 
 impl Proxy {
@@ -32,14 +35,60 @@ impl Proxy {
 
     /// The same with another patience.
     pub async fn start_within(name: &str, store: &str, flags: &[&str], folder: &Path, within: Duration) -> Proxy {
-        let state_dir = folder.join(format!("{name}-state"));
-        let mut command = Command::new(binary("etna"));
-        command.args(["serve", "--store", store, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        let proxy = Proxy::launch(name, store, flags, folder, within).await;
+        proxy.until_ready(within).await;
+        proxy
+    }
+
+    /// Starts one, and waits until it listens, ready or not.
+    pub async fn launch(name: &str, store: &str, flags: &[&str], folder: &Path, within: Duration) -> Proxy {
+        // A folder may hold a program of its own, which a test replaces.
+        let own = folder.join("etna");
+        let program = if own.is_file() { own } else { binary("etna") };
+        Proxy::run(name, Proxy::command_of(&program, name, store, flags, folder), folder, within).await
+    }
+
+    /// Starts one from a program of the test's own, at a path where another may be put, in order to be upgraded.
+    pub async fn start_upgradable(name: &str, program: &Path, store: &str, flags: &[&str], folder: &Path) -> Proxy {
+        let mut command = Proxy::command_of(program, name, store, flags, folder);
+        command.stdin(Stdio::null());
+        let proxy = Proxy::run_by(name, command, folder, READY, Process::start_group).await;
+        proxy.until_ready(READY).await;
+        proxy
+    }
+
+    /// The command line of a proxy that keeps its state in `folder`.
+    pub fn command(name: &str, store: &str, flags: &[&str], folder: &Path) -> Command {
+        Proxy::command_of(&binary("etna"), name, store, flags, folder)
+    }
+
+    fn command_of(program: &Path, name: &str, store: &str, flags: &[&str], folder: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.args(["serve", "--store", store, "--listen", "127.0.0.1:0"]);
+        if !flags.contains(&"--admin") {
+            command.args(["--admin", "127.0.0.1:0"]);
+        }
         if !flags.contains(&"--workers") {
             command.args(["--workers", "2"]);
         }
-        command.arg("--state-dir").arg(&state_dir).args(flags);
-        let mut process = Process::start(name, &mut command, folder);
+        command.arg("--state-dir").arg(folder.join(format!("{name}-state"))).args(flags);
+        command
+    }
+
+    /// Starts a command of [`Proxy::command`], changed or not, and waits until it listens, ready or not.
+    pub async fn run(name: &str, command: Command, folder: &Path, within: Duration) -> Proxy {
+        Proxy::run_by(name, command, folder, within, Process::start).await
+    }
+
+    async fn run_by(
+        name: &str,
+        mut command: Command,
+        folder: &Path,
+        within: Duration,
+        start: impl FnOnce(&str, &mut Command, &Path) -> Process,
+    ) -> Proxy {
+        let state_dir = folder.join(format!("{name}-state"));
+        let mut process = start(name, &mut command, folder);
         let file = state_dir.join("addresses.json");
         let pid = process.pid();
         let (listen, admin) = eventually(&format!("{name} says its addresses"), within, async || {
@@ -54,17 +103,67 @@ impl Proxy {
             Ok::<(SocketAddr, SocketAddr), String>((address("listen")?, address("admin")?))
         })
         .await;
-        let proxy = Proxy { listen, admin, state_dir, process };
-        eventually(&format!("{name} is ready"), within, async || {
-            ensure(proxy.admin_get("/readyz").await?.status == 200, "not ready")
-        })
-        .await;
-        proxy
+        Proxy { listen, admin, state_dir, process, successor: None }
     }
 
-    /// Its process.
+    /// Whether it has not ended.
+    pub fn runs(&mut self) -> bool {
+        self.process.ended().is_none()
+    }
+
+    /// Waits until it is ready.
+    pub async fn until_ready(&self, within: Duration) {
+        eventually("the proxy is ready", within, async || {
+            let answer = self.admin_get("/readyz").await?;
+            ensure(answer.status == 200, answer.text())
+        })
+        .await;
+    }
+
+    /// The process that serves.
     pub fn pid(&self) -> u32 {
-        self.process.pid()
+        self.successor.unwrap_or_else(|| self.process.pid())
+    }
+
+    /// Tells it to replace itself by what lies at its program's path now.
+    pub fn replace(&self) {
+        signal(self.pid(), "USR2");
+    }
+
+    /// Replaces it, and waits until the new process serves; the former one's id.
+    pub async fn upgrade(&mut self) -> u32 {
+        let former = self.pid();
+        self.replace();
+        let file = self.state_dir.join("addresses.json");
+        let said = eventually("the new process says its addresses", READY, async || {
+            let text = std::fs::read(&file).map_err(|error| error.to_string())?;
+            let said: Value = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+            let named = self.said();
+            ensure(said["pid"] != former, format!("the former process wrote it; log:\n{named}"))?;
+            Ok::<Value, String>(said)
+        })
+        .await;
+        self.successor = said["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+        assert_eq!(said["listen"], self.listen.to_string());
+        assert_eq!(said["admin"], self.admin.to_string());
+        eventually("the new process is ready", READY, async || {
+            ensure(self.admin_get("/readyz").await?.status == 200, "not ready")?;
+            let status: Value = self.admin_get("/v3/status").await?.json();
+            ensure(status["pid"] == said["pid"], format!("process {} answers", status["pid"]))
+        })
+        .await;
+        former
+    }
+
+    /// Waits until an attempt to replace it has failed, which is the n-th; why.
+    pub async fn not_replaced(&self, n: u64) -> String {
+        eventually("the attempt fails", READY, async || {
+            let status: Value = self.admin_get("/v3/status").await?.json();
+            ensure(status["upgrades"]["failed"] == n, format!("{}", status["upgrades"]))?;
+            ensure(status["pid"] == self.pid(), "another process serves")?;
+            Ok::<String, String>(status["last_upgrade"]["reason"].as_str().unwrap_or_default().to_owned())
+        })
+        .await
     }
 
     /// Everything it logged so far.
@@ -90,6 +189,13 @@ impl Proxy {
     /// One request to its admin API.
     pub async fn admin_get(&self, path: &str) -> Result<Answer, String> {
         client::get(self.admin, &self.admin.to_string(), path).await
+    }
+
+    /// A change asked of its admin API, as JSON.
+    pub async fn admin_post(&self, path: &str, body: &Value) -> Result<Answer, String> {
+        let request = client::request("POST", &self.admin.to_string(), path).header("content-type", "application/json");
+        let request = request.body(Full::new(body.to_string().into())).expect("a valid request");
+        client::send(self.admin, request).await
     }
 
     /// A JSON document of its admin API.
@@ -135,10 +241,10 @@ impl Proxy {
 
     /// Tells it to drain.
     pub fn terminate(&self) {
-        self.process.signal("TERM");
+        signal(self.pid(), "TERM");
     }
 
-    /// Waits until it has ended.
+    /// Waits until the process that was started has ended.
     pub async fn end(&mut self, within: Duration) -> ExitStatus {
         self.process.end(within).await
     }

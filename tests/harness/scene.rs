@@ -2,7 +2,7 @@
 //!
 //! Everything a scene starts ends with it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -53,10 +53,21 @@ impl Scene {
         Scene::on(name, Arc::new(Etcd::start(1).await), turn).await
     }
 
+    /// On an etcd made for it, with the machine to itself.
+    pub async fn alone_on(name: &str, etcd: Arc<Etcd>) -> Scene {
+        let turn = Turn::alone().await;
+        Scene::on(name, etcd, turn).await
+    }
+
     async fn on(name: &str, etcd: Arc<Etcd>, turn: Turn) -> Scene {
         report::ran("etcd");
         let client = etcd.client().await;
         Scene { prefix: format!("/test-{name}"), etcd, client, folder: folder(name), _turn: turn }
+    }
+
+    /// From now on writes as a user of etcd's.
+    pub async fn sign_in(&mut self, user: &str, password: &str) {
+        self.client = self.etcd.client_as(user, password).await;
     }
 
     /// `--store` of this scene.
@@ -157,6 +168,14 @@ impl Scene {
     /// The same with more flags.
     pub async fn proxy_with(&self, name: &str, flags: &[&str]) -> Proxy {
         Proxy::start(name, &self.store(), flags, self.folder.path()).await
+    }
+
+    /// Starts a proxy from a copy of the program, at the path that is given back: what is put there replaces it.
+    pub async fn upgradable(&self, name: &str, flags: &[&str]) -> (Proxy, PathBuf) {
+        let program = self.folder.path().join("bin-etna");
+        std::fs::copy(crate::binaries::binary("etna"), &program).expect("the program can be copied");
+        let proxy = Proxy::start_upgradable(name, &program, &self.store(), flags, self.folder.path()).await;
+        (proxy, program)
     }
 
     /// Starts a sidekick that registers in this scene.

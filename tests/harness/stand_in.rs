@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream;
-use http::header::{CONNECTION, UPGRADE};
+use http::header::{CONNECTION, LOCATION, RETRY_AFTER, UPGRADE};
 use http::{Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
@@ -42,6 +42,8 @@ pub enum Manner {
     HangInBody,
     /// Adds a response header to a normal answer.
     Header(&'static str, &'static str),
+    /// Answers with this status, `Location` where it redirects, else `Retry-After`, and this body.
+    Page(u16, &'static str, &'static str),
 }
 
 /// A running stand-in; it closes all its connections when dropped.
@@ -208,11 +210,19 @@ async fn tell(inner: &Inner, request: Request<Incoming>, manner: &Manner) -> Res
             StreamBody::new(stream::iter([Ok(Frame::data(half))]).chain(broken)).boxed_unsync()
         }
         Manner::HangInBody => StreamBody::new(stream::iter([Ok(Frame::data(half))]).chain(rest())).boxed_unsync(),
+        Manner::Page(_, _, body) => Full::from(*body).map_err(Closed::from).boxed_unsync(),
         _ => Full::new(text).map_err(Closed::from).boxed_unsync(),
     };
     let mut response = Response::new(body);
     if let Manner::Status(status) = manner {
         *response.status_mut() = StatusCode::from_u16(*status).expect("a status");
+    }
+    if let Manner::Page(status, field, _) = manner {
+        *response.status_mut() = StatusCode::from_u16(*status).expect("a status");
+        let name = if response.status().is_redirection() { LOCATION } else { RETRY_AFTER };
+        if !field.is_empty() {
+            response.headers_mut().insert(name, http::HeaderValue::from_static(field));
+        }
     }
     if let Manner::Header(name, value) = manner {
         response.headers_mut().append(*name, http::HeaderValue::from_static(value));

@@ -16,7 +16,7 @@ pub(crate) enum Verb {
     /// Show one.
     Show(One),
     /// Create or replace one.
-    Upsert(Upsert),
+    Upsert(Box<Upsert>),
     /// Delete one with its servers; refused while a frontend leads to it.
     Rm(One),
 }
@@ -43,9 +43,28 @@ pub(crate) struct Upsert {
     /// Idle connections kept per server and worker.
     #[arg(long = "maxIdleConns", alias = "max-idle-conns", value_name = "N")]
     max_idle_conns: Option<u64>,
-    /// How a server is chosen: wrr (in turn, by weight) or p2c (the less loaded of two).
-    #[arg(long, value_name = "POLICY", value_parser = ["wrr", "p2c"])]
+    /// How a server is chosen: wrr (in turn, by weight), p2c (the less loaded of two), ewma (the faster and less loaded
+    /// of two) or hash (the same one for the same key).
+    #[arg(long, value_name = "POLICY", value_parser = ["wrr", "p2c", "ewma", "hash"])]
     policy: Option<String>,
+    /// What hash goes by: client, path, header:NAME or cookie:NAME.
+    #[arg(long, value_name = "KEY")]
+    hash_on: Option<String>,
+    /// How long a new server takes to its full share; 0s: no time.
+    #[arg(long, value_name = "DURATION")]
+    slow_start: Option<String>,
+    /// How long a draining server keeps its sticky clients.
+    #[arg(long, value_name = "DURATION")]
+    drain_timeout: Option<String>,
+    /// Most requests at one server at a time.
+    #[arg(long, value_name = "N")]
+    limit: Option<u32>,
+    /// Most requests that wait for a server.
+    #[arg(long, value_name = "N", requires = "limit")]
+    queue: Option<u32>,
+    /// How long they wait before they are answered 503.
+    #[arg(long, value_name = "DURATION", requires = "limit")]
+    queue_wait: Option<String>,
     /// Keep a client on its server, with a cookie.
     #[arg(long)]
     sticky: bool,
@@ -92,6 +111,17 @@ impl Upsert {
         let mut backend =
             given([("Id", Some(json!(self.id))), ("Type", Some(json!("http"))), ("Policy", text(&self.policy))]);
         add(&mut backend, "Settings", settings);
+        backend.extend(given([
+            ("HashOn", text(&self.hash_on)),
+            ("SlowStart", text(&self.slow_start)),
+            ("DrainTimeout", text(&self.drain_timeout)),
+        ]));
+        let limit = given([
+            ("Requests", self.limit.map(Value::from)),
+            ("Queue", self.queue.map(Value::from)),
+            ("Wait", text(&self.queue_wait)),
+        ]);
+        add(&mut backend, "Limit", limit);
         if self.sticky {
             backend.insert("Sticky".into(), Value::Object(given([("Cookie", text(&self.cookie))])));
         }

@@ -1,5 +1,6 @@
 //! `etnactl server`.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -99,15 +100,26 @@ async fn ls(client: &Client, output: &Output, backend: Option<&str>) -> Done {
     let mut servers = Vec::new();
     for backend in backends {
         let mut answer = client.get(&format!("/v2/backends/{}/servers", segment(&backend))).await?;
+        let health = health(client, &backend).await;
         for mut server in answer["Servers"].as_array_mut().map(std::mem::take).unwrap_or_default() {
             server["Backend"] = backend.as_str().into();
+            if let Some(health) = server["Id"].as_str().and_then(|id| health.get(id)) {
+                server["Health"] = health.as_str().into();
+            }
             servers.push(server);
         }
     }
     if output.is_json() {
         output.json(&Value::Array(servers));
     } else {
-        let columns = [("BACKEND", "Backend"), ("ID", "Id"), ("URL", "URL"), ("WEIGHT", "Weight"), ("STATE", "State")];
+        let columns = [
+            ("BACKEND", "Backend"),
+            ("ID", "Id"),
+            ("URL", "URL"),
+            ("WEIGHT", "Weight"),
+            ("STATE", "State"),
+            ("HEALTH", "Health"),
+        ];
         for server in &mut servers {
             // What is not said is the default; people want to see it.
             for (field, default) in [("Weight", json!(1)), ("State", json!("up"))] {
@@ -119,6 +131,18 @@ async fn ls(client: &Client, output: &Output, backend: Option<&str>) -> Done {
         table(output, &servers, &columns);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the proxy knows of a backend's servers, by id: `up`, `down: timeout`. None from a proxy that does not say.
+async fn health(client: &Client, backend: &str) -> BTreeMap<String, String> {
+    let answer = client.get(&format!("/v3/health?backend={}", segment(backend))).await.unwrap_or_default();
+    let servers = answer["backends"][0]["servers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let told = |server: &Value| {
+        let (id, word) = (server["id"].as_str()?, server["health"].as_str()?);
+        let reason = server["reason"].as_str().filter(|reason| !matches!(*reason, "ok" | "starting"));
+        Some((id.to_owned(), reason.map_or(word.to_owned(), |reason| format!("{word}: {reason}"))))
+    };
+    servers.iter().filter_map(told).collect()
 }
 
 fn path(backend: &str, server: &str) -> String {

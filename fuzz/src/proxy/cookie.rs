@@ -1,6 +1,7 @@
 //! `etna_proxy::backend::sticky`: a request is stuck to the server its cookie names, whatever other cookies it has.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use etna_proxy::backend::{Backend, sticky};
 use etna_proxy::rule::{Head, Rule};
@@ -19,7 +20,7 @@ pub fn check(data: &[u8]) {
             headers.append(COOKIE, value);
         }
     }
-    let found = sticky::find(&backend, NAME, &headers);
+    let found = sticky::find(&backend, NAME, &headers, Instant::now);
     let client = [127, 0, 0, 1].into();
     let head = Head::new(&Method::GET, "a", "/", None, &headers, client);
     let says = |value: &str| Rule::parse(&format!("Cookie(\"{NAME}\", \"{value}\")")).unwrap().matches(&head);

@@ -77,6 +77,7 @@ fn passed_on(head: &Head, believe: bool) {
         believe,
         server_name: Some("etna"),
         host: None,
+        authority: b"192.0.2.1:80",
         websocket: headers::wants_websocket(&parts.headers),
         expect: head.expects_continue && !matches!(head.framing, Framing::Done),
         framing,

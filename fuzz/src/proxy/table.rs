@@ -1,5 +1,8 @@
 //! `etna_proxy::table`: whatever is stored, compiling ends with a table that serves as the model says.
 
+use std::time::Instant;
+
+use etna_proxy::backend::balance::Ask;
 use etna_proxy::table::Table;
 use etna_proxy::table::compile::Compiler;
 use etna_store::Model;
@@ -48,7 +51,8 @@ fn agrees(model: &Model, table: &Table, asked: &Asked<'_>) {
             assert!(model.server(&backend.id, &server.spec.id).is_some());
             let others: Vec<u16> =
                 (0..backend.servers.len() as u16).filter(|other| usize::from(*other) != at).collect();
-            let picked = backend.schedule.pick(&backend.servers, 7, 7, &others);
+            let ask = Ask { turn: 7, random: 7, key: Some(7), now: Instant::now(), ramping: false, tried: &others };
+            let picked = backend.schedule.pick(&backend.servers, &ask).server();
             assert!(picked.is_none_or(|picked| usize::from(picked) == at));
         }
     }

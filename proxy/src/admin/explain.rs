@@ -6,17 +6,21 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use axum::extract::{RawQuery, State as Extract};
 use axum::response::Response;
 use etna_store::object::{Policy, ServerState};
 use http::header::HOST;
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use super::objects::url;
 use super::reply::{self, Refusal};
+use crate::backend::balance::Ask;
+use crate::backend::slow_start::WHOLE;
 use crate::backend::{Backend, sticky};
 use crate::control::State;
 use crate::error::Error;
@@ -95,6 +99,17 @@ impl Asked {
     }
 }
 
+impl Asked {
+    /// As a request's head.
+    fn head(&self) -> Parts {
+        let (mut head, ()) = http::Request::new(()).into_parts();
+        head.method = self.method.clone();
+        head.uri = self.uri.clone();
+        head.headers = self.headers.clone();
+        head
+    }
+}
+
 fn answer(table: &Table, asked: &Asked) -> Value {
     let host = host_of(&asked.host);
     let uri = &asked.uri;
@@ -121,7 +136,7 @@ fn answer(table: &Table, asked: &Asked) -> Value {
         "candidates": candidates.iter().take(MOST_SHOWN).map(|candidate| considered(candidate, chosen, &head)).collect::<Vec<_>>(),
     });
     let more = match &route {
-        Ok(route) => path(route, &asked.headers),
+        Ok(route) => path(route, asked),
         Err(error) => {
             json!({ "outcome": format!("{}, {error}", error.status().as_u16()), "middlewares": [], "servers": [] })
         }
@@ -202,30 +217,32 @@ fn considered(candidate: &Candidate<Arc<Frontend>>, chosen: Option<&Arc<Frontend
 }
 
 /// What comes after the choice of the frontend.
-fn path(route: &Route, headers: &HeaderMap) -> Value {
+fn path(route: &Route, asked: &Asked) -> Value {
+    let now = Instant::now();
+    let headers = &asked.headers;
     let frontend = &route.frontend;
     let middlewares: Vec<Value> = frontend
         .chain
         .iter()
         .map(|step| json!({ "id": &*step.spec.id, "type": step.spec.kind, "priority": step.spec.priority }))
         .collect();
-    let has_server = |backend: &&Arc<Backend>| !backend.schedule.is_empty();
-    let first = route.backend.as_ref().filter(has_server);
-    let used = first.or(route.fallback.as_ref().filter(has_server));
+    let used = route.serving();
+    let is_first = used.is_some_and(|used| route.backend.as_ref().is_some_and(|first| Arc::ptr_eq(first, used)));
     let outcome = match (frontend.deny, frontend.broken, used) {
         (Some(status), ..) => format!("{}, denied by the site's rules", status.as_u16()),
         (None, true, _) => "503, a middleware of it cannot be built: see the problems".into(),
         (None, false, None) => format!("503, backend {} has no server", frontend.spec.backend),
-        (None, false, Some(used)) if first.is_none() => {
-            format!("forwarded to backend {}, because {} has no server", used.id, frontend.spec.backend)
+        (None, false, Some(used)) if !is_first => {
+            format!("forwarded to backend {}, because {} has no server that is well", used.id, frontend.spec.backend)
         }
         (None, false, Some(used)) => format!("forwarded to backend {}", used.id),
     };
     let used = used.filter(|_| frontend.deny.is_none() && !frontend.broken);
     let cookie = used.and_then(|used| frontend.cookie.as_ref().or(used.cookie.as_ref()));
-    let stuck = used.zip(cookie).and_then(|(used, cookie)| sticky::find(used, cookie, headers));
+    let stuck = used.zip(cookie).and_then(|(used, cookie)| sticky::find(used, cookie, headers, || now));
     let stuck_id =
         used.zip(stuck).and_then(|(used, at)| used.servers.get(usize::from(at))).map(|s| s.spec.id.to_string());
+    let key = used.and_then(|used| used.hash.as_ref()?.of(&asked.head(), asked.client));
     json!({
         "outcome": outcome,
         "middlewares": middlewares,
@@ -235,40 +252,83 @@ fn path(route: &Route, headers: &HeaderMap) -> Value {
             json!({ "id": &*elsewhere.backend, "statuses": elsewhere.statuses, "exists": route.elsewhere.is_some() })
         }),
         "sticky": cookie.map(|cookie| json!({ "cookie": &**cookie, "server": stuck_id })),
-        "servers": used.map(|used| servers(used, stuck)).unwrap_or_default(),
+        "balancing": used.map(|used| balancing(used, key)),
+        "failover": frontend.spec.settings.failover_predicate.as_deref(),
+        "servers": used.map(|used| servers(used, stuck, key, now)).unwrap_or_default(),
+    })
+}
+
+/// What is set and what goes on in the backend as a whole.
+fn balancing(backend: &Backend, key: Option<u64>) -> Value {
+    let spec = &backend.spec;
+    let queue = &backend.live.queue;
+    json!({
+        "backend": &*backend.id,
+        "policy": spec.policy.name(),
+        "hash_on": (spec.policy == Policy::Hash).then(|| spec.hash_on.text()),
+        "hashed": key.is_some(),
+        "slow_start": etna_store::duration::format(spec.slow_start),
+        "limit": spec.limit.map(|limit| json!({
+            "requests": limit.requests,
+            "queue": limit.queue,
+            "wait": etna_store::duration::format(limit.wait),
+            "waiting": queue.len(),
+            "overflowed": queue.overflowed.get(),
+            "expired": queue.expired.get(),
+        })),
+        "retries_denied": backend.live.retries_denied.get(),
     })
 }
 
 /// The servers of a backend, as the next request would try them; those that take none come last.
-fn servers(backend: &Backend, stuck: Option<u16>) -> Vec<Value> {
+fn servers(backend: &Backend, stuck: Option<u16>, key: Option<u64>, now: Instant) -> Vec<Value> {
     let turn = backend.live.turn.load(Relaxed);
     let mut order: Vec<u16> = stuck.into_iter().collect();
     while order.len() < MOST_SHOWN {
-        let Some(next) = backend.schedule.pick(&backend.servers, turn, 0, &order) else { break };
+        let ask = Ask { turn, random: 0, key, now, ramping: backend.is_ramping(now), tried: &order };
+        let Some(next) = backend.schedule.pick(&backend.servers, &ask).server() else { break };
         order.push(next);
     }
     let tried = order.len();
     let rest = (0..u16::try_from(backend.servers.len()).unwrap_or(u16::MAX)).filter(|at| !order.contains(at));
     let all: Vec<u16> = order.iter().copied().chain(rest).take(MOST_SHOWN).collect();
-    let drawn = backend.spec.policy == Policy::PowerOfTwoChoices;
     let server = |(place, at): (usize, &u16)| {
         let server = backend.servers.get(usize::from(*at))?;
+        let live = &server.live;
         let draining = server.spec.state == ServerState::Draining;
+        let share = live.share(now, backend.spec.slow_start);
+        let health = server.live.health.standing();
         let note = match (stuck == Some(*at), draining, server.spec.weight) {
             (true, ..) => "the cookie names it",
             (_, _, 0) => "weight 0: takes no requests",
             (_, true, _) => "draining: last resort",
-            _ if drawn => "drawn at random, the less loaded of two",
-            _ => "",
+            _ if !live.has_room() => "full: others first",
+            _ if share < WHOLE => "starts slowly",
+            _ => match backend.spec.policy {
+                Policy::PowerOfTwoChoices => "drawn at random, the less loaded of two",
+                Policy::PeakEwma => "drawn at random, the faster and less loaded of two",
+                Policy::Hash if key.is_some() => "by the hash of its key",
+                Policy::Hash | Policy::WeightedRoundRobin => "",
+            },
         };
         Some(json!({
             "id": &*server.spec.id,
             "url": url(&server.spec),
             "state": if draining { "draining" } else { "up" },
+            "draining_seconds": live.draining_for(now).map(|time| time.as_secs()),
+            "healthy": live.health.is_serving(),
             "weight": server.spec.weight,
             "priority": server.spec.priority,
-            "in_flight": server.live.in_flight(),
+            "tier": backend.schedule.tier_of(*at),
+            "zone": server.spec.zone.as_deref(),
+            "near": backend.schedule.is_near(*at),
+            "share": share as f64 / WHOLE as f64,
+            "in_flight": live.in_flight(),
+            "latency_ms": backend.schedule.measures().then(|| f64::from(live.latency.read(live.millis(now))) / 1000.0),
             "order": (place < tried).then_some(place + 1),
+            "health": health.word,
+            "reason": health.reason.word(),
+            "detail": health.detail,
             "note": note,
         }))
     };

@@ -16,8 +16,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use super::audit::{self, Peer, Touched};
-use super::reply::Refusal;
-use super::token::Token;
+use super::reply::{self, Refusal};
+use super::token::Shown;
 
 /// Where a request came in, put beside it by the accept loop.
 #[derive(Clone, Debug)]
@@ -32,7 +32,7 @@ pub(super) struct Via {
 #[derive(Clone)]
 pub(super) struct Guard {
     /// What callers show, where they must.
-    pub(super) token: Option<Token>,
+    pub(super) token: Arc<Shown>,
 }
 
 /// Runs the checks, the endpoint within its time limit, and the audit.
@@ -44,7 +44,7 @@ pub(super) async fn pass(State(guard): State<Arc<Guard>>, request: Request, next
     let path = request.uri().path().to_owned();
     let response = match guard.check(&via, &request) {
         Ok(()) => match tokio::time::timeout(LONGEST_REQUEST, next.run(request)).await {
-            Ok(response) => response,
+            Ok(response) => reply::as_refusal(response).await,
             Err(_) => timed_out().into_response(),
         },
         Err(refusal) => refusal.into_response(),
@@ -72,7 +72,7 @@ impl Guard {
         if matches!(request.uri().path(), "/healthz" | "/readyz") {
             return Ok(());
         }
-        if self.token.as_ref().is_some_and(|token| !token.is_shown(headers)) {
+        if !self.token.allows(headers) {
             return Err(Refusal::new(
                 StatusCode::UNAUTHORIZED,
                 "the token is missing or wrong: send `Authorization: Bearer …` with what the admin token file holds",

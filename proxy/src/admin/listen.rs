@@ -4,8 +4,10 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,10 +21,12 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 use super::audit::Peer;
 use super::guard::Via;
 use crate::config::AdminAddress;
+use crate::handover::AdminSocket;
 
 /// A bound socket.
 pub(super) enum Socket {
@@ -33,17 +37,59 @@ pub(super) enum Socket {
         /// The socket.
         listener: UnixListener,
         /// Held for what its end does.
-        _path: PathOnDisk,
+        path: PathOnDisk,
     },
 }
 
-/// A socket's file, removed when dropped.
-pub(super) struct PathOnDisk(PathBuf);
+/// A socket's file, removed when dropped if it is this process's own.
+pub(super) struct PathOnDisk {
+    path: PathBuf,
+    is_ours: bool,
+}
 
 impl Drop for PathOnDisk {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        if self.is_ours {
+            let _ = fs::remove_file(&self.path);
+        }
     }
+}
+
+impl Socket {
+    /// One more handle on it, for a process that replaces this one.
+    pub(super) fn share(&self) -> std::io::Result<OwnedFd> {
+        match self {
+            Socket::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
+            Socket::Unix { listener, .. } => listener.as_fd().try_clone_to_owned(),
+        }
+    }
+
+    fn own_path(&mut self, is_ours: bool) {
+        if let Socket::Unix { path, .. } = self {
+            path.is_ours = is_ours && !path.path.as_os_str().is_empty();
+        }
+    }
+}
+
+/// Uses a socket that is bound already, and says to what. Its path is left alone until it is served on.
+pub(super) fn adopt(inherited: AdminSocket) -> anyhow::Result<(Socket, AdminAddress)> {
+    let unusable = "cannot use the admin API's inherited socket";
+    // What was asked for tells the path: the file was renamed after it was bound.
+    let wanted: Option<AdminAddress> = inherited.wanted.as_deref().and_then(|wanted| wanted.parse().ok());
+    let tcp = std::net::TcpListener::from(inherited.socket);
+    tcp.set_nonblocking(true).context(unusable)?;
+    if let Ok(address) = tcp.local_addr() {
+        return Ok((Socket::Tcp(TcpListener::from_std(tcp).context(unusable)?), AdminAddress::Tcp(address)));
+    }
+    let unix = std::os::unix::net::UnixListener::from(OwnedFd::from(tcp));
+    let bound = unix.local_addr().context(unusable)?;
+    let listener = UnixListener::from_std(unix).context(unusable)?;
+    let (path, shown) = match (wanted, bound.as_pathname()) {
+        (Some(AdminAddress::Unix(path)), _) => (path.clone(), path),
+        // The service manager's: it removes it, too.
+        (_, bound) => (PathBuf::new(), bound.unwrap_or(Path::new("/")).to_owned()),
+    };
+    Ok((Socket::Unix { listener, path: PathOnDisk { path, is_ours: false } }, AdminAddress::Unix(shown)))
 }
 
 /// Binds an address, and says what was bound.
@@ -58,7 +104,7 @@ pub(super) async fn bind(address: &AdminAddress) -> anyhow::Result<(Socket, Admi
         }
         AdminAddress::Unix(path) => {
             let listener = bind_unix(path).await?;
-            Ok((Socket::Unix { listener, _path: PathOnDisk(path.clone()) }, address.clone()))
+            Ok((Socket::Unix { listener, path: PathOnDisk { path: path.clone(), is_ours: true } }, address.clone()))
         }
     }
 }
@@ -91,24 +137,31 @@ async fn remove_stale(path: &Path) -> anyhow::Result<()> {
     fs::remove_file(path).with_context(|| format!("cannot remove the stale socket {}", path.display()))
 }
 
-/// Accepts and serves until dropped.
-pub(super) async fn serve(socket: Socket, router: Router) {
+/// Accepts and serves until dropped, or until another process does so in its place: then connections end when their
+/// requests do, and soon.
+pub(super) async fn serve(mut socket: Socket, router: Router, stop: CancellationToken) {
+    socket.own_path(true);
+    stop.run_until_cancelled(accept(&socket, &router, &stop)).await;
+    socket.own_path(false);
+}
+
+async fn accept(socket: &Socket, router: &Router, stop: &CancellationToken) {
     let free = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     loop {
         // What waits for a place waits in the kernel's queue, which is bounded too.
         let Ok(place) = free.clone().acquire_owned().await else { return };
-        let accepted = match &socket {
+        let accepted = match socket {
             Socket::Tcp(listener) => listener.accept().await.map(|(stream, peer)| {
                 let local = stream.local_addr().map_or(IpAddr::from([127, 0, 0, 1]), |local| local.ip());
                 let _ = stream.set_nodelay(true);
                 let via = Via { peer: Peer::Tcp(peer), local: Some(local) };
-                tokio::spawn(connection(stream, via, router.clone(), place));
+                tokio::spawn(connection(stream, via, router.clone(), stop.clone(), place));
             }),
             Socket::Unix { listener, .. } => listener.accept().await.map(|(stream, _)| {
                 let who = stream.peer_cred().ok();
                 let peer = Peer::Unix { uid: who.map(|who| who.uid()), pid: who.and_then(|who| who.pid()) };
                 let via = Via { peer, local: None };
-                tokio::spawn(connection(stream, via, router.clone(), place));
+                tokio::spawn(connection(stream, via, router.clone(), stop.clone(), place));
             }),
         };
         if let Err(error) = accepted {
@@ -118,7 +171,7 @@ pub(super) async fn serve(socket: Socket, router: Router) {
     }
 }
 
-async fn connection<S>(stream: S, via: Via, router: Router, _place: OwnedSemaphorePermit)
+async fn connection<S>(stream: S, via: Via, router: Router, stop: CancellationToken, _place: OwnedSemaphorePermit)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -127,14 +180,23 @@ where
         request.extensions_mut().insert(via.clone());
         endpoints.call(request)
     });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(LONGEST_HEAD)
-        .max_headers(MOST_FIELDS)
-        .max_buf_size(LARGEST_HEAD)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served {
+    let mut served = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(LONGEST_HEAD)
+            .max_headers(MOST_FIELDS)
+            .max_buf_size(LARGEST_HEAD)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = stop.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            // Streams of changes do not end by themselves; who reads one asks the new process for what follows.
+            tokio::time::timeout(LONGEST_END, served.as_mut()).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = ended {
         tracing::debug!(%error, "a connection of the admin API ended");
     }
 }
@@ -144,6 +206,8 @@ const MOST_FIELDS: usize = 64;
 const LARGEST_HEAD: usize = 64 << 10;
 /// Until a request's head is there, from the first byte or from the end of the request before.
 const LONGEST_HEAD: Duration = Duration::from_secs(10);
+/// What a request may still take when another process has taken over.
+const LONGEST_END: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use super::exposition::{Kind, family, sample};
 use super::reply;
 use crate::backend::{Backend, Server};
 use crate::control::State;
-use crate::stats::{BOUNDS_US, Process, Requests};
+use crate::stats::{BOUNDS_US, Process, Requests, Retries};
 use crate::table::Frontend;
 
 /// `GET /metrics`.
@@ -38,9 +38,20 @@ pub(super) fn pieces(state: &State, now: Instant) -> impl Iterator<Item = String
         servers.extend(known.map(|(index, _)| (backend.clone(), index)));
     }
     servers.sort_by(|a, b| a.0.id.cmp(&b.0.id));
+    let mut backends: Vec<Arc<Backend>> =
+        table.backends.iter().flatten().filter(|backend| has_queued(backend)).cloned().collect();
+    backends.sort_by(|a, b| a.id.cmp(&b.id));
+    let backends = Arc::<[_]>::from(backends);
     let (frontends, servers) = (Arc::<[_]>::from(frontends), Arc::<[_]>::from(servers));
 
     std::iter::once(process(state, now))
+        .chain(std::iter::once(super::health::metrics(state, &table)))
+        .chain(section(&SERVER_UP, servers.clone(), |out, server| {
+            by_server(out, SERVER_UP.name, server, |server| u64::from(server.live.health.standing().serving));
+        }))
+        .chain(section(&SERVER_EJECTIONS, servers.clone(), |out, server| {
+            by_server(out, SERVER_EJECTIONS.name, server, |server| server.live.health.ejections());
+        }))
         .chain(section(&REQUESTS, frontends.clone(), requests))
         .chain(section(&DURATIONS, frontends, durations))
         .chain(section(&SERVER_REQUESTS, servers.clone(), server_requests))
@@ -52,6 +63,19 @@ pub(super) fn pieces(state: &State, now: Instant) -> impl Iterator<Item = String
         }))
         .chain(section(&SERVER_REQUEST_ERRORS, servers, |out, server| {
             by_server(out, SERVER_REQUEST_ERRORS.name, server, |server| server.live.request_errors.get());
+        }))
+        .chain(section(&QUEUE, backends.clone(), |out, backend: &Arc<Backend>| {
+            sample(out, QUEUE.name, &[("backend", &backend.id)], backend.live.queue.len() as u64);
+        }))
+        .chain(section(&QUEUED, backends.clone(), |out, backend: &Arc<Backend>| {
+            let queue = &backend.live.queue;
+            let outcomes = [("waited", &queue.waited), ("full", &queue.overflowed), ("expired", &queue.expired)];
+            for (outcome, counter) in outcomes {
+                sample(out, QUEUED.name, &[("backend", &backend.id), ("outcome", outcome)], counter.get());
+            }
+        }))
+        .chain(section(&RETRIES_DENIED, backends, |out, backend: &Arc<Backend>| {
+            sample(out, RETRIES_DENIED.name, &[("backend", &backend.id)], backend.live.retries_denied.get());
         }))
 }
 
@@ -120,7 +144,15 @@ fn classes(out: &mut String, name: &str, labels: &[(&str, &str); 2], requests: &
 
 fn has_served(server: &Server) -> bool {
     let live = &server.live;
-    live.requests.total() > 0 || live.in_flight() > 0 || live.connect_errors.get() > 0 || live.request_errors.get() > 0
+    live.health.is_known()
+        || live.requests.total() > 0
+        || live.in_flight() > 0
+        || live.connect_errors.get() > 0
+        || live.request_errors.get() > 0
+}
+
+fn has_queued(backend: &Backend) -> bool {
+    backend.spec.limit.is_some() || backend.live.retries_denied.get() > 0
 }
 
 /// What concerns the process as a whole.
@@ -130,18 +162,27 @@ fn process(state: &State, now: Instant) -> String {
     let table = state.live.table();
     family(&mut out, "etna_build_info", "The version that runs.", Kind::Gauge);
     sample(&mut out, "etna_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
-    let age = store.heard.map_or(f64::NAN, |heard| now.saturating_duration_since(heard).as_secs_f64());
+    let age = store.age(now).map_or(f64::NAN, |age| age.as_secs_f64());
+    let suspects = state.suspects();
     let servers: usize = table.backends.iter().flatten().map(|backend| backend.servers.len()).sum();
-    let gauges: [(&str, &str, f64); 9] = [
+    let draining = f64::from(u8::from(state.draining.is_cancelled()));
+    let gauges: [(&str, &str, f64); 12] = [
         (
             "etna_uptime_seconds",
             "Since the process started.",
             now.saturating_duration_since(state.started).as_secs_f64(),
         ),
         ("etna_ready", "Whether requests can be served.", f64::from(u8::from(state.is_ready()))),
+        ("etna_draining", "Whether the process was told to stop and finishes what runs.", draining),
         ("etna_store_revision", "Revision of the store that is in force.", store.revision.map_or(0.0, |r| r.0 as f64)),
         ("etna_store_following", "Whether changes of the store arrive.", f64::from(u8::from(store.following))),
         ("etna_store_age_seconds", "Since the store was last heard of.", age),
+        (
+            "etna_store_stale",
+            "Whether what is served may differ from what is stored: the store is away.",
+            f64::from(u8::from(store.is_stale())),
+        ),
+        ("etna_suspects", "Keys gone from the store in a mass and held.", suspects.count as f64),
         ("etna_problems", "Stored objects that are not served as written.", state.problems().len() as f64),
         ("etna_frontends", "Frontends in force.", table.frontends.len() as f64),
         ("etna_backends", "Backends in force.", table.backends.iter().flatten().count() as f64),
@@ -152,6 +193,7 @@ fn process(state: &State, now: Instant) -> String {
         let value = if value.is_nan() { "NaN".to_owned() } else { value.to_string() };
         sample(&mut out, name, &[], value);
     }
+    let log_lost = state.log_lost.as_ref().map_or(0, |lost| lost.dropped_lines() as u64);
     let Process {
         accepted,
         connections,
@@ -174,7 +216,6 @@ fn process(state: &State, now: Instant) -> String {
         ("etna_accept_errors_total", "Connections that could not be accepted.", Kind::Counter, accept_errors.get()),
         ("etna_tunnels_total", "Tunnels opened.", Kind::Counter, tunnels_opened.get()),
         ("etna_unrouted_total", "Requests that no frontend took.", Kind::Counter, unrouted.get()),
-        ("etna_retries_total", "Requests sent once more.", Kind::Counter, retries.get()),
         (
             "etna_upstream_connections_total",
             "Connections opened to servers.",
@@ -195,12 +236,36 @@ fn process(state: &State, now: Instant) -> String {
             Kind::Counter,
             shed_requests.get(),
         ),
+        ("etna_log_dropped_total", "Lines of the log that nobody took in time.", Kind::Counter, log_lost),
         ("etna_panics_total", "Client connections ended by a bug of the proxy.", Kind::Counter, panics.get()),
         ("etna_store_snapshots_total", "Snapshots taken of the store.", Kind::Counter, store.snapshots),
+        ("etna_store_resyncs_total", "Comparisons with the store while following it.", Kind::Counter, store.resyncs),
+        ("etna_store_differences_total", "Changes the store did not tell of.", Kind::Counter, store.differences),
+        ("etna_suspects_total", "Keys ever held as suspect.", Kind::Counter, suspects.total),
+        ("etna_last_table_writes_total", "Times the last table was written.", Kind::Counter, store.kept),
+        (
+            "etna_last_table_errors_total",
+            "Times the last table could not be written or read.",
+            Kind::Counter,
+            store.keep_errors,
+        ),
         ("etna_publishes_total", "Tables put in force.", Kind::Counter, store.publishes),
     ] {
         family(&mut out, name, help, kind);
         sample(&mut out, name, &[], value);
+    }
+    let Retries { connect, closed, broken, late, status } = retries;
+    family(&mut out, "etna_retries_total", "Requests tried once more, by why.", Kind::Counter);
+    for (reason, counter) in
+        [("connect", connect), ("closed", closed), ("broken", broken), ("late", late), ("status", status)]
+    {
+        sample(&mut out, "etna_retries_total", &[("reason", reason)], counter.get());
+    }
+    let upgraded = state.upgrades.now();
+    let help = "Attempts to replace the running binary, those of replaced processes included.";
+    family(&mut out, "etna_upgrades_total", help, Kind::Counter);
+    for (result, count) in [("ok", upgraded.ok), ("failed", upgraded.failed)] {
+        sample(&mut out, "etna_upgrades_total", &[("result", result)], count);
     }
     out
 }
@@ -232,6 +297,13 @@ const DURATIONS: Metric = Metric {
 };
 const SERVER_REQUESTS: Metric =
     Metric { name: "etna_server_requests_total", help: "Answers of a server, by status class.", kind: Kind::Counter };
+const SERVER_UP: Metric =
+    Metric { name: "etna_server_up", help: "Whether a server is well and takes requests.", kind: Kind::Gauge };
+const SERVER_EJECTIONS: Metric = Metric {
+    name: "etna_server_ejections_total",
+    help: "Times a server was left alone because requests to it failed.",
+    kind: Kind::Counter,
+};
 const SERVER_IN_FLIGHT: Metric =
     Metric { name: "etna_server_in_flight", help: "Requests a server is answering now.", kind: Kind::Gauge };
 const SERVER_CONNECT_ERRORS: Metric = Metric {
@@ -242,6 +314,18 @@ const SERVER_CONNECT_ERRORS: Metric = Metric {
 const SERVER_REQUEST_ERRORS: Metric = Metric {
     name: "etna_server_request_errors_total",
     help: "Requests that broke after they were sent to a server.",
+    kind: Kind::Counter,
+};
+const QUEUE: Metric =
+    Metric { name: "etna_backend_queue", help: "Requests that wait for a server.", kind: Kind::Gauge };
+const QUEUED: Metric = Metric {
+    name: "etna_backend_queued_total",
+    help: "Requests that waited for a server, of these that waited too long, and others that found the queue full.",
+    kind: Kind::Counter,
+};
+const RETRIES_DENIED: Metric = Metric {
+    name: "etna_backend_retries_denied_total",
+    help: "Second attempts not made because the backend's budget for them was spent.",
     kind: Kind::Counter,
 };
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];

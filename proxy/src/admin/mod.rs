@@ -7,6 +7,7 @@ mod audit;
 mod explain;
 mod exposition;
 mod guard;
+mod health;
 mod listen;
 mod metrics;
 pub mod objects;
@@ -14,6 +15,7 @@ mod page;
 mod reply;
 mod status;
 pub mod store_api;
+mod suspects;
 mod token;
 
 use std::sync::Arc;
@@ -22,26 +24,49 @@ use anyhow::bail;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
-use axum::routing::get;
+use axum::routing::{get, post};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{AdminAddress, Config};
 use crate::control::State;
+use crate::handover::AdminSocket;
 use guard::Guard;
 use listen::Socket;
 pub use reply::Refusal;
-use token::Token;
+pub use token::Shown;
 
 /// The admin API, bound and not yet serving.
 pub struct Admin {
     address: AdminAddress,
+    /// What was asked for; `None` where the service manager has chosen it.
+    wanted: Option<String>,
     socket: Socket,
     router: Router,
+    token: Arc<Shown>,
+    stop: CancellationToken,
 }
 
 /// Binds the admin API's address. Refuses to be reachable from elsewhere without a token.
 pub async fn bind(config: &Config, state: Arc<State>) -> anyhow::Result<Admin> {
-    let token = config.admin_token_file.as_deref().map(Token::read).transpose()?;
-    if let (AdminAddress::Tcp(address), None) = (&config.admin, &token)
+    bind_or_adopt(config, state, None).await
+}
+
+/// The same on a socket that is bound already, if it is for the address asked for.
+pub async fn bind_or_adopt(
+    config: &Config,
+    state: Arc<State>,
+    inherited: Option<AdminSocket>,
+) -> anyhow::Result<Admin> {
+    let token = Shown::read(config.admin_token_file.clone())?;
+    let asked = config.admin.to_string();
+    let inherited = inherited.filter(|socket| socket.wanted.as_ref().is_none_or(|wanted| *wanted == asked));
+    let (wanted, adopted) = match inherited {
+        Some(inherited) => (inherited.wanted.clone(), Some(listen::adopt(inherited)?)),
+        None => (Some(asked), None),
+    };
+    let address = adopted.as_ref().map_or(&config.admin, |(_, address)| address);
+    if let AdminAddress::Tcp(address) = address
+        && !token.is_set()
         && !address.ip().to_canonical().is_loopback()
     {
         bail!(
@@ -49,8 +74,12 @@ pub async fn bind(config: &Config, state: Arc<State>) -> anyhow::Result<Admin> {
              one with `openssl rand -hex 32`), or listen on 127.0.0.1 or unix:/PATH"
         );
     }
-    let (socket, address) = listen::bind(&config.admin).await?;
-    Ok(Admin { address, socket, router: router(state, Guard { token }) })
+    let (socket, address) = match adopted {
+        Some(adopted) => adopted,
+        None => listen::bind(&config.admin).await?,
+    };
+    let router = router(state, Guard { token: token.clone() });
+    Ok(Admin { address, wanted, socket, router, token, stop: CancellationToken::new() })
 }
 
 impl Admin {
@@ -59,9 +88,24 @@ impl Admin {
         &self.address
     }
 
+    /// One more handle on its socket, for a process that replaces this one.
+    pub fn share(&self) -> std::io::Result<AdminSocket> {
+        Ok(AdminSocket { wanted: self.wanted.clone(), socket: self.socket.share()? })
+    }
+
+    /// What callers must show.
+    pub fn token(&self) -> Arc<Shown> {
+        self.token.clone()
+    }
+
+    /// Cancelled to make it end because another process serves in its place.
+    pub fn stop(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
     /// Serves until the process ends.
     pub async fn serve(self) {
-        listen::serve(self.socket, self.router).await;
+        listen::serve(self.socket, self.router, self.stop).await;
     }
 }
 
@@ -77,6 +121,9 @@ fn router(state: Arc<State>, guard: Guard) -> Router {
         .route("/v3/status", get(status::status))
         .route("/v3/problems", get(status::problems))
         .route("/v3/explain", get(explain::explain))
+        .route("/v3/suspects", get(suspects::list))
+        .route("/v3/suspects/release", post(suspects::release))
+        .route("/v3/health", get(health::health))
         .merge(objects::router())
         .with_state(state)
         .merge(store)

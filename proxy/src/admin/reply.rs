@@ -84,6 +84,20 @@ impl IntoResponse for Refusal {
     }
 }
 
+/// What the framework refuses before an endpoint sees it, said as every other refusal is.
+pub(super) async fn as_refusal(response: Response) -> Response {
+    let is_text = |value: &HeaderValue| value.as_bytes().starts_with(b"text/plain");
+    if !response.status().is_client_error() || !response.headers().get(CONTENT_TYPE).is_some_and(is_text) {
+        return response;
+    }
+    let (head, body) = response.into_parts();
+    let body = axum::body::to_bytes(body, LONGEST_TEXT).await.unwrap_or_default();
+    let message = String::from_utf8_lossy(&body);
+    let mut refusal = Refusal::new(head.status, message).into_response();
+    *refusal.extensions_mut() = head.extensions;
+    refusal
+}
+
 /// A JSON answer.
 pub(super) fn json(value: &Value) -> Response {
     with_status(StatusCode::OK, value)
@@ -119,9 +133,24 @@ fn escape_html(json: &str) -> String {
     escaped
 }
 
+/// In bytes, of what the framework says.
+const LONGEST_TEXT: usize = 4096;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_the_framework_refuses_is_json_too() {
+        let refused = (StatusCode::BAD_REQUEST, "Invalid URL: Invalid UTF-8 in `id`").into_response();
+        let response = as_refusal(refused).await;
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/json; charset=utf-8");
+        let body = axum::body::to_bytes(response.into_body(), 100).await.unwrap();
+        assert_eq!(body, &br#"{"message":"Invalid URL: Invalid UTF-8 in `id`"}"#[..]);
+        let page = as_refusal("a page".into_response()).await;
+        assert_eq!(page.headers()[CONTENT_TYPE], "text/plain; charset=utf-8");
+    }
 
     #[test]
     fn json_is_written_as_go_writes_it() {

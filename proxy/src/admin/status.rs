@@ -11,7 +11,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::reply;
+use super::{reply, suspects};
 use crate::control::State;
 
 /// `GET /healthz`: the process runs.
@@ -55,6 +55,7 @@ fn report(state: &State, now: Instant) -> Value {
         let model = state.model();
         (model.sites().count(), model.hosts().count())
     };
+    let upgraded = state.upgrades.now();
     json!({
         "pid": std::process::id(),
         "version": env!("CARGO_PKG_VERSION"),
@@ -65,8 +66,13 @@ fn report(state: &State, now: Instant) -> Value {
         "following": store.following,
         "error": store.error,
         "revision": store.revision.map(|revision| revision.0),
-        "age_seconds": store.heard.map(|heard| now.saturating_duration_since(heard).as_secs_f64()),
+        "age_seconds": store.age(now).map(|age| age.as_secs_f64()),
+        "stale": store.is_stale(),
+        "from_disk": store.from_disk.is_some(),
+        "suspect": suspects::cases(state, now),
         "snapshots": store.snapshots,
+        "resyncs": store.resyncs,
+        "differences": store.differences,
         "publishes": store.publishes,
         "counts": {
             "frontends": table.frontends.len(),
@@ -78,8 +84,11 @@ fn report(state: &State, now: Instant) -> Value {
         },
         "listeners": addresses,
         "problems": state.problems().len(),
+        "health": super::health::summary(state, &table),
         "connections": state.process.connections.get(),
         "tunnels": state.process.tunnels.get(),
+        "upgrades": { "ok": upgraded.ok, "failed": upgraded.failed },
+        "last_upgrade": upgraded.last,
     })
 }
 
@@ -91,6 +100,6 @@ fn not_ready(state: &State) -> Option<String> {
     if store.revision.is_some() {
         return None;
     }
-    let what = format!("nothing was read yet from the store {}", state.engine.describe());
+    let what = format!("starting: nothing was read yet from the store {}", state.engine.describe());
     Some(store.error.map_or(what.clone(), |error| format!("{what}: {error}")))
 }

@@ -3,12 +3,46 @@
 //! Only its digest is kept, and digests are compared, so that neither the time a comparison takes nor the memory of
 //! the process tells the token.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::{Context as _, bail};
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use sha2::{Digest, Sha256};
+
+/// What callers must show now, if anything: read from its file, and read again when told to.
+pub struct Shown {
+    file: Option<PathBuf>,
+    token: RwLock<Option<Token>>,
+}
+
+impl Shown {
+    /// Reads the file, if there is one.
+    pub(super) fn read(file: Option<PathBuf>) -> anyhow::Result<Arc<Shown>> {
+        let token = file.as_deref().map(Token::read).transpose()?;
+        Ok(Arc::new(Shown { file, token: RwLock::new(token) }))
+    }
+
+    /// Reads the file again; whether there is one. After an error the former token is still the one to show.
+    pub fn read_again(&self) -> anyhow::Result<bool> {
+        let Some(file) = &self.file else { return Ok(false) };
+        let token = Token::read(file)?;
+        *self.token.write().unwrap_or_else(PoisonError::into_inner) = Some(token);
+        Ok(true)
+    }
+
+    /// Whether there is something to show.
+    pub(super) fn is_set(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Whether a request shows what it must.
+    pub(super) fn allows(&self, headers: &HeaderMap) -> bool {
+        let token = self.token.read().unwrap_or_else(PoisonError::into_inner);
+        token.as_ref().is_none_or(|token| token.is_shown(headers))
+    }
+}
 
 /// A token, as a digest.
 #[derive(Clone)]
@@ -17,10 +51,15 @@ pub(super) struct Token([u8; 32]);
 impl Token {
     /// Reads a token from its file; white space around it does not count.
     pub(super) fn read(path: &Path) -> anyhow::Result<Token> {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read the admin token file {}", path.display()))?;
-        let token = text.trim();
-        if token.len() < SHORTEST || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let mut text =
+            std::fs::read(path).with_context(|| format!("cannot read the admin token file {}", path.display()))?;
+        let token = text.trim_ascii();
+        let digest = Token::new(token);
+        let is_fit = token.len() >= SHORTEST && token.iter().all(u8::is_ascii_graphic);
+        // A core dump is not to show it.
+        text.fill(0);
+        std::hint::black_box(&text);
+        if !is_fit {
             bail!(
                 "the admin token file {} must hold one word of at least {SHORTEST} characters: make one with \
                  `openssl rand -hex 32`",
@@ -28,10 +67,10 @@ impl Token {
             );
         }
         warn_if_open(path);
-        Ok(Token::new(token))
+        Ok(digest)
     }
 
-    fn new(token: &str) -> Token {
+    fn new(token: &[u8]) -> Token {
         Token(Sha256::digest(token).into())
     }
 
@@ -41,7 +80,7 @@ impl Token {
         let (Some(field), None) = (fields.next(), fields.next()) else { return false };
         let Ok(field) = field.to_str() else { return false };
         let Some((scheme, shown)) = field.split_once(' ') else { return false };
-        scheme.eq_ignore_ascii_case("bearer") && same(&self.0, &Token::new(shown.trim()).0)
+        scheme.eq_ignore_ascii_case("bearer") && same(&self.0, &Token::new(shown.trim().as_bytes()).0)
     }
 }
 
@@ -74,7 +113,7 @@ mod tests {
 
     #[test]
     fn only_the_whole_token_passes_and_only_once() {
-        let token = Token::new("0123456789abcdef");
+        let token = Token::new(b"0123456789abcdef");
         assert!(token.is_shown(&headers(&["Bearer 0123456789abcdef"])));
         assert!(token.is_shown(&headers(&["bearer 0123456789abcdef"])));
         for wrong in

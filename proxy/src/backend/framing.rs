@@ -125,7 +125,8 @@ impl Chunks {
                     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
                     let (size, extension) = line.split_at(digits);
                     self.extensions += extension.len();
-                    let plain = extension.is_empty() || matches!(extension[0], b';' | b' ' | b'\t');
+                    let named = extension.trim_ascii_start();
+                    let plain = named.is_empty() || named[0] == b';';
                     if digits == 0 || digits > 15 || !plain || self.extensions > MAX_EXTENSIONS {
                         return Err(Malformed::Chunk);
                     }
@@ -162,6 +163,9 @@ fn trailers(buffer: &mut BytesMut) -> Result<Step, Malformed> {
     if buffer.starts_with(b"\r\n") {
         let _ = buffer.split_to(2);
         return Ok(Step::End(HeaderMap::new()));
+    }
+    if memchr::memchr_iter(b'\n', buffer).take(MAX_TRAILERS).any(|at| at == 0 || buffer[at - 1] != b'\r') {
+        return Err(Malformed::Chunk);
     }
     let mut fields = [httparse::EMPTY_HEADER; MAX_TRAILERS];
     let (length, map) = match httparse::parse_headers(buffer, &mut fields) {

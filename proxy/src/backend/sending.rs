@@ -4,11 +4,12 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf as _, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use http::HeaderMap;
-use http_body::Body as _;
+use http_body::{Body as _, Frame};
 use tokio::net::TcpStream;
 
+use super::replay::Replay;
 use crate::traffic::body::{BodyError, RequestBody};
 
 /// A request's body on its way to a server.
@@ -21,6 +22,8 @@ pub struct Sending {
     /// Bytes written so far.
     written: u64,
     state: SendState,
+    /// What was taken from the body, where it may have to be sent again.
+    replay: Option<Box<Replay>>,
     /// Whether the server is to say first whether it wants it.
     held: bool,
 }
@@ -38,7 +41,7 @@ enum SendState {
 impl Sending {
     /// A body that was not begun.
     pub fn new(body: RequestBody, chunked: bool, held: bool) -> Sending {
-        Sending { body, chunked, pending: BytesMut::new(), written: 0, state: SendState::Fresh, held }
+        Sending { body, chunked, pending: BytesMut::new(), written: 0, state: SendState::Fresh, held, replay: None }
     }
 
     /// Whether the server is to say first whether it wants it.
@@ -59,20 +62,39 @@ impl Sending {
     /// Whether everything was sent.
     pub fn is_done(&self) -> bool {
         match self.state {
-            SendState::Fresh => !self.chunked && self.body.is_end_stream(),
+            SendState::Fresh => {
+                !self.chunked && self.body.is_end_stream() && self.replay.as_ref().is_none_or(|kept| kept.is_empty())
+            }
             SendState::Begun | SendState::Refused => false,
             SendState::Ended => self.pending.is_empty(),
         }
     }
 
+    /// Keeps what is sent of a short body, so that it can be sent again. Only before it was begun.
+    pub fn keep(&mut self) {
+        if self.state == SendState::Fresh && self.replay.is_none() && !self.is_done() && !self.is_kept() {
+            self.replay = Some(Box::default());
+        }
+    }
+
+    /// Whether it can go back to the beginning.
+    pub fn can_rewind(&self) -> bool {
+        self.state == SendState::Fresh || self.is_kept() || self.replay.as_ref().is_some_and(|kept| kept.is_whole())
+    }
+
     /// Goes back to the beginning, where that is possible.
     pub fn rewind(&mut self) -> bool {
-        let possible = self.state == SendState::Fresh || self.body.rewind();
+        let replayed = self.replay.as_mut().is_some_and(|kept| kept.rewind());
+        let possible = self.state == SendState::Fresh || replayed || self.body.rewind();
         if possible {
             self.pending.clear();
             self.state = SendState::Fresh;
         }
         possible
+    }
+
+    fn is_kept(&self) -> bool {
+        matches!(self.body, RequestBody::Empty | RequestBody::Whole { .. })
     }
 
     /// Writes what can be written. `Err` is the client's fault; a server that takes no more is left alone.
@@ -98,7 +120,7 @@ impl Sending {
                 return Poll::Ready(Ok(()));
             }
             self.state = SendState::Begun;
-            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            match ready!(self.poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => self.queue(&data),
                     Err(frame) => self.end(frame.trailers_ref()),
@@ -106,6 +128,13 @@ impl Sending {
                 Some(Err(error)) => return Poll::Ready(Err(error)),
                 None => self.end(None),
             }
+        }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.replay {
+            Some(replay) => replay.poll_frame(&mut self.body, cx),
+            None => Pin::new(&mut self.body).poll_frame(cx),
         }
     }
 

@@ -5,9 +5,11 @@
 //! Nothing is kept in memory per client.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use etna_store::object::ServerState;
 use http::header::{HeaderMap, HeaderValue};
 use sha2::{Digest, Sha256};
 
@@ -34,13 +36,18 @@ pub fn default_cookie(backend: &str) -> Arc<str> {
     name.into()
 }
 
-/// Where the server stands that a request is stuck to: the cookie's, if it still serves. A draining server keeps its clients, one that
-/// was given the weight 0 does not.
-pub fn find(backend: &Backend, cookie: &str, headers: &HeaderMap) -> Option<u16> {
+/// Where the server stands that a request is stuck to: the cookie's, if it still serves. A draining server keeps its
+/// clients for the backend's `DrainTimeout`; one that was given the weight 0 does not, and an ill one only while all are
+/// ill. `now` is asked for only where it matters.
+pub fn find(backend: &Backend, cookie: &str, headers: &HeaderMap, now: impl FnOnce() -> Instant) -> Option<u16> {
     let value = cookie_value(headers, cookie)?;
-    let at =
-        backend.servers.iter().position(|server| server.live.token.as_bytes() == value && server.spec.weight > 0)?;
-    u16::try_from(at).ok()
+    let is_named = |server: &super::Server| server.live.token.as_bytes() == value && server.spec.weight > 0;
+    let at = backend.servers.iter().position(is_named)?;
+    let server = &backend.servers[at];
+    let keeps = server.spec.state == ServerState::Up
+        || server.live.draining_for(now()).is_none_or(|time| time < backend.spec.drain);
+    let serves = server.live.health.is_serving() || !backend.servers.iter().any(|other| other.live.health.is_serving());
+    if keeps && serves { u16::try_from(at).ok() } else { None }
 }
 
 /// `Set-Cookie` that sticks a client to a server for its browser session.
@@ -51,7 +58,7 @@ pub fn set_cookie(cookie: &str, server: &Live, secure: bool) -> Option<HeaderVal
 }
 
 /// The first cookie of that name.
-fn cookie_value<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
+pub(super) fn cookie_value<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
     cookies(headers).find_map(|(key, value)| (key == name.as_bytes()).then_some(value))
 }
 
@@ -60,6 +67,7 @@ mod tests {
     use http::header::COOKIE;
 
     use super::*;
+    use crate::backend::test;
 
     #[test]
     fn a_token_depends_on_backend_and_server_and_nothing_else() {
@@ -68,6 +76,30 @@ mod tests {
         assert_ne!(token("b", "s1"), token("c", "s1"));
         assert_ne!(token("ab", "c"), token("a", "bc"));
         assert_eq!(token("b", "s1").len(), 16);
+    }
+
+    #[test]
+    fn a_draining_server_keeps_its_clients_for_a_time() {
+        let servers = vec![test::server("a", r#","State":"draining""#), test::server("b", "")];
+        let backend = test::backend(servers, r#","DrainTimeout":"60s""#, None);
+        let cookie = |at: usize| {
+            let mut headers = HeaderMap::new();
+            let token = &backend.servers[at].live.token;
+            headers.append(COOKIE, HeaderValue::from_str(&format!("etna={token}")).unwrap());
+            headers
+        };
+        let now = Instant::now();
+        let find = |at, seconds| find(&backend, "etna", &cookie(at), || now + std::time::Duration::from_secs(seconds));
+        assert_eq!((find(0, 30), find(1, 30)), (Some(0), Some(1)));
+        assert_eq!((find(0, 90), find(1, 90)), (None, Some(1)));
+    }
+
+    #[test]
+    fn a_cookie_of_another_backend_names_nobody() {
+        let backend = test::backend(vec![test::server("a", "")], "", None);
+        let mut headers = HeaderMap::new();
+        headers.append(COOKIE, HeaderValue::from_str(&format!("etna={}", token("other", "a"))).unwrap());
+        assert_eq!(find(&backend, "etna", &headers, Instant::now), None);
     }
 
     #[test]

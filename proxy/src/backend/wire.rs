@@ -16,6 +16,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 use http_body::Frame;
+use socket2::SockRef;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
@@ -88,6 +89,12 @@ impl Connection {
         let mut byte = [0];
         self.buffer.is_empty()
             && matches!(self.stream.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Whether the server has not closed it, as the kernel knows at this moment. Always costs a system call.
+    pub fn is_open(&self) -> bool {
+        let peeked = SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit()]);
+        matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Sends a request, head first, and reads the head of the answer. When the answer comes before the body has been
@@ -328,7 +335,7 @@ const MAX_HEAD: usize = 128 * 1024;
 /// 1xx answers before the one that counts.
 const MOST_INTERIM: u32 = 8;
 /// How long a server may take to say whether it wants a body.
-const MOST_SILENCE: Duration = Duration::from_secs(1);
+const MOST_SILENCE: Duration = Duration::from_millis(500);
 /// Room for a head that is worth a read.
 const LEAST_ROOM: usize = 4 * 1024;
 /// A head, and with it most bodies.

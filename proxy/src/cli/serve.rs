@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use etna_proxy::config::{AdminAddress, Config};
+use etna_proxy::handover::Inherited;
 use etna_store::engine::Options;
 use ipnet::IpNet;
 
@@ -18,7 +19,15 @@ use super::logging;
     etna serve\n  \
     etna serve --store etcd://10.0.0.1:2379,10.0.0.2:2379/vulcand --listen 0.0.0.0:80\n  \
     ETNA_STORE=etcds://etcd.internal:2379/vulcand etna serve --store-ca /etc/etna/ca.pem\n\n\
-    Signals: TERM and INT drain and exit 0, a second one cuts what still runs.")]
+    Signals:\n  \
+    TERM  /readyz answers 503; connections are accepted for the grace period more; what runs is finished; exit 0\n  \
+    INT   the same without the grace period\n  \
+    TERM or INT a second time: what still runs is cut\n  \
+    USR2  start the binary that now lies at this program's path, hand it the sockets, finish what runs; if it\n        \
+    does not get ready, nothing changes\n  \
+    HUP   read the admin token file again\n\n\
+    Sockets that systemd passes are used instead of binding: `default` (or unnamed) for the first --listen, `admin`\n\
+    for the admin API, any other name for the stored listener of that name.")]
 pub(super) struct Flags {
     #[command(flatten)]
     pub(super) store: StoreFlags,
@@ -43,9 +52,27 @@ pub(super) struct Flags {
     /// Client connections of one address at once; 0: any number. Trusted proxies are not counted.
     #[arg(long, env = "ETNA_MAX_CONNECTIONS_PER_CLIENT", value_name = "N", default_value_t = 0)]
     max_connections_per_client: u32,
+    /// Seconds that what vanishes from the store in a mass (half a backend, a third of all) serves on as suspect, as
+    /// long as its servers answer; 0 believes every deletion at once.
+    #[arg(long, env = "ETNA_HOLD_SECONDS", value_name = "SECONDS", default_value_t = 300)]
+    #[arg(value_parser = clap::value_parser!(u64).range(..=LONGEST_HOLD), alias = "hold-seconds")]
+    hold: u64,
     /// Seconds a drain may take before what still runs is cut.
     #[arg(long, env = "ETNA_DRAIN_SECONDS", value_name = "SECONDS", default_value_t = 30)]
     drain_seconds: u64,
+    /// Seconds of those in which connections are still accepted after TERM, so that balancers in front can notice.
+    #[arg(long, env = "ETNA_DRAIN_GRACE_SECONDS", value_name = "SECONDS", default_value_t = 3)]
+    drain_grace_seconds: u64,
+    /// Seconds in which a new binary must be ready after USR2; else it is ended and this process goes on.
+    #[arg(long, env = "ETNA_UPGRADE_SECONDS", value_name = "SECONDS", default_value_t = 30,
+        value_parser = clap::value_parser!(u64).range(1..=3600))]
+    upgrade_seconds: u64,
+    /// Seconds after which a replaced process cuts what it still runs, such as WebSockets.
+    #[arg(long, env = "ETNA_UPGRADE_DRAIN_SECONDS", value_name = "SECONDS", default_value_t = 900)]
+    upgrade_drain_seconds: u64,
+    /// Where this proxy stands: servers with the same Zone are preferred [default: none].
+    #[arg(long, env = "ETNA_ZONE", value_name = "NAME")]
+    zone: Option<String>,
     /// What is logged: error, warn, info, debug, or a filter such as etna_proxy=debug.
     #[arg(long, env = "ETNA_LOG", value_name = "LEVEL", default_value = "info")]
     log: String,
@@ -110,10 +137,13 @@ impl StoreFlags {
 
 /// Serves until told to stop.
 pub(super) fn run(flags: Flags) -> ExitCode {
-    if let Err(error) = logging::start(&flags.log) {
-        eprintln_error(&error);
-        return ExitCode::from(super::USAGE);
-    }
+    let log = match logging::start(&flags.log) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln_error(&error);
+            return ExitCode::from(super::USAGE);
+        }
+    };
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let config = Config {
         store: flags.store.url(),
@@ -124,14 +154,29 @@ pub(super) fn run(flags: Flags) -> ExitCode {
         admin_token_file: flags.admin_token_file,
         workers: flags.workers.map_or(cores, usize::from),
         trusted_proxies: flags.trusted_proxies,
+        log_lost: Some(log.lost.clone()),
         max_connections: flags.max_connections,
         max_connections_per_client: flags.max_connections_per_client,
+        hold: Duration::from_secs(flags.hold),
         drain: Duration::from_secs(flags.drain_seconds),
+        drain_grace: Duration::from_secs(flags.drain_grace_seconds),
+        upgrade: Duration::from_secs(flags.upgrade_seconds),
+        upgrade_drain: Duration::from_secs(flags.upgrade_drain_seconds),
+        zone: flags.zone.filter(|zone| !zone.is_empty()),
+    };
+    // Before there are threads.
+    let inherited = match Inherited::take() {
+        Ok(inherited) => inherited,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "cannot serve");
+            return ExitCode::FAILURE;
+        }
     };
     // The control side: following, admin, signals. Two threads, so that a long compile does not hold up readiness.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build();
-    let result = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(etna_proxy::run(config)));
+    let result =
+        runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(etna_proxy::run(config, inherited)));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -140,6 +185,9 @@ pub(super) fn run(flags: Flags) -> ExitCode {
         }
     }
 }
+
+/// A year.
+const LONGEST_HOLD: u64 = 365 * 86_400;
 
 #[expect(clippy::print_stderr, reason = "the log could not be started")]
 fn eprintln_error(error: &str) {

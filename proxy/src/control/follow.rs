@@ -1,71 +1,199 @@
 //! Following the store: snapshot, then watch, then again whatever the store does.
+//!
+//! How it begins is in `begin.rs`. Whatever is waited for, `chores.rs` goes on.
 
 use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use etna_store::{Batch, Delta, Error, Problem, Revision};
+use etna_store::{Batch, Delta, Error, Model, Problem, Revision};
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
 
-use super::state::State;
+use super::chores::Chores;
+use super::disk::Kept;
+use super::keep::Keeper;
+use super::state::{State, SuspectStatus};
+use super::suspect::Suspects;
 use crate::listener::Listeners;
+use crate::table::Table;
 use crate::table::compile::Compiler;
 
 /// The control loop.
 pub struct Control {
-    state: Arc<State>,
+    pub(super) state: Arc<State>,
     compiler: Compiler,
+    zone: Option<String>,
+    /// Whether the next table has nothing in common with the one in force.
+    afresh: bool,
     listeners: Listeners,
     /// What is known to be wrong, to log only what is new.
     logged: BTreeSet<Problem>,
+    pub(super) suspects: Suspects,
+    pub(super) chores: Chores,
+    pub(super) keeper: Option<Keeper>,
+    pub(super) keep_in: Option<PathBuf>,
+    hold: Duration,
+    /// The newest revision applied, or the one of the table on disk.
+    pub(super) seen: Revision,
+    /// Whether only a new snapshot helps.
+    pub(super) behind: bool,
+    /// Whether problems may have changed that neither the model nor the compiler knows of.
+    pub(super) news: bool,
+    /// When it was last logged that the store is away.
+    complained: Option<Instant>,
 }
 
 impl Control {
-    /// A loop that has not begun; `listeners` are those of the command line.
+    /// A loop that has not begun; `listeners` are those of the command line. It believes every deletion and keeps
+    /// nothing on disk. Call it inside a tokio runtime.
     pub fn new(state: Arc<State>, listeners: Listeners) -> Control {
         state.set_addresses(listeners.addresses());
-        Control { state, compiler: Compiler::default(), listeners, logged: BTreeSet::new() }
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Control {
+            state,
+            compiler: Compiler::default(),
+            zone: None,
+            afresh: false,
+            listeners,
+            logged: BTreeSet::new(),
+            suspects: Suspects::new(Duration::ZERO),
+            chores: Chores::new(tick, Instant::now()),
+            keeper: None,
+            keep_in: None,
+            hold: Duration::ZERO,
+            seen: Revision::default(),
+            behind: false,
+            news: false,
+            complained: None,
+        }
     }
 
-    /// Follows the store until the process drains, and gives the listeners back.
-    pub async fn run(mut self) -> Listeners {
+    /// Holds what vanishes in a mass for so long.
+    pub fn holding(self, hold: Duration) -> Control {
+        Control { suspects: Suspects::new(hold), hold, ..self }
+    }
+
+    /// Keeps the last table in a directory, and begins with the one that is there.
+    pub fn keeping_in(self, dir: PathBuf) -> Control {
+        Control { keep_in: Some(dir), ..self }
+    }
+
+    /// The same, of a proxy in that zone.
+    pub fn in_zone(self, zone: Option<String>) -> Control {
+        Control { compiler: Compiler::in_zone(zone.clone()), zone, ..self }
+    }
+
+    /// Follows the store until the process drains, and gives back the listeners and what ends when the last table is on
+    /// disk. Following goes on without them: what still runs may take long, and servers come and go.
+    pub async fn run(mut self) -> (Listeners, JoinHandle<()>) {
         let draining = self.state.draining.clone();
-        draining.run_until_cancelled(self.follow()).await;
-        self.listeners
+        draining.run_until_cancelled(self.follow_whatever_happens()).await;
+        let keeper = self.keeper.take();
+        let kept = tokio::spawn(async move {
+            if let Some(keeper) = keeper {
+                keeper.finish().await;
+            }
+        });
+        // What is on disk is for the next process, which may run already.
+        self.keep_in = None;
+        let listeners = std::mem::replace(&mut self.listeners, Listeners::new(Vec::new()));
+        tokio::spawn(async move { self.follow_whatever_happens().await });
+        (listeners, kept)
+    }
+
+    /// A bug of ours in following must not end it: the table in force serves on, and everything is read again.
+    async fn follow_whatever_happens(&mut self) {
+        while AssertUnwindSafe(self.follow()).catch_unwind().await.is_err() {
+            tracing::error!("the control loop panicked: reading everything again");
+            self.state.process.panics.add(1);
+            *self.state.model_mut() = Model::default();
+            // Its picture of the store is that of the model: with one alone, what is known would not be read again.
+            self.suspects = Suspects::new(self.hold);
+            self.compiler = Compiler::in_zone(self.zone.clone());
+            self.afresh = true;
+            tokio::time::sleep(AFTER_PANIC).await;
+        }
     }
 
     async fn follow(&mut self) {
         let mut pause = Pause::default();
+        let mut first = self.begin().await;
         loop {
-            match self.state.engine.snapshot().await {
+            let snapshot = match first.take() {
+                Some(snapshot) => snapshot,
+                None => {
+                    let engine = self.state.engine.clone();
+                    self.meanwhile(async move { engine.snapshot().await }).await
+                }
+            };
+            match snapshot {
                 Ok(snapshot) => {
                     pause.reset();
-                    self.state.set_store(|store| store.snapshots += 1);
-                    let delta = self.state.model_mut().replace(&snapshot);
-                    self.publish(snapshot.revision, &delta).await;
+                    self.replace(&snapshot).await;
                     self.watch(snapshot.revision).await;
                 }
                 Err(error) => {
                     self.lost(&error);
-                    pause.wait().await;
+                    self.meanwhile(pause.wait()).await;
                 }
             }
+        }
+    }
+
+    /// Makes what serves equal to a snapshot, and publishes only what differs.
+    async fn replace(&mut self, snapshot: &Batch) {
+        let replaced = snapshot.revision < self.seen;
+        if replaced {
+            tracing::warn!(
+                seen = self.seen.0,
+                now = snapshot.revision.0,
+                "the store's history went back: a backup was restored, or its data were lost"
+            );
+        }
+        let mut delta = std::mem::take(&mut self.chores.pending);
+        let diff = self.suspects.diff(snapshot);
+        delta.merge(self.suspects.apply(&mut self.state.model_mut(), &diff, Instant::now(), replaced));
+        self.seen = snapshot.revision;
+        self.behind = false;
+        self.news |= self.state.store().from_disk.is_some();
+        self.state.set_store(|store| {
+            store.snapshots += 1;
+            store.from_disk = None;
+        });
+        self.publish(snapshot.revision, &delta).await;
+    }
+
+    /// Waits, while the chores go on.
+    pub(super) async fn meanwhile<T>(&mut self, what: impl Future<Output = T>) -> T {
+        let mut what = pin!(what);
+        loop {
+            let asked = tokio::select! {
+                biased;
+                done = &mut what => return done,
+                asked = self.chores.due(&self.state.release) => asked,
+            };
+            self.do_chores(asked).await;
         }
     }
 
     /// Applies revisions as they come. Returns when only a new snapshot helps.
     async fn watch(&mut self, from: Revision) {
         let mut seen = from;
+        let mut again = false;
         let mut pause = Pause::default();
         loop {
-            let error = match self.state.engine.watch(seen).await {
+            let engine = self.state.engine.clone();
+            let watch = self.meanwhile(async move { engine.watch(seen).await }).await;
+            let error = match watch {
                 Ok(mut batches) => {
-                    self.state.set_store(|store| {
-                        store.following = true;
-                        store.error = None;
-                        store.heard = Some(Instant::now());
-                    });
+                    self.follows(again);
                     let before = seen;
                     let error = self.apply_all(&mut batches, &mut seen).await;
                     if seen > before {
@@ -75,11 +203,12 @@ impl Control {
                 }
                 Err(error) => error,
             };
+            again = true;
             self.lost(&error);
             if matches!(error, Error::Compacted { .. }) {
                 return;
             }
-            pause.wait().await;
+            self.meanwhile(pause.wait()).await;
         }
     }
 
@@ -89,14 +218,30 @@ impl Control {
         seen: &mut Revision,
     ) -> Error {
         loop {
-            let mut next = batches.next().await;
+            let asked = tokio::select! {
+                biased;
+                next = batches.next() => Err(next),
+                asked = self.chores.due(&self.state.release) => Ok(asked),
+            };
+            let mut next = match asked {
+                Err(next) => next,
+                Ok(asked) => {
+                    self.do_chores(asked).await;
+                    if self.behind {
+                        return Error::Compacted { oldest: Revision::default() };
+                    }
+                    continue;
+                }
+            };
             let mut delta = Delta::default();
             let mut taken = 0;
             let ended = loop {
                 match next {
                     Some(Ok(batch)) => {
-                        merge(&mut delta, self.state.model_mut().apply(&batch));
+                        self.chores.resync.brought(&batch);
+                        delta.merge(self.suspects.apply(&mut self.state.model_mut(), &batch, Instant::now(), false));
                         *seen = batch.revision;
+                        self.seen = batch.revision;
                         taken += 1;
                     }
                     Some(Err(error)) => break Some(error),
@@ -117,44 +262,97 @@ impl Control {
             if taken > 0 {
                 self.publish(*seen, &delta).await;
             }
+            // However much comes, what has its own time gets it.
+            if self.chores.are_late() {
+                self.do_chores(false).await;
+            }
             if let Some(error) = ended {
                 return error;
             }
         }
     }
 
-    async fn publish(&mut self, revision: Revision, delta: &Delta) {
+    /// Tries once more to listen where that failed: somebody may have left the address.
+    pub(super) async fn retry_listeners(&mut self) {
+        if !self.listeners.problems().is_empty() {
+            let wanted = self.state.live.table().listeners.clone();
+            self.listeners.reconcile(&wanted).await;
+            self.state.set_addresses(self.listeners.addresses());
+            self.news = true;
+        }
+    }
+
+    pub(super) async fn publish(&mut self, revision: Revision, delta: &Delta) {
         let current = self.state.live.table();
         let next = {
             let model = self.state.model();
-            let mut next = self.compiler.compile(&model, delta, &current);
+            let nothing = Table::default();
+            let before = if std::mem::take(&mut self.afresh) { &nothing } else { &*current };
+            let mut next = self.compiler.compile(&model, delta, before);
             next.revision = revision;
             next
         };
-        let listeners_changed = !Arc::ptr_eq(&next.listeners, &current.listeners);
+        // The first time, what came with the process is settled even if there is no listener.
+        let listeners_changed =
+            !Arc::ptr_eq(&next.listeners, &current.listeners) || self.state.store().revision.is_none();
         let listeners = next.listeners.clone();
         drop(self.state.live.publish(next));
         drop(current);
-        self.state.set_store(|store| {
-            store.revision = Some(revision);
-            store.publishes += 1;
-            store.heard = Some(Instant::now());
-        });
         if listeners_changed {
             self.listeners.reconcile(&listeners).await;
             self.state.set_addresses(self.listeners.addresses());
         }
-        if delta.problems || self.compiler.take_changed() || listeners_changed {
+        // Whoever waits for a revision finds its listeners open.
+        self.state.set_store(|store| {
+            store.revision = Some(revision);
+            store.publishes += 1;
+            if store.from_disk.is_none() {
+                store.heard = Some(Instant::now());
+            }
+        });
+        self.news |= delta.problems | self.compiler.take_changed() | listeners_changed;
+        self.tell();
+    }
+
+    /// Hands over what was not published: what is held, what belongs on disk, what is wrong.
+    pub(super) fn tell(&mut self) {
+        let changed = self.suspects.take_changed();
+        if let Some(keeper) = &mut self.keeper {
+            let (store, revision) = (self.state.engine.describe(), self.seen);
+            let suspects = &self.suspects;
+            keeper.offer(changed, suspects.pairs(), || Kept {
+                store,
+                revision,
+                pairs: suspects.pairs().clone(),
+                held: held(suspects, Instant::now(), SystemTime::now()),
+            });
+            self.news |= keeper.take_changed();
+        }
+        if changed {
+            let status = SuspectStatus {
+                cases: self.suspects.cases().cloned().collect(),
+                keys: self.suspects.held().take(MOST_SHOWN).map(|(key, _)| key.clone()).collect(),
+                count: self.suspects.held().count(),
+                total: self.suspects.total(),
+            };
+            self.state.set_suspects(status);
+        }
+        if std::mem::take(&mut self.news) | changed {
             self.show_problems();
         }
     }
 
     fn show_problems(&mut self) {
-        let problems: BTreeSet<Problem> = {
+        let mut problems: BTreeSet<Problem> = {
             let model = self.state.model();
             let all = model.problems().chain(self.compiler.problems()).chain(self.listeners.problems());
             all.cloned().collect()
         };
+        problems.extend(self.suspects.cases().map(|case| super::chores::suspicion(case, self.hold)));
+        problems.extend(self.keeper.as_ref().and_then(Keeper::problem));
+        if self.state.store().from_disk.is_some() {
+            problems.insert(super::chores::from_disk(&self.state, self.seen));
+        }
         for problem in problems.difference(&self.logged).take(MOST_LOGGED) {
             tracing::warn!(key = %problem.key, reason = %problem.reason, hint = %problem.hint, effect = %problem.effect, "problem");
         }
@@ -165,29 +363,50 @@ impl Control {
         self.logged = problems;
     }
 
-    fn lost(&self, error: &Error) {
-        let text = describe(error);
-        let store = self.state.store();
-        if store.error.as_ref() != Some(&text) {
-            tracing::warn!(store = %self.state.engine.describe(), error = %text, "not following the store");
+    fn follows(&mut self, again: bool) {
+        if self.state.store().error.is_some() {
+            tracing::info!(store = %self.state.engine.describe(), revision = self.seen.0, "following the store again");
         }
         self.state.set_store(|store| {
-            store.following = false;
-            store.error = Some(text);
+            store.following = true;
+            store.error = None;
+            store.heard = Some(Instant::now());
         });
+        if again {
+            self.chores.resync.soon(Instant::now());
+        } else {
+            self.chores.resync.reset(Instant::now());
+        }
+    }
+
+    pub(super) fn lost(&mut self, error: &Error) {
+        self.chores.resync.reset(Instant::now());
+        self.complain(error);
+        self.state.set_store(|store| store.following = false);
+    }
+
+    /// Shows an error of the store; logs it if it is another one, but not more often than is read.
+    pub(super) fn complain(&mut self, error: &Error) {
+        let text = describe(error);
+        if self.state.store().error.as_ref() == Some(&text) {
+            return;
+        }
+        if self.complained.is_none_or(|at| at.elapsed() >= BETWEEN_COMPLAINTS) {
+            tracing::warn!(store = %self.state.engine.describe(), error = %text, "not following the store");
+            self.complained = Some(Instant::now());
+        }
+        self.state.set_store(|store| store.error = Some(text));
     }
 }
 
-fn merge(into: &mut Delta, delta: Delta) {
-    into.frontends.extend(delta.frontends);
-    into.backends.extend(delta.backends);
-    into.listeners.extend(delta.listeners);
-    into.hosts.extend(delta.hosts);
-    into.problems |= delta.problems;
+fn held(suspects: &Suspects, now: Instant, clock: SystemTime) -> Vec<(bytes::Bytes, Option<SystemTime>)> {
+    let until =
+        |case: Option<&super::suspect::Case>| case?.until.map(|until| clock + until.saturating_duration_since(now));
+    suspects.held().map(|(key, case)| (key.clone(), until(case))).collect()
 }
 
 /// An error with its causes, on one line.
-fn describe(error: &Error) -> String {
+pub(super) fn describe(error: &Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
@@ -216,9 +435,14 @@ impl Pause {
     }
 }
 
+/// How long after a panic everything is read again.
+const AFTER_PANIC: Duration = Duration::from_millis(500);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// Short enough that a change is live within two seconds after the store has come back.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Short enough that a change is live within a second after the store has come back.
+const LONGEST_PAUSE: Duration = Duration::from_millis(700);
 /// Revisions that become one table at most.
 const MOST_BATCHES: u32 = 1000;
 const MOST_LOGGED: usize = 100;
+const MOST_SHOWN: usize = 1000;
+const TICK: Duration = Duration::from_millis(250);
+const BETWEEN_COMPLAINTS: Duration = Duration::from_secs(2);

@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use etna_store::object::Id;
 use etna_store::{Engine, Model, Problem, Revision};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
+use tracing_appender::non_blocking::ErrorCounter;
 
+use super::suspect::Case;
+use super::upgrades::Upgrades;
 use crate::stats::Process;
 use crate::table::LiveTable;
 
@@ -23,12 +27,20 @@ pub struct State {
     pub engine: Arc<dyn Engine>,
     /// Cancelled when the process is told to drain: from then on it is not ready.
     pub draining: CancellationToken,
+    /// What health checks count.
+    pub health: crate::health::Totals,
+    /// How replacing the binary went.
+    pub upgrades: Upgrades,
+    /// Counts lines of the log that were lost.
+    pub log_lost: Option<ErrorCounter>,
     /// When the process started.
     pub started: Instant,
     model: RwLock<Model>,
     problems: watch::Sender<Arc<[Problem]>>,
     store: watch::Sender<StoreStatus>,
     addresses: watch::Sender<BTreeMap<Id, SocketAddr>>,
+    suspects: watch::Sender<SuspectStatus>,
+    pub(super) release: Notify,
 }
 
 /// How following the store goes.
@@ -42,27 +54,81 @@ pub struct StoreStatus {
     pub heard: Option<Instant>,
     /// Why changes do not arrive.
     pub error: Option<String>,
+    /// While the table in force was read from disk: when it was read, and how old it was then.
+    pub from_disk: Option<(Instant, Duration)>,
     /// Snapshots taken so far.
     pub snapshots: u64,
     /// Tables published so far.
     pub publishes: u64,
+    /// Comparisons with the store while following it, so far.
+    pub resyncs: u64,
+    /// Keys in which they found a difference.
+    pub differences: u64,
+    /// Times the last table was written to disk.
+    pub kept: u64,
+    /// Times it could not be, or could not be read.
+    pub keep_errors: u64,
+}
+
+impl StoreStatus {
+    /// Whether what is served may differ from what is stored, because changes do not arrive.
+    pub fn is_stale(&self) -> bool {
+        self.revision.is_some() && (self.from_disk.is_some() || !self.following)
+    }
+
+    /// How long ago the store was heard of, in an earlier process if need be.
+    pub fn age(&self, now: Instant) -> Option<Duration> {
+        match (self.from_disk, self.heard) {
+            (Some((read, age)), _) => Some(age + now.saturating_duration_since(read)),
+            (None, heard) => heard.map(|heard| now.saturating_duration_since(heard)),
+        }
+    }
+}
+
+/// What is held as suspect.
+#[derive(Clone, Debug, Default)]
+pub struct SuspectStatus {
+    /// What vanished together, the oldest first.
+    pub cases: Arc<[Case]>,
+    /// Keys that are held, at most a thousand of them are shown.
+    pub keys: Arc<[Bytes]>,
+    /// How many are held.
+    pub count: usize,
+    /// How many ever were.
+    pub total: u64,
 }
 
 impl State {
     /// The state of a process that has not heard of its store yet.
     pub fn new(engine: Arc<dyn Engine>) -> State {
-        let store =
-            StoreStatus { revision: None, following: false, heard: None, error: None, snapshots: 0, publishes: 0 };
+        let store = StoreStatus {
+            revision: None,
+            following: false,
+            heard: None,
+            error: None,
+            from_disk: None,
+            snapshots: 0,
+            publishes: 0,
+            resyncs: 0,
+            differences: 0,
+            kept: 0,
+            keep_errors: 0,
+        };
         State {
             live: Arc::default(),
             process: Arc::default(),
             engine,
             draining: CancellationToken::new(),
+            health: crate::health::Totals::default(),
+            upgrades: Upgrades::default(),
+            log_lost: None,
             started: Instant::now(),
             model: RwLock::default(),
             problems: watch::Sender::new(Arc::from([])),
             store: watch::Sender::new(store),
             addresses: watch::Sender::new(BTreeMap::new()),
+            suspects: watch::Sender::default(),
+            release: Notify::new(),
         }
     }
 
@@ -96,6 +162,25 @@ impl State {
 
     pub(super) fn set_store(&self, change: impl FnOnce(&mut StoreStatus)) {
         self.store.send_modify(change);
+    }
+
+    /// What is held as suspect.
+    pub fn suspects(&self) -> SuspectStatus {
+        self.suspects.borrow().clone()
+    }
+
+    /// Tells when that changes.
+    pub fn subscribe_suspects(&self) -> watch::Receiver<SuspectStatus> {
+        self.suspects.subscribe()
+    }
+
+    pub(super) fn set_suspects(&self, suspects: SuspectStatus) {
+        self.suspects.send_replace(suspects);
+    }
+
+    /// Makes the control loop believe what it holds as suspect.
+    pub fn release_suspects(&self) {
+        self.release.notify_one();
     }
 
     /// What we listen on, by listener.

@@ -76,7 +76,8 @@ pub(super) async fn serve(worker: Rc<Worker>, arrived: Arrived, stream: TcpStrea
     let _panics = Panics(worker.process.clone());
     let peer = peer.ip().to_canonical();
     let Some(_admitted) = worker.admission.admit(peer, worker.trusted.contains(peer)) else {
-        return turn_away(&worker, stream).await;
+        // Boxed, as all that is rare: a connection's task is as large as the largest thing it may have to do.
+        return Box::pin(turn_away(&worker, stream)).await;
     };
     let running = worker.running();
     let watch = running.watch().clone();
@@ -86,7 +87,7 @@ pub(super) async fn serve(worker: Rc<Worker>, arrived: Arrived, stream: TcpStrea
         watch: watch.clone(),
         worker,
     });
-    let mut serving = pin!(h1::serve(client, Wire::new(stream, watch.clone())));
+    let mut serving = pin!(h1::serve(client.clone(), Wire::new(stream, watch.clone(), client.worker.scratch.clone())));
     loop {
         tokio::select! {
             biased;

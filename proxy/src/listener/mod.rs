@@ -1,21 +1,29 @@
 //! Listeners: sockets, the workers that accept on them, and the connections they serve.
 //!
-//! Sockets are bound by the control side, one per worker (`SO_REUSEPORT`), and handed to the workers, so that an
-//! address that cannot be bound is a problem and not a dead worker. New sockets are opened before old ones close.
+//! Sockets are bound by the control side, one per worker (`SO_REUSEPORT`), or come with the process; either way they
+//! are handed to the workers, so that an address that cannot be bound is a problem and not a dead worker. New sockets
+//! are opened before old ones close.
 
+mod accept;
 pub mod admission;
 pub mod conn;
+pub mod drain;
+pub mod held;
+#[cfg(test)]
+mod panics;
 pub mod socket;
 pub mod watch;
 pub mod worker;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use etna_store::object::Id;
 use etna_store::{Key, Problem};
 
+use drain::Drain;
+use held::{Held, Sockets};
 use socket::Bound;
 use worker::{Command, Handle};
 
@@ -25,6 +33,9 @@ pub struct Listeners {
     /// Listeners given on the command line, which no table takes away.
     own: BTreeMap<Id, SocketAddr>,
     open: BTreeMap<Id, Open>,
+    /// Sockets that came with the process and that no listener has asked for yet.
+    inherited: BTreeMap<Id, Held>,
+    held: Arc<Sockets>,
     problems: Vec<Problem>,
 }
 
@@ -38,22 +49,59 @@ struct Open {
 impl Listeners {
     /// No sockets yet.
     pub fn new(workers: Vec<Handle>) -> Listeners {
-        Listeners { workers, own: BTreeMap::new(), open: BTreeMap::new(), problems: Vec::new() }
+        Listeners {
+            workers,
+            own: BTreeMap::new(),
+            open: BTreeMap::new(),
+            inherited: BTreeMap::new(),
+            held: Arc::default(),
+            problems: Vec::new(),
+        }
+    }
+
+    /// Uses these sockets, by listener, instead of binding new ones.
+    pub fn inherit(&mut self, sockets: BTreeMap<Id, Held>) {
+        self.inherited = sockets;
+    }
+
+    /// What may be given to another process.
+    pub fn held(&self) -> Arc<Sockets> {
+        self.held.clone()
     }
 
     /// Opens a listener of the command line.
     pub async fn open_own(&mut self, id: Id, address: SocketAddr) -> std::io::Result<SocketAddr> {
-        let bound = socket::bind(address, self.workers.len())?;
+        let wanted = address.to_string();
+        let bound = self.obtain(&id, &wanted, |workers| socket::bind(address, workers))?;
         let actual = bound.address;
-        self.hand_out(&id, bound).await;
-        self.open.insert(id.clone(), Open { wanted: address.to_string(), bound: actual });
+        self.take_up(&id, wanted, true, bound).await?;
         self.own.insert(id, actual);
         Ok(actual)
     }
 
-    /// Opens what the table has and we have not, then closes what we have and it has not.
+    /// Opens what came with the process as listeners of the command line that this command line does not name.
+    pub async fn open_inherited(&mut self) -> std::io::Result<Vec<(Id, SocketAddr)>> {
+        let named: Vec<Id> = self.inherited.iter().filter(|(_, held)| held.own).map(|(id, _)| id.clone()).collect();
+        let mut opened = Vec::new();
+        for id in named {
+            if let Some(Held { sockets, .. }) = self.inherited.remove(&id) {
+                let bound = Bound::of(sockets)?;
+                let actual = bound.address;
+                self.take_up(&id, actual.to_string(), true, bound).await?;
+                self.own.insert(id.clone(), actual);
+                opened.push((id, actual));
+            }
+        }
+        Ok(opened)
+    }
+
+    /// Opens what the table has and we have not, then closes what we have and it has not. Without workers, which is
+    /// when they drain, it does nothing.
     pub async fn reconcile(&mut self, wanted: &BTreeMap<Id, Arc<etna_store::Listener>>) {
         self.problems.clear();
+        if self.workers.is_empty() {
+            return;
+        }
         for (id, listener) in wanted {
             if self.own.contains_key(id) {
                 self.problems.push(problem(id, "the name is taken by a listener of the command line", "rename it"));
@@ -62,14 +110,19 @@ impl Listeners {
             if self.open.get(id).is_some_and(|open| open.wanted == listener.address) {
                 continue;
             }
-            match socket::resolve(&listener.address).and_then(|address| socket::bind(address, self.workers.len())) {
+            let bound = self.obtain(id, &listener.address, |workers| {
+                socket::resolve(&listener.address).and_then(|address| socket::bind(address, workers))
+            });
+            let opened = match bound {
                 Ok(bound) => {
                     let actual = bound.address;
                     // An address that moved: workers replace the old socket once the new one accepts.
-                    self.hand_out(id, bound).await;
-                    tracing::info!(listener = %id, address = %actual, "listening");
-                    self.open.insert(id.clone(), Open { wanted: listener.address.clone(), bound: actual });
+                    self.take_up(id, listener.address.clone(), false, bound).await.map(|()| actual)
                 }
+                Err(error) => Err(error),
+            };
+            match opened {
+                Ok(actual) => tracing::info!(listener = %id, address = %actual, "listening"),
                 Err(error) => self.problems.push(problem(
                     id,
                     &format!("cannot listen on {}: {error}", listener.address),
@@ -81,11 +134,15 @@ impl Listeners {
             self.open.keys().filter(|id| !self.own.contains_key(*id) && !wanted.contains_key(*id)).cloned().collect();
         for id in gone {
             self.open.remove(&id);
+            self.held.release(&id);
             for worker in &self.workers {
                 worker.tell(Command::Close(id.clone())).await;
             }
             tracing::info!(listener = %id, "closed");
         }
+        // A listener that was taken away while this process took over. The service manager's sockets stay: it holds
+        // them, too, and their listeners may come.
+        self.inherited.retain(|_, held| held.wanted.is_none());
     }
 
     /// Listeners that could not be opened.
@@ -99,9 +156,11 @@ impl Listeners {
     }
 
     /// Drains every worker and waits until all have ended.
-    pub async fn drain(self, limit: std::time::Duration) {
+    pub async fn drain(mut self, how: Drain) {
+        self.inherited.clear();
+        self.held.release_all();
         for worker in &self.workers {
-            worker.tell(Command::Drain(limit)).await;
+            worker.tell(Command::Drain(how)).await;
         }
         let joined = tokio::task::spawn_blocking(move || self.workers.into_iter().for_each(Handle::join));
         if joined.await.is_err() {
@@ -109,11 +168,41 @@ impl Listeners {
         }
     }
 
-    async fn hand_out(&self, id: &Id, bound: Bound) {
-        for (worker, socket) in self.workers.iter().zip(bound.sockets) {
-            worker.tell(Command::Open { id: id.clone(), address: bound.address, socket }).await;
+    /// Sockets that came with the process, if they are for this listener, or new ones.
+    fn obtain(
+        &mut self,
+        id: &Id,
+        wanted: &str,
+        bind: impl FnOnce(usize) -> std::io::Result<Bound>,
+    ) -> std::io::Result<Bound> {
+        match self.inherited.remove(id) {
+            Some(held) if held.serves(wanted) => Bound::of(held.sockets),
+            _ => bind(self.workers.len()),
         }
     }
+
+    /// Has the workers accept on sockets, and holds these.
+    async fn take_up(&mut self, id: &Id, wanted: String, own: bool, bound: Bound) -> std::io::Result<()> {
+        let shares = share(&bound.sockets, self.workers.len())?;
+        for (worker, sockets) in self.workers.iter().zip(shares) {
+            worker.tell(Command::Open { id: id.clone(), address: bound.address, sockets }).await;
+        }
+        self.held.hold(id.clone(), Held { wanted: Some(wanted.clone()), own, sockets: bound.sockets });
+        self.open.insert(id.clone(), Open { wanted, bound: bound.address });
+        Ok(())
+    }
+}
+
+/// Handles on the sockets for each worker. Each worker has a socket and each socket a worker, whatever their numbers
+/// are: connections wait in the queue of one socket, and one that nobody accepts on would keep them for ever.
+fn share(sockets: &[TcpListener], workers: usize) -> std::io::Result<Vec<Vec<TcpListener>>> {
+    let mut shares: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
+    if workers > 0 && !sockets.is_empty() {
+        for turn in 0..workers.max(sockets.len()) {
+            shares[turn % workers].push(sockets[turn % sockets.len()].try_clone()?);
+        }
+    }
+    Ok(shares)
 }
 
 fn problem(id: &Id, reason: &str, hint: &str) -> Problem {
@@ -124,5 +213,22 @@ fn problem(id: &Id, reason: &str, hint: &str) -> Problem {
         line: None,
         column: None,
         effect: "not listening there".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_socket_is_left_without_a_worker_and_no_worker_without_a_socket() {
+        let bound = socket::bind("127.0.0.1:0".parse().unwrap(), 5).unwrap();
+        for (sockets, workers) in [(5, 5), (5, 2), (2, 5), (1, 3), (3, 1)] {
+            let shares = share(&bound.sockets[..sockets], workers).unwrap();
+            assert_eq!(shares.len(), workers);
+            assert!(shares.iter().all(|share| !share.is_empty()));
+            assert_eq!(shares.iter().map(Vec::len).sum::<usize>(), sockets.max(workers));
+        }
+        assert!(share(&bound.sockets, 0).unwrap().is_empty());
     }
 }

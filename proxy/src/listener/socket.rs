@@ -1,9 +1,9 @@
-//! Binding: one listening socket per worker on one address.
+//! Binding: one listening socket per worker on one address. What came with the process is made ready here, too.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Sockets bound to one address, one a worker.
 pub struct Bound {
@@ -11,6 +11,19 @@ pub struct Bound {
     pub address: SocketAddr,
     /// The sockets, non-blocking and listening.
     pub sockets: Vec<TcpListener>,
+}
+
+impl Bound {
+    /// Sockets that somebody else has bound, made ready for workers.
+    pub fn of(sockets: Vec<TcpListener>) -> io::Result<Bound> {
+        let first = sockets.first().ok_or_else(|| io::Error::other("there is no socket"))?;
+        let address = first.local_addr()?;
+        for socket in &sockets {
+            socket.set_nonblocking(true)?;
+            SockRef::from(socket).set_tcp_nodelay(true)?;
+        }
+        Ok(Bound { address, sockets })
+    }
 }
 
 /// Binds `count` sockets to one address.

@@ -50,6 +50,8 @@ pub struct Watch {
     waiting: AtomicU32,
     /// Seconds in which it was waited for, since `moved` was last looked at.
     waited: AtomicU32,
+    /// Of these, since a byte came or went.
+    still: AtomicU32,
     /// Bytes that came or went since then.
     moved: AtomicU32,
     /// Whether it turned out to be too slow.
@@ -70,6 +72,7 @@ impl Watch {
             told: Notify::new(),
             waiting: AtomicU32::new(0),
             waited: AtomicU32::new(0),
+            still: AtomicU32::new(0),
             moved: AtomicU32::new(0),
             slow: AtomicU32::new(0),
             deadline: AtomicU32::new(u32::MAX),
@@ -115,23 +118,23 @@ impl Watch {
     pub fn moved(&self, bytes: usize, what: Waiting) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.moved.store(self.moved.load(Relaxed).saturating_add(bytes), Relaxed);
+        self.still.store(0, Relaxed);
         self.waits_no_more(what);
     }
 
-    /// Called every second: whether the client, in [`WINDOW`] seconds in which it was waited for, moved too little.
+    /// Called every second: whether the client, in 20 seconds in which it was waited for, moved too little, or nothing
+    /// since the last of its bytes.
     /// Seconds in which a server was waited for do not count.
     pub fn second_passed(&self) -> Option<Waiting> {
         let waiting = self.waiting.load(Relaxed);
         if waiting == 0 {
             return None;
         }
-        let waited = self.waited.load(Relaxed) + 1;
-        if waited < WINDOW {
-            self.waited.store(waited, Relaxed);
-            return None;
-        }
-        self.waited.store(0, Relaxed);
-        if self.moved.swap(0, Relaxed) >= WINDOW * SLOWEST {
+        let (waited, still) = (self.waited.load(Relaxed) + 1, self.still.load(Relaxed) + 1);
+        self.still.store(still, Relaxed);
+        self.waited.store(waited % WINDOW, Relaxed);
+        let trickles = waited == WINDOW && self.moved.swap(0, Relaxed) < WINDOW * SLOWEST;
+        if !trickles && still < WINDOW {
             return None;
         }
         self.slow.store(1, Relaxed);
@@ -237,6 +240,15 @@ mod tests {
         };
         assert_eq!(judged_after(60, trickle(1)), Some((WINDOW, Waiting::Body)));
         assert_eq!(judged_after(60, trickle(500)), None);
+        let mut second = 0;
+        let stops_after_much = move |watch: &Watch| {
+            second += 1;
+            if second < 15 {
+                watch.moved(100_000, Waiting::Body);
+            }
+            watch.waits_for(Waiting::Body);
+        };
+        assert_eq!(judged_after(60, stops_after_much), Some((14 + WINDOW - 1, Waiting::Body)));
     }
 
     #[test]

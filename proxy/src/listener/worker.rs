@@ -16,17 +16,18 @@ use std::time::{Duration, Instant};
 
 use etna_store::object::Id;
 use rustix::time::{ClockId, clock_gettime};
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 
+use super::accept::{Accepting, open};
 use super::admission::{Admission, LOOK_EVERY, Overload};
-use super::conn;
+use super::drain::{Drain, finish, turn};
 use super::watch::{Order, Phase, Waiting, Watch};
 use crate::backend::pool::Pool;
 use crate::stats::Process;
 use crate::table::LiveTable;
+use crate::traffic::h1::wire::Scratch;
 use crate::traffic::trust::Trusted;
 
 /// What all workers share.
@@ -42,6 +43,8 @@ pub struct Shared {
     pub admission: Arc<Admission>,
     /// Cancelled when a drain must end at once.
     pub force: CancellationToken,
+    /// Cancelled when connections may be accepted. Until then they wait in the kernel's queues.
+    pub gate: CancellationToken,
 }
 
 /// What a worker's thread knows.
@@ -64,9 +67,15 @@ pub struct Worker {
     next_connection: Cell<u64>,
     random: RefCell<fastrand::Rng>,
     draining: Cell<bool>,
+    /// Whether another process accepts on its sockets.
+    pub(super) handed_over: Cell<bool>,
+    /// Connections whose tasks have not ended.
+    pub(super) serving: Cell<usize>,
     buffers: RefCell<Vec<Vec<u8>>>,
     /// The time, as responses say it.
     date: RefCell<String>,
+    /// Where its connections read.
+    pub scratch: Rc<Scratch>,
     overload: RefCell<Overload>,
     /// Connections that are being turned away.
     turning_away: Cell<u32>,
@@ -110,19 +119,20 @@ impl Drop for TurningAway<'_> {
 
 /// What the control side tells a worker.
 pub enum Command {
-    /// Accept on a socket; it replaces the listener's former one.
+    /// Accept on sockets; they replace the listener's former ones.
     Open {
         /// The listener.
         id: Id,
         /// Its address.
         address: SocketAddr,
-        /// This worker's socket.
-        socket: std::net::TcpListener,
+        /// This worker's sockets.
+        sockets: Vec<std::net::TcpListener>,
     },
     /// Stop accepting on a listener. Its connections stay.
     Close(Id),
-    /// Finish: accept what waits, answer with `Connection: close`, end when nothing runs or the time is over.
-    Drain(Duration),
+    /// Finish: answer with `Connection: close`, accept for a while and what waits then, end when nothing runs or the
+    /// time is over.
+    Drain(Drain),
 }
 
 /// A worker, seen from the control side.
@@ -245,15 +255,31 @@ impl Worker {
         }
     }
 
+    /// Whether there is a connection or a tunnel.
+    pub(super) fn is_serving(&self) -> bool {
+        self.serving.get() > 0 || !self.connections.borrow().is_empty()
+    }
+
+    /// Ends what still runs.
+    pub(super) fn cut_all(&self) {
+        self.cut.cancel();
+        for watch in self.connections.borrow().values() {
+            watch.order(Order::Close);
+        }
+    }
+
     /// The worker's clock: seconds since it started.
     pub fn now(&self) -> u32 {
         self.clock.load(Relaxed)
     }
 
-    /// Ends idle connections. Their clients had [`QUIET`] to send one more request and be told to go.
-    fn dismiss(&self) {
-        for watch in self.connections.borrow().values() {
-            watch.order(Order::Finish);
+    /// Ends idle connections whose turn has come between two moments, as shares of the time for all. Their clients
+    /// had time to send one more request and be told to go.
+    pub(super) fn dismiss(&self, turns: std::ops::Range<f64>) {
+        for (number, watch) in self.connections.borrow().iter() {
+            if turns.contains(&turn(*number)) {
+                watch.order(Order::Finish);
+            }
         }
     }
 }
@@ -285,14 +311,17 @@ async fn run(shared: Shared, mut inbox: mpsc::Receiver<Command>) {
         next_connection: Cell::new(0),
         random: RefCell::new(fastrand::Rng::new()),
         draining: Cell::new(false),
+        handed_over: Cell::new(false),
+        serving: Cell::new(0),
         buffers: RefCell::default(),
         date: RefCell::new(now()),
+        scratch: Rc::default(),
         overload: RefCell::default(),
         turning_away: Cell::new(0),
     });
-    let force = shared.force;
+    let (force, gate) = (shared.force, shared.gate);
     tokio::task::spawn_local(look(worker.clone()));
-    let mut accepting: HashMap<Id, CancellationToken> = HashMap::new();
+    let mut accepting: HashMap<Id, Accepting> = HashMap::new();
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     let drain = loop {
         let command = tokio::select! {
@@ -303,76 +332,32 @@ async fn run(shared: Shared, mut inbox: mpsc::Receiver<Command>) {
             }
         };
         match command {
-            Some(Command::Open { id, address, socket }) => match TcpListener::from_std(socket) {
-                Ok(socket) => {
-                    let stop = CancellationToken::new();
-                    tokio::task::spawn_local(accept(worker.clone(), id.clone(), address, socket, stop.clone()));
-                    if let Some(former) = accepting.insert(id, stop) {
-                        former.cancel();
-                    }
-                }
-                Err(error) => tracing::error!(listener = %id, %error, "cannot use the socket"),
-            },
-            Some(Command::Close(id)) => {
-                if let Some(stop) = accepting.remove(&id) {
-                    stop.cancel();
+            Some(Command::Open { id, address, sockets }) => {
+                let former = accepting.insert(id.clone(), open(&worker, &gate, &id, address, sockets));
+                if let Some(former) = former {
+                    former.stop.cancel();
                 }
             }
-            Some(Command::Drain(limit)) => break limit,
-            None => break Duration::ZERO,
+            Some(Command::Close(id)) => {
+                if let Some(accepting) = accepting.remove(&id) {
+                    accepting.stop.cancel();
+                }
+            }
+            Some(Command::Drain(drain)) => break drain,
+            None => return,
         }
     };
     worker.draining.set(true);
-    for stop in accepting.values() {
-        stop.cancel();
-    }
-    finish(&worker, drain, &force).await;
-}
-
-/// Waits until every connection has ended, first by being told to go with its next response, at last by being cut.
-async fn finish(worker: &Worker, limit: Duration, force: &CancellationToken) {
-    let started = Instant::now();
-    let mut tick = tokio::time::interval(Duration::from_millis(20));
-    let mut dismissed = false;
-    while !worker.connections.borrow().is_empty() && started.elapsed() < limit && !force.is_cancelled() {
-        tick.tick().await;
-        if !dismissed && started.elapsed() >= QUIET.min(limit / 2) {
-            dismissed = true;
-            worker.dismiss();
-        }
-    }
-    worker.cut.cancel();
-    for watch in worker.connections.borrow().values() {
-        watch.order(Order::Close);
+    let cut = async {
+        force.cancelled().await;
+        worker.cut_all();
+    };
+    tokio::select! {
+        () = finish(&worker, accepting, drain) => {}
+        () = cut => {}
+        () = async { loop { seconds.tick().await; worker.second_passed(); } } => {}
     }
     tokio::task::yield_now().await;
-}
-
-async fn accept(worker: Rc<Worker>, id: Id, address: SocketAddr, socket: TcpListener, stop: CancellationToken) {
-    let arrived = conn::Arrived { listener: id.clone(), port: address.port().to_string().into() };
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let accepted = tokio::select! {
-            // What waits in the queue when we are told to stop is still taken: it was promised to be served.
-            biased;
-            accepted = socket.accept() => accepted,
-            () = stop.cancelled() => return,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                pause = FIRST_PAUSE;
-                worker.process.accepted.add(1);
-                tokio::task::spawn_local(conn::serve(worker.clone(), arrived.clone(), stream, peer));
-            }
-            Err(error) => {
-                worker.process.accept_errors.add(1);
-                tracing::warn!(listener = %id, %error, "accept failed");
-                // Out of files, most likely: connections that end will free some.
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
-        }
-    }
 }
 
 /// Looks how far behind the worker is: a task among the others, so that it waits as long as they do.
@@ -412,7 +397,3 @@ const IDLE_SECONDS: u32 = 75;
 const CROWDED_SECONDS: u32 = 2;
 /// Connections of a worker that are told that there is no room; more than these are closed without a word.
 const MOST_TURNED_AWAY: u32 = 128;
-/// How long a drain leaves idle connections open: a client that sends into it gets its answer and is told to go.
-const QUIET: Duration = Duration::from_secs(5);
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);

@@ -1,7 +1,8 @@
 //! The segments of a path as an application sees them: percent-decoded once, empty ones dropped, `.` and `..` resolved.
 //!
-//! Decoded first and split then, so that `%2F` separates as `/` does. What follows a script (PATH_INFO) stays. A
-//! backslash, a NUL and bytes that are no UTF-8 are bytes like any other; what is encoded twice stays encoded once.
+//! Decoded first and split then, so that `%2F` separates as `/` does, and so does a backslash: there are servers that
+//! take it for one. What follows a script (PATH_INFO) stays. Bytes that are no UTF-8 are bytes like any other; what is
+//! encoded twice stays encoded once.
 //! Only for asking: what is forwarded are the bytes that came.
 
 use std::borrow::Cow;
@@ -26,12 +27,12 @@ impl<'a> Segments<'a> {
     /// Normalises a path that begins with a slash.
     pub(crate) fn of(path: &'a str) -> Segments<'a> {
         let dotted = path.as_bytes().windows(2).any(|pair| pair == b"/.");
-        if !dotted && !path.contains('%') {
+        if !dotted && !path.contains(['%', '\\']) {
             return Segments::Plain(path);
         }
         let (mut bytes, mut ends) = (Vec::new(), Vec::new());
         let decoded: Cow<'_, [u8]> = percent_decode_str(path).into();
-        for segment in decoded.split(|byte| *byte == b'/') {
+        for segment in decoded.split(|byte| matches!(byte, b'/' | b'\\')) {
             match segment {
                 b"" | b"." => {}
                 b".." => {
@@ -102,7 +103,7 @@ mod tests {
             ("/%61%2Fb%2f%2e%2E/c", vec!["a", "c"]),
             ("/%252e%252e/%2577", vec!["%2e%2e", "%77"]),
             ("/%zz/%4/%", vec!["%zz", "%4", "%"]),
-            ("/a\\b/%5c", vec!["a\\b", "\\"]),
+            ("/a\\b/%5c..\\c", vec!["a", "c"]),
             ("/a%00", vec!["a\0"]),
             ("/%ff", vec!["\u{fffd}"]),
             ("/a;x/..;/b", vec!["a;x", "..;", "b"]),

@@ -6,14 +6,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
 
-use etna_store::object::{Id, Network, Protocol, Scheme};
+use etna_store::object::{Id, Network, Policy, Protocol, Scheme};
 use etna_store::{Delta, Key, Model, Problem};
 use http::StatusCode;
 
 use super::{Frontend, Step, Table};
 use crate::backend::balance::Schedule;
+use crate::backend::hash::HashKey;
 use crate::backend::{Backend, Live, Server, Slot, sticky};
+use crate::failover::Predicate;
 use crate::middleware;
 use crate::rule::Rule;
 
@@ -24,11 +27,18 @@ pub struct Compiler {
     /// By what they are about: a frontend's id, or something with a slash, which no id has.
     problems: BTreeMap<Id, Vec<Problem>>,
     servers_made: u64,
+    /// The zone this proxy is in.
+    zone: Option<String>,
     /// Whether the problems differ from when they were last asked about.
     changed: bool,
 }
 
 impl Compiler {
+    /// For a proxy in that zone.
+    pub fn in_zone(zone: Option<String>) -> Compiler {
+        Compiler { zone, ..Compiler::default() }
+    }
+
     /// The table that shows the model, given the one in force and what changed since.
     pub fn compile(&mut self, model: &Model, delta: &Delta, current: &Table) -> Table {
         let mut next = current.clone();
@@ -84,8 +94,13 @@ impl Compiler {
     }
 
     fn make_backend(&mut self, model: &Model, spec: &Arc<etna_store::Backend>, old: Option<&Backend>) -> Backend {
+        let now = Instant::now();
+        let backend_live = old.map(|old| old.live.clone()).unwrap_or_default();
+        let limit = spec.limit.map(|limit| limit.requests);
         let mut problems = Vec::new();
         let mut servers = Vec::new();
+        let mut new = Vec::new();
+        let check = model.health_check(spec);
         for server in model.servers(&spec.id) {
             if server.scheme == Scheme::Https {
                 problems.push(Problem {
@@ -102,11 +117,20 @@ impl Compiler {
                 let at = old.servers.binary_search_by(|known| known.spec.id.cmp(&server.id)).ok()?;
                 old.servers[at].same_place(server).then(|| old.servers[at].live.clone())
             });
+            let is_new = known.is_none();
             let live = known.unwrap_or_else(|| {
                 self.servers_made += 1;
-                Arc::new(Live::new(self.servers_made, &spec.id, server))
+                let live = Live::new(self.servers_made, &spec.id, server);
+                Arc::new(live.waiting_in(backend_live.queue.clone()))
             });
+            live.follow(server, limit, now);
+            match check {
+                Some(_) if is_new => live.health.expect_check(),
+                Some(_) => {}
+                None => live.health.forget_checks(),
+            }
             servers.push(Server { spec: server.clone(), live });
+            new.extend(servers.last().filter(|server| is_new && server.takes_new()).cloned());
         }
         if servers.len() > MOST_SERVERS {
             problems.push(Problem {
@@ -120,14 +144,25 @@ impl Compiler {
             servers.truncate(MOST_SERVERS);
         }
         self.tell(&format!("backends/{}", spec.id).into(), problems);
-        Backend {
+        let stays = |gone: &Server| {
+            let at = servers.binary_search_by(|server| server.spec.id.cmp(&gone.spec.id));
+            at.is_ok_and(|at| Arc::ptr_eq(&servers[at].live, &gone.live))
+        };
+        for gone in old.iter().flat_map(|old| &old.servers).filter(|gone| !stays(gone)) {
+            gone.live.close();
+        }
+        let backend = Backend {
             id: spec.id.clone(),
-            schedule: Schedule::new(spec.policy, &servers),
+            schedule: Schedule::new(spec, &servers, self.zone.as_deref()),
+            hash: (spec.policy == Policy::Hash).then(|| HashKey::new(&spec.hash_on)).flatten(),
             cookie: spec.sticky.as_ref().map(|sticky| cookie_name(sticky, &spec.id)),
+            check,
             servers,
             spec: spec.clone(),
-            live: old.map(|old| old.live.clone()).unwrap_or_default(),
-        }
+            live: backend_live,
+        };
+        backend.begin(&new, now);
+        backend
     }
 
     fn frontend(&mut self, model: &Model, id: &Id, table: &mut Table) {
@@ -160,6 +195,7 @@ impl Compiler {
         // A frontend whose rule cannot be read keeps serving as it last could.
         if let Some(rule) = rule {
             let (chain, broken) = chain(model, id, old.as_deref(), &mut problems);
+            let failover = failover(model, spec, old.as_deref(), &mut problems);
             let frontend = Arc::new(Frontend {
                 id: id.clone(),
                 rule: rule.clone(),
@@ -171,6 +207,7 @@ impl Compiler {
                     .map(|elsewhere| (elsewhere.statuses.clone().into(), self.slot(&elsewhere.backend, table))),
                 deny: spec.deny.and_then(|status| StatusCode::from_u16(status).ok()),
                 cookie: spec.sticky.as_ref().map(|sticky| cookie_name(sticky, &spec.backend)),
+                failover,
                 chain,
                 broken,
                 live: old.map(|old| old.live.clone()).unwrap_or_default(),
@@ -289,6 +326,31 @@ fn chain(model: &Model, id: &Id, old: Option<&Frontend>, problems: &mut Vec<Prob
         }
     }
     (steps.into(), broken)
+}
+
+/// When the frontend's requests go to another server; `None`: by default.
+fn failover(
+    model: &Model,
+    spec: &etna_store::Frontend,
+    old: Option<&Frontend>,
+    problems: &mut Vec<Problem>,
+) -> Option<Arc<Predicate>> {
+    let written = spec.settings.failover_predicate.as_deref()?;
+    match Predicate::parse(written) {
+        Ok(predicate) => Some(Arc::new(predicate)),
+        Err(error) => {
+            let known = old.and_then(|old| old.failover.clone());
+            problems.push(Problem {
+                key: key_of(model, &spec.id),
+                reason: format!("FailoverPredicate {written:?}: {}", error.message),
+                hint: error.hint,
+                line: None,
+                column: Some(error.column),
+                effect: if known.is_some() { "its last good version serves" } else { "the default is in force" }.into(),
+            });
+            known
+        }
+    }
 }
 
 fn effect(has_good: bool) -> &'static str {

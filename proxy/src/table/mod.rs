@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use crate::backend::{Backend, Slot};
 use crate::error::Error;
+use crate::failover::Predicate;
 use crate::middleware::Middleware;
 use crate::router::Router;
 use crate::rule::{Head, Rule};
@@ -60,6 +61,8 @@ pub struct Frontend {
     pub deny: Option<StatusCode>,
     /// Name of its sticky cookie, where it has one of its own.
     pub cookie: Option<Arc<str>>,
+    /// When a request goes to another server, where it says so itself.
+    pub failover: Option<Arc<Predicate>>,
     /// Its middlewares, outermost first.
     pub chain: Arc<[Step]>,
     /// Whether a middleware of it cannot be built: then it answers 503, for a middleware is never skipped.
@@ -112,6 +115,19 @@ pub struct Route {
     pub fallback: Option<Arc<Backend>>,
     /// Where it asks again.
     pub elsewhere: Option<Arc<Backend>>,
+}
+
+impl Route {
+    /// The backend that serves it: its own, as long as that has servers, and where there is another one to fall back on, as
+    /// long as any of them is well.
+    pub fn serving(&self) -> Option<&Arc<Backend>> {
+        let own = self.backend.as_ref().filter(|backend| !backend.schedule.is_empty());
+        let Some(fallback) = self.fallback.as_ref().filter(|backend| !backend.schedule.is_empty()) else { return own };
+        match own {
+            Some(own) if own.has_serving() || !fallback.has_serving() => Some(own),
+            _ => Some(fallback),
+        }
+    }
 }
 
 impl Table {

@@ -1,4 +1,5 @@
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use etna_store::{Batch, Change, Delta, Model, Revision};
@@ -7,6 +8,7 @@ use proptest::prelude::*;
 
 use super::compile::Compiler;
 use super::*;
+use crate::control::suspect::Suspects;
 
 /// A model, the compiler that follows it, and the table in force.
 #[derive(Default)]
@@ -170,8 +172,94 @@ fn some_change() -> impl Strategy<Value = (String, Option<String>)> {
         .prop_map(move |(change, keep)| value(change, keep))
 }
 
+/// One life of a proxy: revisions, and what happens between them.
+fn some_life() -> impl Strategy<Value = Vec<Moment>> {
+    let revision = proptest::collection::vec(some_change(), 1..6).prop_map(Moment::Revision);
+    let wipe = prop::sample::select(vec!["", "backends/", "frontends/", "sites/"]).prop_map(Moment::Wipe);
+    let pass = (0..200u64).prop_map(Moment::Pass);
+    let moment =
+        prop_oneof![8 => revision, 1 => wipe, 1 => Just(Moment::Resync), 2 => pass, 1 => Just(Moment::Release)];
+    proptest::collection::vec(moment, 1..40)
+}
+
+#[derive(Clone, Debug)]
+enum Moment {
+    Revision(Vec<(String, Option<String>)>),
+    /// Everything below a path goes in one revision.
+    Wipe(&'static str),
+    Resync,
+    /// So many seconds.
+    Pass(u64),
+    Release,
+}
+
+/// As many as `PROPTEST_CASES` says.
+fn cases(otherwise: u32) -> ProptestConfig {
+    let wanted = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    ProptestConfig::with_cases(wanted.unwrap_or(otherwise))
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(cases(100))]
+    #[test]
+    fn whatever_is_held_the_table_is_that_of_what_is_stored_and_held(life in some_life(), hold in 0..2u64) {
+        let mut followed = Followed::default();
+        let mut suspects = Suspects::new(Duration::from_secs(hold * 300));
+        let mut now = Instant::now();
+        let mut stored: BTreeMap<String, String> = BTreeMap::new();
+        let pair = |(key, value): (&String, Option<&String>)| Change {
+            key: Bytes::from(key.clone()),
+            value: value.map(|value| Bytes::from(value.clone())),
+        };
+        for (number, moment) in (1i64..).zip(life) {
+            let revision = Revision(number);
+            let delta = match moment {
+                Moment::Revision(changes) => {
+                    let changes: BTreeMap<String, Option<String>> = changes.into_iter().collect();
+                    for (key, value) in &changes {
+                        match value {
+                            Some(value) => stored.insert(key.clone(), value.clone()),
+                            None => stored.remove(key),
+                        };
+                    }
+                    let changes = changes.iter().map(|(key, value)| pair((key, value.as_ref()))).collect();
+                    suspects.apply(&mut followed.model, &Batch { revision, changes }, now, false)
+                }
+                Moment::Wipe(path) => {
+                    let gone: Vec<String> = stored.keys().filter(|key| key.starts_with(path)).cloned().collect();
+                    stored.retain(|key, _| !key.starts_with(path));
+                    let changes = gone.iter().map(|key| pair((key, None))).collect();
+                    suspects.apply(&mut followed.model, &Batch { revision, changes }, now, false)
+                }
+                Moment::Resync => {
+                    let changes = stored.iter().map(|(key, value)| pair((key, Some(value)))).collect();
+                    let diff = suspects.diff(&Batch { revision, changes });
+                    suspects.apply(&mut followed.model, &diff, now, false)
+                }
+                Moment::Pass(seconds) => {
+                    now += Duration::from_secs(seconds);
+                    suspects.expire(&mut followed.model, now)
+                }
+                Moment::Release => suspects.release(&mut followed.model),
+            };
+            followed.compile(&delta);
+        }
+        let fresh = |pairs: Vec<Change>| {
+            let mut fresh = Followed::default();
+            let delta = fresh.model.apply(&Batch { revision: Revision(1), changes: pairs });
+            fresh.compile(&delta);
+            fresh.shown()
+        };
+        let serving = suspects.pairs().iter().map(|(key, value)| Change { key: key.clone(), value: Some(value.clone()) });
+        prop_assert_eq!(followed.shown(), fresh(serving.collect()));
+        let delta = suspects.release(&mut followed.model);
+        followed.compile(&delta);
+        prop_assert_eq!(followed.shown(), fresh(stored.iter().map(|(key, value)| pair((key, Some(value)))).collect()));
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(300))]
     #[test]
     fn any_order_and_grouping_of_changes_gives_the_table_of_the_last_snapshot(
         changes in proptest::collection::vec(some_change(), 1..40),

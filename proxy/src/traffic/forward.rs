@@ -1,12 +1,12 @@
 //! Forwarding: choose a server, take a connection, send, and send again only where that is safe.
 //!
-//! Safe to send again, if its body was not begun or can be sent twice, is: a request that could not be connected for;
-//! one sent on a kept connection that ended without a byte of an answer, for then the server had closed it before; and
-//! any other that got no byte of an answer, if its method is idempotent (RFC 9110 section 9.2.2). Never to a server
-//! that failed it before, except on a fresh connection after a kept one, which says nothing about the server.
+//! A request that could not be connected for goes to another server, whatever it is: nothing was sent. One sent on a
+//! kept connection that ended without a byte of an answer goes out again on a fresh one, if its body was not begun or is
+//! still there, for then the server had closed it before. Everything else is decided in `again`.
 
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,16 +21,20 @@ use http::{Method, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 
+use super::again::{self, Again, Ended, is_idempotent};
 use super::body::{BodyError, RequestBody, ResponseBody, Upstream};
 use super::h1::wire::Incoming;
 use super::headers::{self, Outbound};
 use super::tunnel::Tunnel;
+use crate::backend::balance::Ask;
 use crate::backend::health::Outcome;
+use crate::backend::place::Place;
 use crate::backend::pool::{self, Keep};
 use crate::backend::sending::Sending;
 use crate::backend::wire::{self, Broken, Connection};
 use crate::backend::{Backend, InFlight, Live, sticky};
 use crate::error::Error;
+use crate::failover::Predicate;
 use crate::listener::conn::Client;
 use crate::middleware::{self, Response};
 use crate::table::Route;
@@ -48,18 +52,16 @@ pub async fn forward(client: Rc<Client>, route: Route, request: middleware::Requ
 }
 
 async fn exchange(client: Rc<Client>, route: Route, request: middleware::Request) -> Result<Response, Error> {
-    let has_server = |backend: &&Arc<Backend>| !backend.schedule.is_empty();
-    let backend = route.backend.as_ref().filter(has_server).or(route.fallback.as_ref().filter(has_server));
-    let backend = backend.cloned().ok_or(Error::NoServer)?;
+    let backend = route.serving().cloned().ok_or(Error::NoServer)?;
 
     let middleware::Request { head, body, client: _ } = request;
     let spec = &route.frontend.spec.settings;
     let websocket = head.version == http::Version::HTTP_11 && headers::wants_websocket(&head.headers);
-    let expect = body.is_held();
+    let expect = body.is_held() && !body.has_begun();
     let body = request_body(body, spec.limits.max_body_bytes, route.elsewhere.is_some()).await?;
     let believe = spec.trust_forward_header || client.worker.trusted.contains(client.peer.address);
     let cookie = route.frontend.cookie.as_ref().or(backend.cookie.as_ref());
-    let stuck = cookie.and_then(|cookie| sticky::find(&backend, cookie, &head.headers));
+    let stuck = cookie.and_then(|cookie| sticky::find(&backend, cookie, &head.headers, Instant::now));
     let framing = framing(&head, &body);
     let mut outgoing = Outgoing {
         framing,
@@ -71,6 +73,7 @@ async fn exchange(client: Rc<Client>, route: Route, request: middleware::Request
         expect,
         alone: route.frontend.spec.on_client_abort == OnClientAbort::Continue,
         body: Sending::new(body, framing == headers::Framing::Chunked, expect),
+        failover: route.frontend.failover.as_deref(),
     };
 
     if let Some(total) = backend.spec.timeouts.total {
@@ -109,6 +112,8 @@ struct Outgoing<'a> {
     /// Whether it runs in a task of its own, which the worker's look at its connections does not wake.
     alone: bool,
     body: Sending,
+    /// When it goes to another server, where the frontend says so itself.
+    failover: Option<&'a Predicate>,
 }
 
 /// A server's answer, and what holds it.
@@ -126,24 +131,53 @@ async fn send(
     outgoing: &mut Outgoing<'_>,
 ) -> Result<Answered, Error> {
     let worker = &client.worker;
+    let mut began = Instant::now();
     let turn = backend.live.turn.fetch_add(1, Relaxed);
-    let random = worker.random();
-    let mut tried: Vec<u16> = Vec::new();
+    let ask = Ask {
+        turn,
+        random: worker.random(),
+        key: backend.hash.as_ref().and_then(|hash| hash.of(&outgoing.head, client_address(client, outgoing))),
+        now: began,
+        ramping: backend.is_ramping(began),
+        tried: &[],
+    };
+    let mut again = Again::new(backend, turn, began);
     let mut stuck = stuck;
-    let mut failure = Error::NoServer;
-    let mut fresh = false;
-    let mut sent = 0;
-    while let Some(at) = stuck.or_else(|| backend.schedule.pick(&backend.servers, turn, random, &tried)) {
+    // Whether the request goes out as it came: it waited for no place and no connection.
+    let mut at_once = true;
+    // The place of a server whose kept connection had been closed: it is asked again on a fresh one.
+    let mut fresh: Option<(u16, InFlight)> = None;
+    let idempotent = is_idempotent(&outgoing.head.method);
+    if idempotent || outgoing.failover.is_some() {
+        outgoing.body.keep();
+    }
+    loop {
+        let kept_closed = fresh.is_some();
+        let wanted = stuck.take();
+        let (at, in_flight) = match fresh.take() {
+            Some(place) => place,
+            // Counted before connecting, so that a server that is slow to accept looks as busy as it is.
+            None => match backend.place(wanted, &Ask { tried: again.tried(), ..ask }) {
+                Place::At(at, in_flight) => (at, in_flight),
+                Place::Nobody => return Err(again.failure()),
+                Place::Full { ill_too } => {
+                    at_once = false;
+                    let ask = Ask { tried: again.tried(), ..ask };
+                    Box::pin(backend.wait(wanted, &ask, ill_too)).await?
+                }
+            },
+        };
         let server = &backend.servers[usize::from(at)];
         let live = &server.live;
-        // Counted before connecting, so that a server that is slow to accept looks as busy as it is.
-        let in_flight = InFlight::enter(live);
-        let kept = if fresh { None } else { worker.pool.take(live.number, worker.now()) };
+        let kept = if kept_closed { None } else { worker.pool.take(live.number, worker.now()) };
+        // What cannot be sent twice is not entrusted to a connection that is closed by now.
+        let kept = kept.filter(|kept| idempotent || kept.is_open());
         let mut connection = match kept {
             Some(connection) => connection,
             // Boxed: connecting is rare, and its state would otherwise be moved with every request.
-            None => match Box::pin(pool::connect(live, backend.spec.timeouts.dial)).await {
+            None => match Box::pin(pool::connect(live, again.connect_limit(at, &ask))).await {
                 Ok(connection) => {
+                    at_once = false;
                     worker.process.upstream_connections.add(1);
                     connection
                 }
@@ -151,15 +185,17 @@ async fn send(
                     tracing::debug!(backend = %backend.id, server = %server.spec.id, %error, "connect failed");
                     live.connect_errors.add(1);
                     backend.observe(at, Outcome::Unreachable);
-                    worker.process.retries.add(1);
-                    failure = Error::Connect;
-                    tried.push(at);
-                    stuck = None;
+                    again.unreachable(at)?;
+                    worker.process.retries.connect.add(1);
+                    at_once = false;
                     continue;
                 }
             },
         };
-        let began = Instant::now();
+        if !at_once {
+            began = Instant::now();
+        }
+        at_once = false;
         let answer = {
             let written = worker.write_head(|out| {
                 let how = Outbound {
@@ -167,6 +203,7 @@ async fn send(
                     believe: outgoing.believe,
                     server_name: outgoing.server_name,
                     host: if outgoing.pass_host { None } else { Some(live.authority.as_bytes()) },
+                    authority: live.authority.as_bytes(),
                     websocket: outgoing.websocket,
                     expect: outgoing.expect,
                     framing: outgoing.framing,
@@ -177,53 +214,53 @@ async fn send(
             let exchange = connection.exchange(&outgoing.head.method, &written, &mut outgoing.body, &progress);
             within(client, backend.spec.timeouts.read, outgoing.alone, &progress, exchange).await
         };
-        let error = match answer {
+        let ended = match answer {
             Some(Ok(head)) => {
                 live.requests.record(head.status, began.elapsed());
                 backend.observe(at, Outcome::Answered(head.status));
-                return Ok(Answered { head, connection, in_flight, live: live.clone() });
+                again.measure(live, began, false);
+                let ended = Ended::Answered(head.status);
+                let Outgoing { failover, head: Parts { method, .. }, body, .. } = outgoing;
+                if failover.is_none() || !again.may(at, ended, *failover, method, body, &ask) {
+                    return Ok(Answered { head, connection, in_flight, live: live.clone() });
+                }
+                ended
             }
-            Some(Err(error)) => error,
-            None => {
-                live.request_errors.add(1);
-                backend.observe(at, Outcome::Late);
-                return Err(Error::Timeout);
-            }
-        };
-        let consumed = match &error {
-            Broken::Unanswered { consumed, .. } => *consumed,
-            Broken::Request(error) => return Err(body_fault(error)),
-            Broken::Truncated | Broken::Malformed(_) => {
-                tracing::debug!(backend = %backend.id, server = %server.spec.id, %error, "bad answer");
-                live.request_errors.add(1);
-                backend.observe(at, Outcome::Broken);
-                return Err(Error::Upstream);
-            }
-        };
-        tracing::debug!(backend = %backend.id, server = %server.spec.id, %error, "no answer");
-        failure = Error::Upstream;
-        let again = !consumed || outgoing.body.rewind();
-        if connection.reused {
+            Some(Err(Broken::Request(error))) => return Err(body_fault(&error)),
             // The server closed a kept connection as we used it: that says nothing about the server, and the request
             // was not taken up.
-            if !again {
-                return Err(failure);
+            Some(Err(Broken::Unanswered { consumed, .. })) if connection.reused => {
+                if consumed && !outgoing.body.rewind() {
+                    return Err(Error::Upstream);
+                }
+                worker.process.retries.closed.add(1);
+                fresh = Some((at, in_flight));
+                continue;
             }
-            fresh = true;
-            stuck = Some(at);
-        } else {
-            live.request_errors.add(1);
-            backend.observe(at, Outcome::Broken);
-            sent += 1;
-            if !again || !is_idempotent(&outgoing.head.method) || sent == MOST_SENT {
-                return Err(failure);
+            other => {
+                live.request_errors.add(1);
+                again.measure(live, began, true);
+                let ended = match other {
+                    None => Ended::Late,
+                    Some(Err(Broken::Unanswered { .. })) => Ended::Unanswered,
+                    Some(_) => Ended::Nonsense,
+                };
+                tracing::debug!(backend = %backend.id, server = %server.spec.id, ?ended, "no answer");
+                backend.observe(at, if ended == Ended::Late { Outcome::Late } else { Outcome::Broken });
+                let Outgoing { failover, head: Parts { method, .. }, body, .. } = outgoing;
+                if !again.may(at, ended, *failover, method, body, &ask) {
+                    return Err(ended.error());
+                }
+                ended
             }
-            tried.push(at);
-            stuck = None;
-        }
-        worker.process.retries.add(1);
+        };
+        again::count(&worker.process.retries, ended);
     }
-    Err(failure)
+}
+
+/// The client's address, as trusted proxies tell it.
+fn client_address(client: &Client, outgoing: &Outgoing<'_>) -> IpAddr {
+    client.worker.trusted.client(client.peer.address, &outgoing.head.headers)
 }
 
 /// Waits for an answer, or gives up when for so long nothing of the request could be sent either. Long limits are
@@ -346,12 +383,6 @@ fn body_fault(error: &BodyError) -> Error {
     }
 }
 
-fn is_idempotent(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE)
-}
-
-/// How often an idempotent request is sent at most: a request that kills servers must not kill them all.
-const MOST_SENT: u32 = 3;
 /// Limits from here on may be a second late.
 const COARSE: Duration = Duration::from_secs(5);
 /// Longest body kept for sending it twice, in bytes.

@@ -20,6 +20,8 @@ pub struct Outbound<'a> {
     pub server_name: Option<&'a str>,
     /// `Host` for the server; `None`: the client's.
     pub host: Option<&'a [u8]>,
+    /// The server's own, for clients that have none.
+    pub authority: &'a [u8],
     /// Whether it asks for a WebSocket.
     pub websocket: bool,
     /// Whether the server is asked to say first whether it wants the body.
@@ -52,7 +54,8 @@ pub fn write(out: &mut Vec<u8>, head: &Parts, how: &Outbound<'_>) {
     out.extend_from_slice(target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     let client_host = headers.get(HOST).map(|host| host.as_bytes());
-    if let Some(host) = how.host.or(client_host) {
+    // A client of HTTP/1.0 may name none; a server of HTTP/1.1 must be given one.
+    if let Some(host) = how.host.or(client_host.filter(|host| !host.is_empty())).or(Some(how.authority)) {
         field(out, "host", host);
     }
     let nominated: Vec<&str> = if headers.contains_key(CONNECTION) { tokens(headers).collect() } else { Vec::new() };
@@ -102,6 +105,9 @@ pub fn host(head: &Parts) -> Result<&str, &'static str> {
     if fields.next().is_some() {
         return Err("more than one Host field");
     }
+    if field.is_some_and(|field| !is_host(field)) {
+        return Err("the Host field is malformed");
+    }
     match (field, head.uri.authority()) {
         (Some(field), None) => Ok(field),
         (Some(field), Some(authority)) if field.eq_ignore_ascii_case(authority.as_str()) => Ok(field),
@@ -110,6 +116,22 @@ pub fn host(head: &Parts) -> Result<&str, &'static str> {
         (None, Some(authority)) => Ok(authority.as_str()),
         (None, None) => Ok(""),
     }
+}
+
+/// `host [ ":" port ]` of names and addresses as they are used for servers; a name is at most 253 bytes long.
+fn is_host(text: &str) -> bool {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((address, port)) if address.parse::<std::net::Ipv6Addr>().is_ok() => ("", port),
+            _ => return false,
+        },
+        None => text.split_at(text.find(':').unwrap_or(text.len())),
+    };
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'~');
+    let is_port = |digits: &str| {
+        digits.is_empty() || (digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse::<u16>().is_ok())
+    };
+    host.len() <= 254 && host.bytes().all(is_name) && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
 }
 
 fn forwarding(out: &mut Vec<u8>, headers: &HeaderMap, host: Option<&[u8]>, how: &Outbound<'_>) {
@@ -184,6 +206,7 @@ fn is_for_one_hop(name: &str) -> bool {
             | "transfer-encoding"
             | "content-length"
             | "upgrade"
+            | "http2-settings"
             | "expect"
     )
 }
@@ -224,6 +247,7 @@ mod tests {
             believe,
             server_name: None,
             host: None,
+            authority: b"s",
             websocket: wants_websocket(&head.headers),
             expect: false,
             framing,
@@ -327,6 +351,20 @@ mod tests {
         ] {
             let asked = sent(other, false, Framing::None);
             assert!(!asked.contains_key("upgrade") && !asked.contains_key("connection"), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn hosts() {
+        for good in ["a", "a.test", "A_b.test:80", "127.0.0.1:8080", "[::1]", "[fd00::1]:443", "", "a.", "a:"] {
+            assert!(is_host(good), "{good}");
+        }
+        let long = "a".repeat(255);
+        for bad in [
+            "a b", "a,b", "a/x", "a?x", "a#x", "u@a", "a:port", "a:99999", "a:80:80", "[::1", "::1]", "::1", "a\\b",
+            "<a>", "a\"b", "a|b", "a%41", "[::1]x", "[a]", &long,
+        ] {
+            assert!(!is_host(bad), "{bad}");
         }
     }
 

@@ -1,9 +1,10 @@
 //! One request: find the frontend, run its middlewares, choose a server, forward, and answer.
 //!
-//! Read in this order: `h1` (a client's connection), `service` (the walk), `forward` (servers and retries), `headers`
-//! (what is changed on the way), `trust` (whom to believe), `tunnel` (after a 101), `respond` (our own answers), `body`
-//! (streams and what ends with them).
+//! Read in this order: `h1` (a client's connection), `service` (the walk), `forward` (servers), `again` (retries),
+//! `headers` (what is changed on the way), `trust` (whom to believe), `tunnel` (after a 101), `respond` (our own
+//! answers), `body` (streams and what ends with them).
 
+mod again;
 pub mod body;
 pub mod forward;
 pub mod h1;

@@ -55,9 +55,15 @@ pub fn config(admin: AdminAddress, dir: &Path) -> Config {
         workers: 0,
         state_dir: dir.into(),
         trusted_proxies: Vec::new(),
+        log_lost: None,
         max_connections: None,
         max_connections_per_client: 0,
+        hold: Duration::ZERO,
         drain: Duration::ZERO,
+        drain_grace: Duration::ZERO,
+        upgrade: Duration::ZERO,
+        upgrade_drain: Duration::ZERO,
+        zone: None,
     }
 }
 

@@ -23,8 +23,16 @@ use super::{Batch, Engine, Error, Item, LeaseId, Revision, Txn, limits};
 #[derive(Debug)]
 pub(super) struct Local {
     works: mpsc::Sender<Work>,
+    loans: mpsc::Sender<Loan>,
     current: watch::Receiver<Arc<Core>>,
     name: String,
+}
+
+/// Lending the place on disk to another process, and getting it back; answered when done.
+#[derive(Debug)]
+enum Loan {
+    Out(oneshot::Sender<()>),
+    Back(oneshot::Sender<()>),
 }
 
 /// One request: applied to a core, it says how to answer once it is known whether the disk has it.
@@ -36,9 +44,10 @@ impl Local {
     pub(super) fn start(core: Core, place: Option<Place>, name: String) -> Local {
         let core = Arc::new(core);
         let (works, waiting) = mpsc::channel(LONGEST_QUEUE);
+        let (loans, lending) = mpsc::channel(1);
         let (shown, current) = watch::channel(core.clone());
-        tokio::spawn(Writer { core, place, shown, waiting }.run());
-        Local { works, current, name }
+        tokio::spawn(Writer { core, place, shown, waiting, lending }.run());
+        Local { works, loans, current, name }
     }
 
     async fn ask<T: Send + 'static>(
@@ -65,6 +74,13 @@ impl Local {
                 let context = format!("{} took longer than {LONGEST_REQUEST:?}; is its disk slow or full?", self.name);
                 Err(Error::Unavailable { context, source: None })
             }
+        }
+    }
+
+    async fn lend(&self, loan: impl FnOnce(oneshot::Sender<()>) -> Loan) {
+        let (sender, done) = oneshot::channel();
+        if self.loans.send(loan(sender)).await.is_ok() {
+            let _ = done.await;
         }
     }
 
@@ -129,6 +145,14 @@ impl Engine for Local {
         .await
     }
 
+    async fn release(&self) {
+        self.lend(Loan::Out).await;
+    }
+
+    async fn resume(&self) {
+        self.lend(Loan::Back).await;
+    }
+
     fn describe(&self) -> String {
         self.name.clone()
     }
@@ -140,16 +164,40 @@ struct Writer {
     place: Option<Place>,
     shown: watch::Sender<Arc<Core>>,
     waiting: mpsc::Receiver<Work>,
+    lending: mpsc::Receiver<Loan>,
 }
 
 impl Writer {
     async fn run(mut self) {
         let mut works = Vec::with_capacity(LARGEST_GROUP);
         let mut before = Instant::now();
+        let mut lent = false;
         loop {
             tokio::select! {
-                taken = self.waiting.recv_many(&mut works, LARGEST_GROUP) => if taken == 0 { break },
-                () = tokio::time::sleep(TICK), if !self.core.leases.is_empty() => {}
+                taken = self.waiting.recv_many(&mut works, LARGEST_GROUP), if !lent => if taken == 0 { break },
+                () = tokio::time::sleep(TICK), if !lent && !self.core.leases.is_empty() => {}
+                loan = self.lending.recv() => match (loan, &mut self.place) {
+                    (None, _) => break,
+                    (Some(Loan::Out(done)), Some(place)) => {
+                        place.release().await;
+                        lent = true;
+                        let _ = done.send(());
+                    }
+                    (Some(Loan::Back(done)), Some(place)) => {
+                        // Its leases begin anew, as whenever it is opened.
+                        if let Some(core) = place.take_back().await {
+                            self.core = Arc::new(core);
+                        }
+                        before = Instant::now();
+                        self.turn(std::iter::empty(), before, Duration::ZERO).await;
+                        lent = false;
+                        let _ = done.send(());
+                    }
+                    (Some(Loan::Out(done) | Loan::Back(done)), None) => _ = done.send(()),
+                },
+            }
+            if lent {
+                continue;
             }
             let now = Instant::now();
             self.turn(works.drain(..), now, now - before).await;

@@ -162,6 +162,13 @@ pub trait Engine: Send + Sync + 'static {
     /// Ends a lease now; its keys are deleted in one revision. Ending what has ended is no error.
     async fn revoke(&self, lease: LeaseId) -> Result<(), Error>;
 
+    /// Lets go of what only one process can have (the embedded store's file), for a process that replaces this one.
+    /// Until [`Engine::resume`], reading goes on and writing waits. Most engines hold nothing.
+    async fn release(&self) {}
+
+    /// Takes back what [`Engine::release`] let go of, as it is now.
+    async fn resume(&self) {}
+
     /// The engine in words for logs and status, without credentials: `etcd://127.0.0.1:2379/vulcand`.
     fn describe(&self) -> String;
 }

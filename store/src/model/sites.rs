@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::{Delta, IGNORED, Model};
 use crate::key::{self, Key};
-use crate::object::{Id, Site};
+use crate::object::{Backend, Checking, HealthCheck, Id, Site};
 use crate::problem::Flaw;
 use crate::wordpress;
 
@@ -20,6 +20,8 @@ impl Model {
         if old == site {
             return;
         }
+        // How their servers are checked depends on the site.
+        delta.backends.extend(old.iter().flat_map(|site| backends(site)));
         let before = claimed(old.as_deref());
         let after = claimed(site.as_deref());
         let mut affected = BTreeSet::from([id.clone()]);
@@ -45,6 +47,7 @@ impl Model {
         let mut frontends = Vec::new();
         let mut conflicts = Vec::new();
         if let Some(site) = self.sites.get(id) {
+            delta.backends.extend(backends(site));
             let path = Key::Site(id.clone()).path();
             let mut mine = Vec::with_capacity(site.hosts.len());
             for host in &site.hosts {
@@ -74,6 +77,19 @@ impl Model {
         }
     }
 
+    /// How the servers of a backend are checked: as it says itself, or as the first site does that uses it.
+    pub fn health_check(&self, backend: &Backend) -> Option<Arc<HealthCheck>> {
+        match &backend.health_check {
+            Checking::Own(check) => Some(check.clone()),
+            Checking::Off => None,
+            Checking::Preset => {
+                let of_sites = self.frontends_of(&backend.id).filter_map(|id| self.frontends.get(id)?.site.as_ref());
+                let mut sites = of_sites.filter_map(|id| self.sites.get(id));
+                sites.find_map(|site| wordpress::check(site, &backend.id)).map(Arc::new)
+            }
+        }
+    }
+
     /// The site that comes before this one among those that name the host.
     fn earlier_claim(&self, host: &str, id: &Id) -> Option<&Id> {
         let claim = (Id::from(host), id.clone());
@@ -84,6 +100,10 @@ impl Model {
         let after = (Bound::Excluded(claim), Bound::Unbounded);
         self.claims.range::<(Id, Id), _>(after).next().filter(|(host, _)| *host == claim.0).map(|(_, site)| site)
     }
+}
+
+fn backends(site: &Site) -> impl Iterator<Item = Id> {
+    [Some(site.public.clone()), site.admin.clone()].into_iter().flatten()
 }
 
 fn claimed(site: Option<&Site>) -> BTreeSet<Id> {

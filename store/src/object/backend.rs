@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use super::balancing::{self, HashOn, Limit, Policy};
+use super::health::Checking;
 use super::{Id, not_in_force, only_http};
-use crate::json::{self, Fields, Node, clip, nearest};
+use crate::json::{self, Fields, Node, clip};
 use crate::problem::Flaw;
 
 /// `backends/<id>/backend`. Exists implicitly, with the defaults, as soon as one of its servers does.
@@ -17,8 +19,18 @@ pub struct Backend {
     pub keep_alive: KeepAlive,
     /// How a server is chosen (ours: `Policy`, default `wrr`).
     pub policy: Policy,
+    /// What the policy `hash` goes by (ours: `HashOn`, default `client`).
+    pub hash_on: HashOn,
+    /// How long a server that is new, or back, takes to its full share (ours: `SlowStart`, default 10 s; zero: none).
+    pub slow_start: Duration,
+    /// How long a draining server keeps its sticky clients (ours: `DrainTimeout`, default 5 min).
+    pub drain: Duration,
+    /// How much its servers are given at once (ours: `Limit`, absent by default: no limit).
+    pub limit: Option<Limit>,
     /// Whether and how a client stays on one server (ours: `Sticky`, absent by default).
     pub sticky: Option<Sticky>,
+    /// How its servers are checked (ours: `HealthCheck`).
+    pub health_check: Checking,
 }
 
 /// vulcand's `Settings.Timeouts`; absent fields take the defaults, and zero, Go's "no limit", is a day.
@@ -45,16 +57,6 @@ pub struct KeepAlive {
     pub max_idle: usize,
 }
 
-/// How a backend chooses among its servers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Policy {
-    /// `wrr`: weighted round robin, interleaved.
-    #[default]
-    WeightedRoundRobin,
-    /// `p2c`: of two servers drawn at random by weight, the one with fewer requests in flight per weight.
-    PowerOfTwoChoices,
-}
-
 /// Stickiness by a cookie of ours. Written `true`, `{}` or `{"Cookie":"name"}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sticky {
@@ -71,7 +73,12 @@ impl Backend {
             timeouts: Timeouts::default(),
             keep_alive: KeepAlive::default(),
             policy: Policy::default(),
+            hash_on: HashOn::default(),
+            slow_start: balancing::DEFAULT_SLOW_START,
+            drain: balancing::DEFAULT_DRAIN,
+            limit: None,
             sticky: None,
+            health_check: Checking::Preset,
         }
     }
 
@@ -86,8 +93,13 @@ impl Backend {
             id,
             timeouts: Timeouts::decode(&settings)?,
             keep_alive: KeepAlive::decode(&settings)?,
-            policy: policy(&fields)?,
+            policy: Policy::decode(&fields)?,
+            hash_on: HashOn::decode(&fields)?,
+            slow_start: balancing::duration(&fields, "SlowStart", balancing::DEFAULT_SLOW_START)?,
+            drain: balancing::duration(&fields, "DrainTimeout", balancing::DEFAULT_DRAIN)?,
+            limit: Limit::decode(&fields)?,
             sticky: Sticky::decode(&fields)?,
+            health_check: Checking::decode(&fields)?,
         })
     }
 
@@ -180,21 +192,6 @@ impl Sticky {
             return Err(node.flaw(reason, format!("use 1 to {LONGEST_COOKIE} letters, digits, - and _")));
         }
         Ok(Sticky { cookie: Some(name) })
-    }
-}
-
-fn policy(fields: &Fields<'_>) -> Result<Policy, Flaw> {
-    let Some(node) = fields.get("Policy") else { return Ok(Policy::default()) };
-    match node.string()?.as_str() {
-        "" | "wrr" => Ok(Policy::WeightedRoundRobin),
-        "p2c" => Ok(Policy::PowerOfTwoChoices),
-        other => {
-            let hint = match nearest(other, &["wrr", "p2c"]) {
-                Some(near) => format!("did you mean {near:?}?"),
-                None => r#"write "wrr" (weighted round robin) or "p2c" (power of two choices)"#.into(),
-            };
-            Err(node.flaw(format!("unknown policy {:?}", clip(other)), hint))
-        }
     }
 }
 

@@ -13,16 +13,20 @@ use crate::json::{Fields, clip};
 use crate::problem::Flaw;
 
 mod backend;
+mod balancing;
 mod frontend;
+mod health;
 mod host;
 mod listener;
 mod middleware;
 mod server;
 mod site;
 
-pub use backend::{Backend, KeepAlive, Policy, Sticky, Timeouts};
+pub use backend::{Backend, KeepAlive, Sticky, Timeouts};
+pub use balancing::{HashOn, Limit, Policy};
 pub(crate) use frontend::SITE;
 pub use frontend::{Elsewhere, Frontend, FrontendSettings, Limits, OnClientAbort};
+pub use health::{CheckKind, Checking, HealthCheck};
 pub use host::Host;
 pub use listener::{Listener, Network, Protocol};
 pub use middleware::Middleware;

@@ -162,3 +162,28 @@ async fn read_closed(dir: &Path) -> Vec<u8> {
     drop(embedded::open(dir).await.unwrap());
     fs::read(dir.join("etna.redb")).unwrap()
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn is_lent_to_another_and_comes_back_with_what_that_wrote() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = embedded::open(dir.path()).await.unwrap();
+    let before = suite::put(&engine, "one", "1").await;
+    let mut changes = engine.watch(before).await.unwrap();
+    engine.release().await;
+
+    // Reading goes on; writing waits.
+    assert_eq!(engine.snapshot().await.unwrap().changes.len(), 1);
+    let writer = engine.clone();
+    let waiting = tokio::spawn(async move { suite::put(&writer, "three", "3").await });
+    let other = embedded::open(dir.path()).await.unwrap();
+    suite::put(&other, "two", "2").await;
+    assert!(!waiting.is_finished());
+    drop(other);
+
+    engine.resume().await;
+    waiting.await.unwrap();
+    let (two, three) = (changes.next().await.unwrap().unwrap(), changes.next().await.unwrap().unwrap());
+    assert_eq!((&two.changes[0].key[..], &three.changes[0].key[..]), (&b"two"[..], &b"three"[..]));
+    assert_eq!(engine.snapshot().await.unwrap().changes.len(), 3);
+    assert!(embedded::open(dir.path()).await.is_err(), "it is held again");
+}

@@ -123,6 +123,38 @@ async fn a_dead_or_frozen_member_is_passed_over() {
 }
 
 #[tokio::test]
+async fn a_stranger_among_the_endpoints_is_not_believed() {
+    let mut ours = Etcd::start().await;
+    let stranger = Etcd::start().await;
+    suite::put(&ours.engine().await, "k", "ours").await;
+    for n in 0..20 {
+        suite::put(&stranger.engine().await, "k", &n.to_string()).await;
+    }
+    let url = format!("etcd://127.0.0.1:{},127.0.0.1:{}", ours.port, stranger.port);
+    let engine = etna_store::open(&url, &Options::default()).await.unwrap();
+    let start = engine.snapshot().await.unwrap();
+    assert_eq!(start.changes[0].value.as_deref(), Some(&b"ours"[..]));
+    ours.kill();
+    for _ in 0..3 {
+        match engine.snapshot().await {
+            Err(Error::Unavailable { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+        match engine.watch(start.revision).await {
+            Ok(mut watch) => assert!(watch.next().await.unwrap().is_err()),
+            Err(error) => assert!(matches!(error, Error::Compacted { .. } | Error::Unavailable { .. }), "{error:?}"),
+        }
+    }
+    ours.run().await;
+    eventually_answers(&engine).await;
+    let again = engine.snapshot().await.unwrap();
+    assert_eq!(again.changes, start.changes);
+    let mut watch = suite::eventually_watch(&engine, again.revision).await;
+    let new = suite::put(&ours.engine().await, "k", "still ours").await;
+    assert_eq!(suite::next(&mut watch).await.revision, new);
+}
+
+#[tokio::test]
 async fn nobody_there_is_unavailable() {
     let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let engine = etna_store::open(&format!("etcd://{unused}"), &Options::default()).await.unwrap();

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use etna_store::object::{
-    Ajax, Backend, Frontend, Host, Listener, Middleware, Network, OnClientAbort, Policy, Protocol, Scheme, Server,
-    ServerState, Site, Sticky,
+    Ajax, Backend, CheckKind, Checking, Frontend, HashOn, HealthCheck, Host, Listener, Middleware, Network,
+    OnClientAbort, Policy, Protocol, Scheme, Server, ServerState, Site, Sticky,
 };
 use serde_json::{Map, Value, json};
 
@@ -26,12 +26,31 @@ pub(super) fn backend(backend: &Backend) -> Value {
             "TLS": null,
         },
     }));
-    match backend.policy {
-        Policy::WeightedRoundRobin => {}
-        Policy::PowerOfTwoChoices => add(&mut fields, "Policy", "p2c"),
+    if backend.policy != Policy::default() {
+        add(&mut fields, "Policy", backend.policy.name());
+    }
+    if backend.hash_on != HashOn::default() {
+        add(&mut fields, "HashOn", backend.hash_on.text());
+    }
+    let usual = Backend::implicit(backend.id.clone());
+    for (name, value, usual) in
+        [("SlowStart", backend.slow_start, usual.slow_start), ("DrainTimeout", backend.drain, usual.drain)]
+    {
+        if value != usual {
+            add(&mut fields, name, duration(value));
+        }
+    }
+    if let Some(limit) = &backend.limit {
+        let limit = json!({ "Requests": limit.requests, "Queue": limit.queue, "Wait": duration(limit.wait) });
+        add(&mut fields, "Limit", limit);
     }
     if let Some(sticky) = &backend.sticky {
         add(&mut fields, "Sticky", self::sticky(sticky));
+    }
+    match &backend.health_check {
+        Checking::Preset => {}
+        Checking::Off => add(&mut fields, "HealthCheck", false),
+        Checking::Own(check) => add(&mut fields, "HealthCheck", health_check(check)),
     }
     fields.into()
 }
@@ -159,6 +178,39 @@ pub(in super::super) fn url(server: &Server) -> String {
         true => format!("{scheme}://[{}]:{}", server.host, server.port),
         false => format!("{scheme}://{}:{}", server.host, server.port),
     }
+}
+
+/// A check with the settings in force, so that it can be stored as it is shown.
+fn health_check(check: &HealthCheck) -> Value {
+    let mut fields = object(json!({
+        "Type": match check.kind {
+            CheckKind::Http => "http",
+            CheckKind::Tcp => "tcp",
+            CheckKind::WordPress => "wordpress",
+        },
+        "Interval": duration(check.interval),
+        "Timeout": duration(check.timeout),
+        "Rise": check.rise,
+        "Fall": check.fall,
+    }));
+    if check.kind != CheckKind::Tcp {
+        add(&mut fields, "Path", check.path.as_str());
+    }
+    if check.kind == CheckKind::Http {
+        let ranges: Vec<String> =
+            check.expect.iter().map(|range| format!("{}-{}", range.start(), range.end())).collect();
+        add(&mut fields, "Method", check.method.as_str());
+        add(&mut fields, "Expect", ranges.join(","));
+    }
+    for (name, text) in [("Host", &check.host), ("Body", &check.body), ("NotBody", &check.not_body)] {
+        if let Some(text) = text {
+            add(&mut fields, name, text.as_str());
+        }
+    }
+    if let Some(port) = check.port {
+        add(&mut fields, "Port", port);
+    }
+    fields.into()
 }
 
 fn sticky(sticky: &Sticky) -> Value {

@@ -65,9 +65,16 @@ async fn demo(flags: Flags) -> anyhow::Result<()> {
         workers: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         state_dir: home.path.clone(),
         trusted_proxies: Vec::new(),
+        log_lost: None,
         max_connections: None,
         max_connections_per_client: 0,
+        // What goes in a demo goes on purpose.
+        hold: Duration::ZERO,
         drain: Duration::from_secs(2),
+        drain_grace: Duration::ZERO,
+        upgrade: Duration::ZERO,
+        upgrade_drain: Duration::ZERO,
+        zone: None,
     };
     // It listens for Ctrl-C itself, and comes back when it has drained.
     let mut proxy = tokio::spawn(etna_proxy::serve(config, engine.clone()));

@@ -179,6 +179,11 @@ fn uri(method: &Method, target: Bytes) -> Result<Uri, Error> {
     if target.iter().any(|byte| !byte.is_ascii_graphic() || *byte == b'#') {
         return Err(MALFORMED);
     }
+    // Where a name ends at a NUL, it is another name than the one that was matched.
+    let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+    if memchr::memmem::find(path, b"%00").is_some() {
+        return Err(Error::BadRequest("the path holds a NUL"));
+    }
     match target.first() {
         Some(b'/') => {}
         Some(b'*') if target.len() == 1 && *method == Method::OPTIONS => {}
@@ -317,6 +322,7 @@ mod tests {
             "GET /\u{e9} HTTP/1.1\r\n",
             "GET http://u@a/ HTTP/1.1\r\n",
             "GET ftp://a/ HTTP/1.1\r\n",
+            "GET /wp-admin%00.png HTTP/1.1\r\n",
             "G\x00T / HTTP/1.1\r\n",
             "G{T / HTTP/1.1\r\n",
             " GET / HTTP/1.1\r\n",

@@ -6,6 +6,7 @@
 
 pub mod answer;
 pub mod head;
+mod outbox;
 pub mod wire;
 
 use std::future::poll_fn;
@@ -26,7 +27,8 @@ use crate::listener::watch::Phase;
 use crate::middleware::Response;
 use answer::{Asked, Delimiter};
 use head::Head;
-use wire::{Incoming, Outbox, Wire};
+use outbox::Outbox;
+use wire::{Incoming, Wire};
 
 /// What follows a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,18 +45,19 @@ enum Then {
 pub async fn serve(client: Rc<Client>, wire: Rc<Wire>) {
     loop {
         let then = match poll_fn(|cx| wire.poll_head(cx)).await {
-            Ok(Some(head)) => match exchange(&client, &wire, head).await {
+            // Boxed, so that a connection without a request takes little memory.
+            Ok(Some(head)) => match Box::pin(exchange(&client, &wire, head)).await {
                 Ok(Ok(then)) => then,
-                Ok(Err(tunnel)) => return tunnel.run(&client.worker, wire).await,
+                Ok(Err(tunnel)) => return Box::pin(tunnel.run(&client.worker, wire)).await,
                 Err(()) => return,
             },
             Ok(None) => return,
-            Err(error) => refuse(&client, &wire, error).await,
+            Err(error) => Box::pin(refuse(&client, &wire, error)).await,
         };
         match then {
             Then::Next => client.watch.enter(Phase::Idle),
             Then::Close => return,
-            Then::Linger => return linger(&wire).await,
+            Then::Linger => return Box::pin(linger(&wire)).await,
         }
     }
 }
@@ -65,15 +68,14 @@ async fn exchange(client: &Rc<Client>, wire: &Rc<Wire>, head: Head) -> Result<Re
     wire.begin(framing, expects_continue, parts.version);
     let asked = Asked { method: parts.method.clone(), version: parts.version };
     let request = Request::from_parts(parts, Incoming::new(wire.clone()));
-    // Boxed, so that a connection without a request takes little memory.
-    let mut answering = Box::pin(service::handle(client.clone(), request));
-    let response = poll_fn(|cx| match answering.as_mut().poll(cx) {
-        Poll::Ready(response) => Poll::Ready(Some(response)),
-        Poll::Pending => wire.poll_gone(cx).map(|()| None),
-    })
-    .await;
-    drop(answering);
-    let mut response = response.ok_or(())?;
+    let mut response = {
+        let mut answering = pin!(service::handle(client.clone(), request));
+        poll_fn(|cx| match answering.as_mut().poll(cx) {
+            Poll::Ready(response) => Poll::Ready(Ok(response)),
+            Poll::Pending => wire.poll_gone(cx).map(Err),
+        })
+        .await?
+    };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS
         && let Some(tunnel) = response.body_mut().take_tunnel()
     {
@@ -116,7 +118,7 @@ async fn deliver(
     }
     sent?;
     if keep && unread && !wire.is_request_whole() {
-        return Ok(if drained(wire).await { Then::Next } else { Then::Linger });
+        return Ok(if Box::pin(drained(wire)).await { Then::Next } else { Then::Linger });
     }
     Ok(match (keep, wire.is_request_whole() && !wire.has_more()) {
         (true, _) => Then::Next,

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::Version;
 use http_body::{Body, Frame, SizeHint};
-use tokio::io::AsyncWrite as _;
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Interval;
 use tokio_util::io::poll_read_buf;
@@ -34,6 +34,8 @@ pub struct Wire {
     scanned: Cell<usize>,
     /// What is left of the current request's body.
     incoming: RefCell<Framing>,
+    /// How much is read of a body at once: more as long as more comes.
+    room: Cell<usize>,
     /// Whether the client waits for `100 Continue`.
     continues: Cell<bool>,
     /// Whether the client has sent all it will.
@@ -46,6 +48,16 @@ pub struct Wire {
     asking: RefCell<Option<Asking>>,
     /// What its worker watches of it.
     pub watch: Arc<Watch>,
+    scratch: Rc<Scratch>,
+}
+
+/// Room to read into that all connections of a worker share: what waits for a head keeps no more than has arrived.
+pub struct Scratch(RefCell<Box<[u8]>>);
+
+impl Default for Scratch {
+    fn default() -> Scratch {
+        Scratch(RefCell::new(vec![0; HEAD_READ].into()))
+    }
 }
 
 struct Asking {
@@ -55,18 +67,20 @@ struct Asking {
 
 impl Wire {
     /// A connection that was just accepted.
-    pub fn new(stream: TcpStream, watch: Arc<Watch>) -> Rc<Wire> {
+    pub fn new(stream: TcpStream, watch: Arc<Watch>, scratch: Rc<Scratch>) -> Rc<Wire> {
         Rc::new(Wire {
             stream: RefCell::new(stream),
             inbox: RefCell::default(),
             scanned: Cell::new(0),
             incoming: RefCell::new(Framing::Done),
+            room: Cell::new(LEAST_READ),
             continues: Cell::new(false),
             ended: Cell::new(false),
             answering: Cell::new(false),
             knows_interim: Cell::new(false),
             asking: RefCell::default(),
             watch,
+            scratch,
         })
     }
 
@@ -86,7 +100,7 @@ impl Wire {
             if self.ended.get() || (nothing && self.watch.is_finishing()) {
                 return Poll::Ready(Ok(None));
             }
-            match ready!(self.poll_fill(HEAD_READ, cx)) {
+            match ready!(self.poll_arrived(cx)) {
                 Ok(0) | Err(_) => self.ended.set(true),
                 Ok(_) => {
                     if self.watch.phase().0 == Phase::Idle {
@@ -171,17 +185,13 @@ impl Wire {
                 },
                 Framing::Length(_) | Framing::Chunked(_) | Framing::UntilClose => {}
             }
-            let more = match &*incoming {
-                Framing::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX).clamp(HEAD_READ, BODY_READ),
-                _ => BODY_READ / 4,
-            };
             drop((incoming, inbox));
-            match self.poll_fill(more, cx) {
+            match self.poll_fill(cx) {
                 Poll::Ready(Ok(0)) => {
                     self.ended.set(true);
                     return Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())));
                 }
-                Poll::Ready(Ok(_)) => self.watch.waits_no_more(Waiting::Body),
+                Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
                 Poll::Pending if self.watch.is_slow() => return Poll::Ready(Some(Err(BodyError::Slow))),
                 Poll::Pending => {
@@ -203,7 +213,7 @@ impl Wire {
             if self.inbox.borrow().len() >= MOST_AHEAD {
                 return Poll::Pending;
             }
-            match ready!(self.poll_fill(HEAD_READ, cx)) {
+            match ready!(self.poll_arrived(cx)) {
                 Ok(0) if self.answering.get() => return Poll::Ready(()),
                 Ok(0) => self.ended.set(true),
                 Ok(_) => {}
@@ -246,7 +256,7 @@ impl Wire {
     /// Reads and forgets what the client still sends, and whether it has ended.
     pub fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<bool> {
         self.inbox.borrow_mut().clear();
-        match ready!(self.poll_fill(BODY_READ, cx)) {
+        match ready!(self.poll_fill(cx)) {
             Ok(0) | Err(_) => Poll::Ready(true),
             Ok(_) => Poll::Ready(false),
         }
@@ -268,14 +278,24 @@ impl Wire {
         Some((wire.stream.into_inner(), wire.inbox.into_inner().freeze()))
     }
 
-    fn poll_fill(&self, room: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    /// Reads what has arrived of heads.
+    fn poll_arrived(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut scratch = self.scratch.0.borrow_mut();
+        let mut room = ReadBuf::new(&mut scratch);
+        ready!(Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, &mut room))?;
+        self.inbox.borrow_mut().extend_from_slice(room.filled());
+        Poll::Ready(Ok(room.filled().len()))
+    }
+
+    /// Reads what has arrived of a body.
+    fn poll_fill(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut inbox = self.inbox.borrow_mut();
-        if inbox.capacity() - inbox.len() < LEAST_ROOM.min(room) {
-            inbox.reserve(room);
-        }
+        let room = self.room.get();
+        inbox.reserve(room);
         let read = poll_read_buf(Pin::new(&mut *self.stream.borrow_mut()), cx, &mut *inbox);
         if let Poll::Ready(Ok(read)) = &read {
             self.watch.moved(*read, Waiting::Body);
+            self.room.set(if *read >= room { (2 * room).min(BODY_READ) } else { (room / 2).max(LEAST_READ) });
         }
         read
     }
@@ -299,6 +319,11 @@ impl Incoming {
     /// Whether the client waits to be told to send it.
     pub fn is_held(&self) -> bool {
         self.0.is_held()
+    }
+
+    /// Whether some of it has arrived, asked for or not.
+    pub fn has_begun(&self) -> bool {
+        self.0.has_more()
     }
 }
 
@@ -325,58 +350,9 @@ impl Body for Incoming {
     }
 }
 
-/// Bytes on their way out, with those before them.
-#[derive(Debug, Default)]
-pub struct Outbox {
-    /// Heads, chunk sizes and short bodies.
-    pub flat: Vec<u8>,
-    /// How much of it is written.
-    sent: usize,
-    /// What follows.
-    pub body: Bytes,
-    /// What comes after that.
-    tail: &'static [u8],
-}
-
-impl Outbox {
-    /// Nothing, in a buffer that was used before.
-    pub fn new(flat: Vec<u8>) -> Outbox {
-        Outbox { flat, sent: 0, body: Bytes::new(), tail: b"" }
-    }
-
-    /// Has a body follow, and then `tail`.
-    pub fn follow(&mut self, body: Bytes, tail: &'static [u8]) {
-        self.body = body;
-        self.tail = tail;
-    }
-
-    /// Whether everything was written.
-    pub fn is_empty(&self) -> bool {
-        self.sent == self.flat.len() && self.body.is_empty() && self.tail.is_empty()
-    }
-
-    /// Writes until everything is written.
-    pub fn poll_flush(&mut self, wire: &Wire, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.sent < self.flat.len() || !self.body.is_empty() {
-            let written = ready!(wire.poll_write(&self.flat[self.sent..], &self.body, cx))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            let of_flat = written.min(self.flat.len() - self.sent);
-            self.sent += of_flat;
-            self.body.advance(written - of_flat);
-        }
-        self.flat.clear();
-        self.flat.extend_from_slice(std::mem::take(&mut self.tail));
-        self.sent = 0;
-        Poll::Ready(Ok(()))
-    }
-}
-
 const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-/// Room for a head that is worth a read.
-const LEAST_ROOM: usize = 1024;
-const HEAD_READ: usize = 4 * 1024;
+const HEAD_READ: usize = 16 * 1024;
+const LEAST_READ: usize = 4 * 1024;
 const BODY_READ: usize = 64 * 1024;
 /// Bytes of the next requests that are read while one is answered.
 const MOST_AHEAD: usize = 16 * 1024;

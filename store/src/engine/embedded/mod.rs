@@ -26,17 +26,7 @@ use disk::Disk;
 /// [`Error::Unavailable`] if another process has it open or the disk fails.
 pub async fn open(dir: &Path) -> Result<Arc<dyn Engine>, Error> {
     let name = format!("embedded:{}", dir.display());
-    let start = Instant::now();
-    let (disk, core) = loop {
-        match load(dir.to_owned(), Instant::now()).await {
-            Err(Error::Unavailable { context, .. })
-                if context.contains(disk::IN_USE) && start.elapsed() < LONGEST_WAIT =>
-            {
-                tokio::time::sleep(BETWEEN_TRIES).await;
-            }
-            other => break other?,
-        }
-    };
+    let (disk, core) = load_when_free(dir).await?;
     let place = Place { dir: dir.to_owned(), disk: Some(disk), failing: false };
     Ok(Arc::new(Local::start(core, Some(place), name)))
 }
@@ -85,9 +75,33 @@ impl Place {
         }
     }
 
+    /// Takes back what was lent, once the other process is gone, and says what it holds. If that fails, the next
+    /// [`Place::reopen`] tries again.
+    pub(super) async fn take_back(&mut self) -> Option<Core> {
+        if self.disk.is_some() {
+            return None;
+        }
+        match load_when_free(&self.dir).await {
+            Ok((disk, core)) => {
+                self.disk = Some(disk);
+                Some(core)
+            }
+            Err(error) => {
+                tracing::error!(dir = %self.dir.display(), %error, "the store was lent and cannot be opened again");
+                None
+            }
+        }
+    }
+
+    /// Closes the file, so that another process can open it; [`Place::take_back`] ends that.
+    pub(super) async fn release(&mut self) {
+        let disk = self.disk.take();
+        let _ = tokio::task::spawn_blocking(move || drop(disk)).await;
+    }
+
     /// Closes the file.
-    pub(super) async fn close(self) {
-        let _ = tokio::task::spawn_blocking(move || drop(self.disk)).await;
+    pub(super) async fn close(mut self) {
+        self.release().await;
     }
 
     fn failed(&mut self, cause: &str) -> String {
@@ -96,6 +110,21 @@ impl Place {
             tracing::error!(%dir, cause, "the store cannot write to its disk");
         }
         format!("cannot write to {dir}: {cause}; free space there, or check the disk")
+    }
+}
+
+/// Loads the store; a process that is just ending is waited for.
+async fn load_when_free(dir: &Path) -> Result<(Disk, Core), Error> {
+    let start = Instant::now();
+    loop {
+        match load(dir.to_owned(), Instant::now()).await {
+            Err(Error::Unavailable { context, .. })
+                if context.contains(disk::IN_USE) && start.elapsed() < LONGEST_WAIT =>
+            {
+                tokio::time::sleep(BETWEEN_TRIES).await;
+            }
+            other => return other,
+        }
     }
 }
 

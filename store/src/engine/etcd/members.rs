@@ -87,6 +87,16 @@ impl Members {
         }
     }
 
+    /// The cluster each member says it belongs to; `None` for those that do not answer.
+    pub(super) async fn clusters(&self) -> Vec<Option<u64>> {
+        let ask = self.list.iter().map(|member| async move {
+            let status = async { self.client(member, "cluster").await.ok()?.maintenance_client().status().await.ok() };
+            let status = tokio::time::timeout(LONGEST_CONNECT, status).await.ok()??;
+            Some(status.header()?.cluster_id())
+        });
+        futures_util::future::join_all(ask).await
+    }
+
     /// The addresses, as in a URL.
     pub(super) fn addresses(&self) -> String {
         self.list.iter().map(|member| member.address.as_str()).collect::<Vec<_>>().join(",")

@@ -198,9 +198,26 @@ impl Inner {
             }
             from.push(0);
         }
+        self.believe(cluster.unwrap_or_default()).await?;
         self.cluster.store(cluster.unwrap_or_default(), Ordering::Relaxed);
         self.term.store(term, Ordering::Relaxed);
         Ok(batch)
+    }
+
+    /// Whether another cluster than the one followed so far is taken for it: only if all endpoints say that they are of
+    /// it, because one that does not is either a stranger among them or the one that knows better.
+    async fn believe(&self, cluster: u64) -> Result<(), Error> {
+        let known = self.cluster.load(Ordering::Relaxed);
+        if known == 0 || known == cluster || self.members.clusters().await.iter().all(|said| *said == Some(cluster)) {
+            return Ok(());
+        }
+        self.members.avoid_current();
+        let context = format!(
+            "an endpoint of {} belongs to another cluster ({cluster:x}) than the one followed ({known:x}); give those of \
+             one, or, if this is its successor, bring all of them up",
+            self.members.addresses()
+        );
+        Err(Error::Unavailable { context, source: None })
     }
 
     /// Pairs from a key on, at a revision or, with 0, now; and whether there are more.

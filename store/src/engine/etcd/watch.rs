@@ -169,6 +169,12 @@ impl Watching {
             let reason = format!("etcd ended the watch: {reason}; give the user's role access to the prefix");
             return Error::Denied { reason };
         }
+        if REFUSED.iter().any(|said| reason.contains(said)) {
+            // The next try reads password and certificates again.
+            self.etcd.members.avoid_current();
+            let reason = format!("etcd ended the watch: {reason}; check user and password");
+            return Error::Denied { reason };
+        }
         self.lost(format!("etcd ended the watch: {reason}"))
     }
 
@@ -183,6 +189,8 @@ fn replaced() -> Error {
     Error::Compacted { oldest: Revision::default() }
 }
 
+/// What etcd says of a login that it does not take.
+const REFUSED: [&str; 3] = ["user name is empty", "authentication", "auth token"];
 const LOGIN_ENDED: &str = "invalid auth token";
 /// In bytes. What waits for a watcher comes in answers of up to a thousand revisions.
 const LONGEST_ANSWER: usize = 64 << 20;

@@ -1,0 +1,444 @@
+use etna_store::Revision;
+use proptest::prelude::*;
+
+use super::*;
+
+const HOLD: Duration = Duration::from_secs(300);
+const UP: &str = r#"{"URL":"http://10.0.0.1:80"}"#;
+const DRAINING: &str = r#"{"URL":"http://10.0.0.1:80","State":"draining"}"#;
+
+struct Followed {
+    model: Model,
+    suspects: Suspects,
+    now: Instant,
+    revision: i64,
+}
+
+impl Followed {
+    fn new(hold: Duration) -> Followed {
+        Followed { model: Model::default(), suspects: Suspects::new(hold), now: Instant::now(), revision: 0 }
+    }
+
+    fn with(pairs: &[(String, &str)]) -> Followed {
+        let mut followed = Followed::new(HOLD);
+        let pairs: Vec<(&str, Option<&str>)> = pairs.iter().map(|(key, value)| (key.as_str(), Some(*value))).collect();
+        followed.step(&pairs);
+        followed
+    }
+
+    /// One revision.
+    fn step(&mut self, changes: &[(&str, Option<&str>)]) -> Delta {
+        self.revision += 1;
+        let batch = batch(self.revision, changes);
+        self.suspects.apply(&mut self.model, &batch, self.now, false)
+    }
+
+    fn delete(&mut self, keys: &[String]) -> Delta {
+        let changes: Vec<(&str, Option<&str>)> = keys.iter().map(|key| (key.as_str(), None)).collect();
+        self.step(&changes)
+    }
+
+    fn resync(&mut self, revision: i64, pairs: &[(&str, &str)]) -> Delta {
+        let pairs: Vec<(&str, Option<&str>)> = pairs.iter().map(|(key, value)| (*key, Some(*value))).collect();
+        let diff = self.suspects.diff(&batch(revision, &pairs));
+        let replaced = revision < self.revision;
+        self.revision = revision;
+        self.suspects.apply(&mut self.model, &diff, self.now, replaced)
+    }
+
+    fn after(&mut self, time: Duration) -> &mut Followed {
+        self.now += time;
+        self
+    }
+
+    fn servers(&self, backend: &str) -> usize {
+        self.model.servers(backend).count()
+    }
+
+    fn held(&self) -> usize {
+        self.suspects.held().count()
+    }
+}
+
+fn batch(revision: i64, changes: &[(&str, Option<&str>)]) -> Batch {
+    let change = |(key, value): &(&str, Option<&str>)| Change {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        value: value.map(|value| Bytes::copy_from_slice(value.as_bytes())),
+    };
+    Batch { revision: Revision(revision), changes: changes.iter().map(change).collect() }
+}
+
+fn server(backend: &str, n: usize) -> String {
+    format!("backends/{backend}/servers/s{n}")
+}
+
+fn frontend(id: &str) -> String {
+    format!("frontends/{id}/frontend")
+}
+
+/// Backends of so many servers, each with a frontend of the same name that leads to it.
+fn apps(sizes: &[(&str, usize)]) -> Followed {
+    let mut pairs = Vec::new();
+    let values: Vec<String> = sizes
+        .iter()
+        .map(|(id, _)| format!(r#"{{"Type":"http","BackendId":"{id}","Route":"Host(`{id}.test`)"}}"#))
+        .collect();
+    for ((id, size), value) in sizes.iter().zip(&values) {
+        pairs.push((frontend(id), value.as_str()));
+        pairs.extend((0..*size).map(|n| (server(id, n), UP)));
+    }
+    Followed::with(&pairs)
+}
+
+#[test]
+fn more_than_half_of_a_backend_in_one_step_is_held() {
+    let mut at = apps(&[("a", 5), ("b", 5), ("c", 5), ("d", 5)]);
+    at.delete(&[server("a", 0), server("a", 1), server("a", 2)]);
+    assert_eq!((at.servers("a"), at.held()), (5, 3));
+    assert_eq!(at.suspects.cases().next().unwrap().what, What::Servers { backend: "a".into(), gone: 3, of: 5 });
+    // Half is not more than half, and others are not touched.
+    at.delete(&[server("b", 0), server("b", 1)]);
+    assert_eq!((at.servers("b"), at.held()), (3, 3));
+    // A key that comes back is no suspect any more.
+    at.step(&[(&server("a", 0), Some(UP))]);
+    assert_eq!((at.servers("a"), at.held()), (5, 2));
+    // Time believes it.
+    at.after(HOLD);
+    let now = at.now;
+    let delta = at.suspects.expire(&mut at.model, now);
+    assert!(delta.backends.contains("a"));
+    assert_eq!((at.servers("a"), at.held(), at.suspects.cases().count()), (3, 0, 0));
+}
+
+#[test]
+fn single_deletes_over_time_are_believed_and_a_storm_is_not() {
+    let mut at = apps(&[("a", 6), ("b", 9)]);
+    for n in 0..6 {
+        at.delete(&[server("a", n)]);
+        at.after(Duration::from_secs(6));
+    }
+    assert_eq!((at.servers("a"), at.held()), (0, 0));
+    for n in 0..9 {
+        at.delete(&[server("b", n)]);
+        at.after(Duration::from_millis(50));
+    }
+    assert_eq!((at.servers("b"), at.held()), (5, 5));
+    assert_eq!(at.suspects.cases().count(), 1, "a storm is one case");
+}
+
+#[test]
+fn the_first_of_a_storm_come_back_if_they_answer() {
+    let mut at = apps(&[("a", 3), ("b", 3)]);
+    for n in 0..3 {
+        at.after(Duration::from_millis(200)).delete(&[server("a", n)]);
+    }
+    assert_eq!((at.servers("a"), at.held()), (1, 1));
+    let asked: Vec<Bytes> = at.suspects.ask_returning().into_iter().map(|(key, _)| key).collect();
+    assert_eq!(asked, [server("a", 0), server("a", 1)]);
+    assert!(at.suspects.ask_returning().is_empty(), "each is asked once");
+    assert!(at.suspects.returned(&mut at.model, &asked[0], true).backends.contains("a"));
+    assert!(at.suspects.returned(&mut at.model, &asked[1], false).is_empty());
+    assert!(at.suspects.returned(&mut at.model, &asked[0], true).is_empty());
+    assert_eq!((at.servers("a"), at.held(), at.suspects.cases().next().unwrap().keys), (2, 2, 2));
+    at.suspects.release(&mut at.model);
+    assert_eq!((at.servers("a"), at.held()), (0, 0));
+
+    // Those that went a while before were no part of it.
+    at.delete(&[server("b", 0)]);
+    at.after(Duration::from_secs(3)).delete(&[server("b", 1)]);
+    at.delete(&[server("b", 2)]);
+    let asked: Vec<Bytes> = at.suspects.ask_returning().into_iter().map(|(key, _)| key).collect();
+    assert_eq!(asked, [server("b", 1)]);
+    // One that registers again meanwhile needs no way back.
+    at.step(&[(&server("b", 1), Some(UP))]);
+    assert!(at.suspects.returned(&mut at.model, &asked[0], true).is_empty());
+    assert_eq!((at.servers("b"), at.held()), (2, 1));
+}
+
+#[test]
+fn the_last_servers_of_a_small_backend() {
+    let mut at = apps(&[("a", 1), ("b", 2), ("c", 2), ("d", 3)]);
+    at.delete(&[server("a", 0)]);
+    assert_eq!(at.servers("a"), 0, "one is an explicit delete");
+    at.delete(&[server("b", 0)]);
+    at.after(Duration::from_secs(3)).delete(&[server("b", 1)]);
+    assert_eq!(at.servers("b"), 0, "one at a time is, too");
+    at.delete(&[server("c", 0)]);
+    at.after(Duration::from_millis(300)).delete(&[server("c", 1)]);
+    assert_eq!((at.servers("c"), at.held()), (1, 1), "two leases that end in one moment are not");
+}
+
+#[test]
+fn servers_that_are_replaced_or_had_announced_it_go_at_once() {
+    let mut at = apps(&[("a", 3), ("b", 4)]);
+    for n in 3..60 {
+        at.step(&[(&server("a", n), Some(UP)), (&server("a", n - 3), None)]);
+        at.after(Duration::from_millis(100));
+    }
+    assert_eq!((at.servers("a"), at.held()), (3, 0));
+    let all: Vec<String> = (0..4).map(|n| server("b", n)).collect();
+    let draining: Vec<(&str, Option<&str>)> = all.iter().map(|key| (key.as_str(), Some(DRAINING))).collect();
+    at.step(&draining);
+    at.delete(&all);
+    assert_eq!((at.servers("b"), at.held()), (0, 0));
+}
+
+#[test]
+fn a_backend_that_nothing_leads_to_goes_at_once() {
+    let mut at = apps(&[("a", 4), ("b", 4), ("c", 4)]);
+    let new: Vec<String> = (0..4).map(|n| server("new", n)).collect();
+    let old: Vec<String> = (0..4).map(|n| server("a", n)).collect();
+    let route = r#"{"Type":"http","BackendId":"new","Route":"Host(`a.test`)"}"#;
+    let key = frontend("a");
+    let mut rename: Vec<(&str, Option<&str>)> = vec![(&key, Some(route))];
+    rename.extend(new.iter().map(|key| (key.as_str(), Some(UP))));
+    rename.extend(old.iter().map(|key| (key.as_str(), None)));
+    at.step(&rename);
+    assert_eq!((at.servers("a"), at.servers("new"), at.held()), (0, 4, 0));
+    let mut gone: Vec<String> = (0..4).map(|n| server("b", n)).collect();
+    gone.push(frontend("b"));
+    at.delete(&gone);
+    assert_eq!((at.servers("b"), at.held()), (0, 0), "an application that goes as a whole");
+}
+
+#[test]
+fn a_third_of_all_objects_in_one_step_is_held() {
+    let names: Vec<String> = (0..10).map(|n| format!("f{n}")).collect();
+    let sizes: Vec<(&str, usize)> = names.iter().map(|name| (name.as_str(), 1)).collect();
+    let mut at = apps(&sizes);
+    let all: Vec<String> = names.iter().map(|name| server(name, 0)).collect();
+    at.delete(&all);
+    assert_eq!(at.held(), 10, "del --prefix backends");
+    assert_eq!(at.model.backends().count(), 10);
+    at.suspects.release(&mut at.model);
+    assert_eq!((at.held(), at.model.backends().count()), (0, 0));
+    // Three of ten frontends left is more than a third; two are believed.
+    at.delete(&[frontend("f0"), frontend("f1")]);
+    assert_eq!((at.held(), at.model.frontends().count()), (0, 8));
+    at.delete(&[frontend("f2"), frontend("f3"), frontend("f4")]);
+    assert_eq!((at.held(), at.model.frontends().count()), (3, 8));
+}
+
+#[test]
+fn an_emptied_store_is_held_and_a_lost_history_for_as_long_as_it_takes() {
+    let mut at = apps(&[("a", 1)]);
+    at.resync(9, &[]);
+    assert_eq!((at.held(), at.servers("a")), (2, 1));
+    assert!(at.resync(10, &[]).is_empty(), "it is no news the next time");
+    let until = at.suspects.cases().next().unwrap().until;
+    assert_eq!(until, Some(at.now + HOLD));
+    at.suspects.release(&mut at.model);
+    assert_eq!(at.model.frontends().count(), 0);
+
+    let mut at = apps(&[("a", 2), ("b", 1)]);
+    at.revision = 100;
+    at.resync(3, &[("sites/new", "{}")]);
+    assert_eq!(at.suspects.cases().next().unwrap().until, None);
+    at.after(HOLD * 10);
+    let now = at.now;
+    assert!(at.suspects.expire(&mut at.model, now).is_empty());
+    assert_eq!(at.servers("a"), 2);
+    // Who registers anew is no suspect.
+    at.step(&[(&server("a", 0), Some(UP))]);
+    assert_eq!(at.held(), 4);
+}
+
+#[test]
+fn a_server_that_fails_twice_is_let_go() {
+    let mut at = apps(&[("a", 2), ("b", 9)]);
+    at.delete(&[server("a", 0), server("a", 1)]);
+    let key = Bytes::from(server("a", 0));
+    assert!(!at.suspects.answered(&key, false));
+    assert!(!at.suspects.answered(&key, true));
+    assert!(!at.suspects.answered(&key, false));
+    assert!(at.suspects.answered(&key, false));
+    at.suspects.let_go(&mut at.model, std::slice::from_ref(&key));
+    assert_eq!((at.servers("a"), at.held()), (1, 1));
+    assert!(!at.suspects.answered(&key, false));
+}
+
+#[test]
+fn the_release_key_makes_all_of_it_believed() {
+    let release = std::str::from_utf8(RELEASE).unwrap();
+    let mut at = apps(&[("a", 3), ("b", 3), ("c", 1)]);
+    at.delete(&[server("a", 0), server("a", 1), server("a", 2)]);
+    assert_eq!(at.held(), 3);
+    let gone: Vec<String> = (0..3).map(|n| server("b", n)).collect();
+    let mut step: Vec<(&str, Option<&str>)> = gone.iter().map(|key| (key.as_str(), None)).collect();
+    step.push((release, Some("1")));
+    at.step(&step);
+    assert_eq!((at.held(), at.servers("a"), at.servers("b")), (0, 0, 0));
+    // Found by a snapshot it counts once.
+    let mut at = apps(&[("a", 2)]);
+    let route = r#"{"Type":"http","BackendId":"a","Route":"Host(`a.test`)"}"#;
+    let key = frontend("a");
+    at.resync(2, &[(release, "1"), (&key, route)]);
+    assert_eq!(at.held(), 2);
+    at.resync(3, &[(release, "1"), (&key, route)]);
+    assert_eq!(at.held(), 2);
+    at.resync(4, &[(release, "2"), (&key, route)]);
+    assert_eq!((at.held(), at.servers("a")), (0, 0));
+}
+
+#[test]
+fn what_an_earlier_process_held_goes_on_where_it_was() {
+    let mut at = Followed::new(HOLD);
+    let pairs = batch(7, &[("backends/a/servers/s", Some(UP)), ("sites/x", Some("{}"))]);
+    let held = [("backends/a/servers/s".into(), Some(Duration::from_secs(20))), ("sites/x".into(), None)];
+    let now = at.now;
+    at.suspects.restore(&mut at.model, &pairs, &held, now);
+    assert_eq!((at.held(), at.servers("a")), (2, 1));
+    at.resync(8, &[]);
+    assert_eq!(at.held(), 2);
+    at.after(Duration::from_secs(21));
+    let now = at.now;
+    at.suspects.expire(&mut at.model, now);
+    assert_eq!((at.held(), at.servers("a")), (1, 0));
+}
+
+#[test]
+fn without_a_hold_everything_is_believed() {
+    let mut at = Followed::new(Duration::ZERO);
+    let key = server("a", 0);
+    at.step(&[(&key, Some(UP)), ("acme/x", Some("y"))]);
+    at.resync(1, &[]);
+    assert_eq!((at.held(), at.servers("a"), at.suspects.pairs().len()), (0, 0, 0));
+}
+
+fn some_key() -> impl Strategy<Value = String> {
+    let id = || prop::sample::select(vec!["1", "2", "3", "4"]);
+    prop_oneof![
+        4 => (id(), id()).prop_map(|(backend, id)| format!("backends/{backend}/servers/{id}")),
+        2 => id().prop_map(|id| format!("frontends/{id}/frontend")),
+        1 => id().prop_map(|id| format!("backends/{id}/backend")),
+        1 => id().prop_map(|id| format!("sites/{id}")),
+        1 => Just("nonsense".to_owned()),
+    ]
+}
+
+fn value_of(key: &str, n: u8) -> String {
+    match Key::parse(key.as_bytes()) {
+        Ok(Key::Server(..)) if n == 2 => DRAINING.into(),
+        Ok(Key::Server(..)) => format!(r#"{{"URL":"http://10.0.0.{n}:80"}}"#),
+        Ok(Key::Frontend(id)) => format!(r#"{{"Type":"http","BackendId":"{id}","Route":"Host(`{n}`)"}}"#),
+        Ok(Key::Backend(_)) => r#"{"Type":"http"}"#.into(),
+        Ok(Key::Site(_)) => format!(r#"{{"Preset":"wordpress","Hosts":["{n}.test"],"Public":"{n}"}}"#),
+        _ => n.to_string(),
+    }
+}
+
+fn shown(model: &Model) -> String {
+    let servers: Vec<_> = model.backends().map(|backend| model.servers(&backend.id).collect::<Vec<_>>()).collect();
+    let (frontends, backends): (Vec<_>, Vec<_>) = (model.frontends().collect(), model.backends().collect());
+    let (sites, problems): (Vec<_>, Vec<_>) = (model.sites().collect(), model.problems().collect());
+    format!("{frontends:?} {backends:?} {servers:?} {sites:?} {problems:?}")
+}
+
+/// What a proxy lives through.
+#[derive(Clone, Debug)]
+enum Event {
+    Revision(Vec<(String, Option<u8>)>),
+    /// Everything below a path in one revision.
+    Wipe(&'static str),
+    Resync,
+    Pass(u64),
+    Unanswered(usize),
+    /// Those that went first in a storm are asked.
+    Returning(bool),
+    Release,
+}
+
+fn some_event() -> impl Strategy<Value = Event> {
+    let change = (some_key(), prop::option::weighted(0.6, 1..4u8));
+    prop_oneof![
+        8 => prop::collection::vec(change, 1..6).prop_map(Event::Revision),
+        1 => prop::sample::select(vec!["", "backends/", "backends/1/", "frontends/"]).prop_map(Event::Wipe),
+        1 => Just(Event::Resync),
+        2 => (0..400_000u64).prop_map(Event::Pass),
+        2 => (0..1_000u64).prop_map(Event::Pass),
+        2 => (0..8usize).prop_map(Event::Unanswered),
+        2 => any::<bool>().prop_map(Event::Returning),
+        1 => Just(Event::Release),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_the_model_is_what_is_stored_and_what_is_held(
+        events in prop::collection::vec(some_event(), 1..60),
+        hold in prop::sample::select(vec![0, 5, 300]),
+    ) {
+        let mut at = Followed::new(Duration::from_secs(hold));
+        let mut stored: BTreeMap<String, String> = BTreeMap::new();
+        for event in events {
+            match event {
+                Event::Revision(changes) => {
+                    let changes: BTreeMap<String, Option<String>> = changes
+                        .into_iter()
+                        .map(|(key, n)| { let value = n.map(|n| value_of(&key, n)); (key, value) })
+                        .collect();
+                    for (key, value) in &changes {
+                        match value {
+                            Some(value) => stored.insert(key.clone(), value.clone()),
+                            None => stored.remove(key),
+                        };
+                    }
+                    let changes: Vec<(&str, Option<&str>)> =
+                        changes.iter().map(|(key, value)| (key.as_str(), value.as_deref())).collect();
+                    at.step(&changes);
+                }
+                Event::Wipe(path) => {
+                    let gone: Vec<String> = stored.keys().filter(|key| key.starts_with(path)).cloned().collect();
+                    stored.retain(|key, _| !key.starts_with(path));
+                    at.delete(&gone);
+                }
+                Event::Resync => {
+                    let pairs: Vec<(&str, &str)> =
+                        stored.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+                    let revision = at.revision;
+                    let delta = at.resync(revision, &pairs);
+                    prop_assert!(delta.is_empty(), "nothing was lost, so nothing differs: {:?}", delta);
+                }
+                Event::Pass(millis) => {
+                    at.after(Duration::from_millis(millis));
+                    let now = at.now;
+                    at.suspects.expire(&mut at.model, now);
+                }
+                Event::Unanswered(n) => {
+                    let key = at.suspects.servers().nth(n).map(|(key, _)| key.clone());
+                    if key.as_ref().is_some_and(|key| at.suspects.answered(key, false)) {
+                        let keys: Vec<Bytes> = key.into_iter().collect();
+                        at.suspects.let_go(&mut at.model, &keys);
+                    }
+                }
+                Event::Returning(answered) => {
+                    for (key, _) in at.suspects.ask_returning() {
+                        at.suspects.returned(&mut at.model, &key, answered);
+                    }
+                }
+                Event::Release => drop(at.suspects.release(&mut at.model)),
+            }
+            // What serves is what is stored and what is held, no more and no less.
+            let held: BTreeSet<String> =
+                at.suspects.held().map(|(key, _)| String::from_utf8(key.to_vec()).unwrap()).collect();
+            prop_assert!(held.iter().all(|key| !stored.contains_key(key)));
+            let serving: BTreeSet<String> =
+                at.suspects.pairs().keys().map(|key| String::from_utf8(key.to_vec()).unwrap()).collect();
+            let wanted: BTreeSet<String> = stored.keys().chain(&held).cloned().collect();
+            prop_assert_eq!(&serving, &wanted);
+            prop_assert!(hold > 0 || held.is_empty());
+            prop_assert_eq!(at.suspects.cases().map(|case| case.keys).sum::<usize>(), held.len());
+        }
+        let pairs = at.suspects.pairs().iter().map(|(key, value)| Change { key: key.clone(), value: Some(value.clone()) });
+        let mut fresh = Model::default();
+        fresh.apply(&Batch { revision: Revision(1), changes: pairs.collect() });
+        prop_assert_eq!(shown(&at.model), shown(&fresh));
+        // Once all is released, only what is stored serves.
+        at.suspects.release(&mut at.model);
+        let pairs: Vec<(&str, Option<&str>)> =
+            stored.iter().map(|(key, value)| (key.as_str(), Some(value.as_str()))).collect();
+        let mut fresh = Model::default();
+        fresh.apply(&batch(1, &pairs));
+        prop_assert_eq!(shown(&at.model), shown(&fresh));
+    }
+}

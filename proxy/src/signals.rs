@@ -1,0 +1,67 @@
+//! What signals do. Each is an order to somebody else; nothing happens here.
+
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::Shown;
+
+/// What signals act on.
+pub(crate) struct Told {
+    /// Cancelled to drain.
+    pub(crate) draining: CancellationToken,
+    /// Cancelled, before that, to drain without a grace period.
+    pub(crate) interrupted: CancellationToken,
+    /// Cancelled to cut what still runs.
+    pub(crate) force: CancellationToken,
+    /// Asks to replace the process.
+    pub(crate) upgrade: mpsc::Sender<()>,
+    /// Read again.
+    pub(crate) token: Arc<Shown>,
+}
+
+/// TERM and INT drain, a second one ends at once; USR2 replaces the process; HUP reads files again.
+pub(crate) async fn signals(told: Told) {
+    let (Ok(mut term), Ok(mut int), Ok(mut hup), Ok(mut usr2)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::hangup()),
+        signal(SignalKind::user_defined2()),
+    ) else {
+        tracing::error!("cannot handle signals: stop this process with SIGKILL only");
+        return;
+    };
+    loop {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => if !told.draining.is_cancelled() {
+                told.interrupted.cancel();
+            },
+            _ = hup.recv() => {
+                match told.token.read_again() {
+                    Ok(true) => tracing::info!("SIGHUP: read the admin token file again"),
+                    Ok(false) => tracing::info!("SIGHUP: nothing to read again"),
+                    Err(error) => tracing::error!(error = format!("{error:#}"), "SIGHUP: the admin token stays as it was"),
+                }
+                continue;
+            }
+            _ = usr2.recv() => {
+                match told.upgrade.try_send(()) {
+                    Ok(()) => {}
+                    Err(mpsc::error::TrySendError::Full(())) => tracing::warn!("SIGUSR2: being replaced already"),
+                    Err(mpsc::error::TrySendError::Closed(())) => {
+                        tracing::warn!("SIGUSR2: this process cannot be replaced, or has been");
+                    }
+                }
+                continue;
+            }
+        }
+        if told.draining.is_cancelled() {
+            tracing::warn!("told to stop while draining: cutting what still runs");
+            told.force.cancel();
+        }
+        told.draining.cancel();
+    }
+}

@@ -1,0 +1,214 @@
+//! Whether a request is sent once more, after how an attempt ended, and what that costs.
+//!
+//! By default what got no byte of an answer, if its method is idempotent (RFC 9110 section 9.2.2); otherwise as the
+//! frontend's predicate says. Always only to a server that was not tried, with a body that is still there, within the
+//! backend's budget. What never reached a server costs nothing of it.
+
+use std::time::{Duration, Instant};
+
+use http::{Method, StatusCode};
+
+use crate::backend::balance::{Ask, Pick};
+use crate::backend::sending::Sending;
+use crate::backend::{Backend, Live, latency};
+use crate::error::Error;
+use crate::failover::{Attempt, Predicate};
+use crate::stats::Retries;
+
+/// A request's attempts so far.
+pub(super) struct Again<'a> {
+    backend: &'a Backend,
+    turn: u64,
+    started: Instant,
+    tried: Vec<u16>,
+    sent: u32,
+    failure: Error,
+}
+
+/// How an attempt ended that reached a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// With an answer.
+    Answered(StatusCode),
+    /// Without a byte of one.
+    Unanswered,
+    /// With something that is none.
+    Nonsense,
+    /// Not in time.
+    Late,
+}
+
+impl Ended {
+    /// What the client is told.
+    pub(super) fn error(self) -> Error {
+        match self {
+            Ended::Late => Error::Timeout,
+            Ended::Answered(_) | Ended::Unanswered | Ended::Nonsense => Error::Upstream,
+        }
+    }
+
+    fn status(self) -> u16 {
+        match self {
+            Ended::Answered(status) => status.as_u16(),
+            Ended::Unanswered | Ended::Nonsense | Ended::Late => self.error().status().as_u16(),
+        }
+    }
+}
+
+impl<'a> Again<'a> {
+    /// Nothing was tried yet. `turn`: the backend's requests so far.
+    pub(super) fn new(backend: &'a Backend, turn: u64, started: Instant) -> Again<'a> {
+        Again { backend, turn, started, tried: Vec::new(), sent: 0, failure: Error::NoServer }
+    }
+
+    /// The servers that failed the request.
+    pub(super) fn tried(&self) -> &[u16] {
+        &self.tried
+    }
+
+    /// What the client is told when there is nobody left.
+    pub(super) fn failure(&self) -> Error {
+        self.failure
+    }
+
+    /// How long connecting to a server may take: not all of `Dial` while there is another one to ask.
+    pub(super) fn connect_limit(&self, at: u16, ask: &Ask<'_>) -> Duration {
+        let dial = self.backend.spec.timeouts.dial;
+        let tried: Vec<u16> = self.tried.iter().copied().chain([at]).collect();
+        if dial > QUICK && self.has_another(&tried, ask) { QUICK } else { dial }
+    }
+
+    /// No connection to a server could be made: another one is asked, unless that went on for too long.
+    pub(super) fn unreachable(&mut self, at: u16) -> Result<(), Error> {
+        self.tried.push(at);
+        if self.sent == 0 {
+            self.failure = Error::Connect;
+        }
+        if self.started.elapsed() > LONGEST { Err(self.failure) } else { Ok(()) }
+    }
+
+    /// Whether the request is sent once more, after an attempt at a server; then its body is back at its beginning.
+    pub(super) fn may(
+        &mut self,
+        at: u16,
+        ended: Ended,
+        predicate: Option<&Predicate>,
+        method: &Method,
+        body: &mut Sending,
+        ask: &Ask<'_>,
+    ) -> bool {
+        self.sent += 1;
+        self.tried.push(at);
+        self.failure = ended.error();
+        let wanted = match predicate {
+            Some(predicate) => {
+                let attempt = Attempt { method, number: self.sent, status: ended.status() };
+                self.sent < MOST_ASKED_FOR && predicate.holds(&attempt)
+            }
+            None => self.sent < MOST && ended == Ended::Unanswered && is_idempotent(method),
+        };
+        if !wanted || !body.can_rewind() || !self.has_another(&self.tried, ask) {
+            return false;
+        }
+        let live = &self.backend.live;
+        if !live.budget.withdraw(self.turn, live.millis(ask.now)) {
+            live.retries_denied.add(1);
+            return false;
+        }
+        body.rewind()
+    }
+
+    /// Takes in how fast a server was, where the policy goes by it.
+    pub(super) fn measure(&self, live: &Live, began: Instant, failed: bool) {
+        if self.backend.schedule.measures() {
+            let now = Instant::now();
+            let took = now.saturating_duration_since(began);
+            live.latency.record(if failed { took.max(latency::FAILURE) } else { took }, live.millis(now));
+        }
+    }
+
+    fn has_another(&self, tried: &[u16], ask: &Ask<'_>) -> bool {
+        self.backend.schedule.pick(&self.backend.servers, &Ask { tried, ..*ask }) != Pick::Nobody
+    }
+}
+
+/// Counts a second attempt by why it is made.
+pub(super) fn count(retries: &Retries, ended: Ended) {
+    let counter = match ended {
+        Ended::Answered(_) => &retries.status,
+        Ended::Unanswered | Ended::Nonsense => &retries.broken,
+        Ended::Late => &retries.late,
+    };
+    counter.add(1);
+}
+
+/// RFC 9110 section 9.2.2.
+pub(super) fn is_idempotent(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE)
+}
+
+/// How often an idempotent request is sent at most: a request that kills servers must not kill them all.
+const MOST: u32 = 3;
+/// The same where a predicate asks for it: vulcand's first attempt and ten more.
+const MOST_ASKED_FOR: u32 = 11;
+/// How long a server may take to accept a connection while another could be asked.
+const QUICK: Duration = Duration::from_secs(1);
+/// For how long servers are tried one after the other.
+const LONGEST: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::test;
+    use crate::traffic::body::RequestBody;
+    use bytes::Bytes;
+
+    fn backend(servers: usize) -> Backend {
+        test::backend((0..servers).map(|n| test::server(&format!("s{n}"), "")).collect(), "", None)
+    }
+
+    fn ask(now: Instant) -> Ask<'static> {
+        Ask { turn: 0, random: 0, key: None, now, ramping: false, tried: &[] }
+    }
+
+    fn may(backend: &Backend, ended: Ended, predicate: &str, method: Method) -> bool {
+        let now = Instant::now();
+        let predicate = (!predicate.is_empty()).then(|| Predicate::parse(predicate).unwrap());
+        let mut body = Sending::new(RequestBody::whole(Bytes::from_static(b"x")), false, false);
+        Again::new(backend, 0, now).may(0, ended, predicate.as_ref(), &method, &mut body, &ask(now))
+    }
+
+    #[test]
+    fn by_default_only_what_is_idempotent_and_unanswered() {
+        let three = backend(3);
+        assert!(may(&three, Ended::Unanswered, "", Method::GET) && may(&three, Ended::Unanswered, "", Method::PUT));
+        assert!(!may(&three, Ended::Unanswered, "", Method::POST));
+        assert!(!may(&three, Ended::Late, "", Method::GET) && !may(&three, Ended::Nonsense, "", Method::GET));
+        assert!(!may(&backend(1), Ended::Unanswered, "", Method::GET), "there is no other");
+    }
+
+    #[test]
+    fn a_predicate_decides_instead() {
+        let three = backend(3);
+        let busy = Ended::Answered(StatusCode::SERVICE_UNAVAILABLE);
+        assert!(may(&three, busy, "ResponseCode() == 503", Method::POST));
+        assert!(!may(&three, Ended::Answered(StatusCode::OK), "ResponseCode() == 503", Method::POST));
+        assert!(may(&three, Ended::Late, "IsNetworkError()", Method::GET));
+        assert!(!may(&three, Ended::Unanswered, "Attempts() < 1", Method::GET));
+    }
+
+    #[test]
+    fn a_spent_budget_ends_it_and_is_counted() {
+        let three = backend(3);
+        let made = (0..100).filter(|_| may(&three, Ended::Unanswered, "", Method::GET)).count();
+        assert!((10..15).contains(&made), "{made}");
+        assert_eq!(three.live.retries_denied.get(), 100 - made as u64);
+    }
+
+    #[test]
+    fn another_server_is_not_kept_waiting_for() {
+        let now = Instant::now();
+        assert_eq!(Again::new(&backend(2), 0, now).connect_limit(0, &ask(now)), QUICK);
+        assert_eq!(Again::new(&backend(1), 0, now).connect_limit(0, &ask(now)), Duration::from_secs(5));
+    }
+}
