@@ -328,11 +328,17 @@ mod tests {
             [("http://a?b", "GET /?b HTTP/1.1"), ("http://a", "GET / HTTP/1.1"), ("*", "GET * HTTP/1.1")]
         {
             let (head, ()) = http::Request::get(target).body(()).unwrap().into_parts();
-            let framing = Framing::None;
-            let (server_name, host) = (None, None);
             let peer = peer();
-            let how =
-                Outbound { peer: &peer, believe: false, server_name, host, websocket: false, expect: false, framing };
+            let how = Outbound {
+                peer: &peer,
+                believe: false,
+                server_name: None,
+                host: None,
+                authority: b"s1:80",
+                websocket: false,
+                expect: false,
+                framing: Framing::None,
+            };
             let mut out = Vec::new();
             write(&mut out, &head, &how);
             assert!(out.starts_with(line.as_bytes()), "{}", String::from_utf8_lossy(&out));
