@@ -1,7 +1,5 @@
-//! The proxy's parsers: rules, HTTP in both directions, cookies, and the admin API's bodies; and its table, which is
-//! made of what was parsed.
-//!
-//! The decoder of the last table on disk gets its file here.
+//! The proxy's parsers: rules, failover predicates, HTTP in both directions, cookies, and the admin API's bodies; and its table, which is
+//! made of what was parsed, and kept on disk.
 
 pub mod admin;
 pub mod asked;
@@ -9,6 +7,8 @@ pub mod asked;
 pub mod changes;
 pub mod chunks;
 pub mod cookie;
+pub mod disk;
+pub mod predicate;
 pub mod request;
 pub mod response;
 pub mod rule;
@@ -20,6 +20,8 @@ use super::seeds::Check;
 pub const CHECKS: &[Check] = &[
     ("admin", admin::check),
     ("cookie", cookie::check),
+    ("disk", disk::check),
+    ("predicate", predicate::check),
     ("request", request::check),
     ("response", response::check),
     ("rule", rule::check),

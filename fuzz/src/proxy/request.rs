@@ -91,11 +91,11 @@ fn passed_on(head: &Head, believe: bool) {
     let again = read(&mut buffer, &mut 0).expect("a request that is passed on is one").expect("and it is whole");
     assert!(buffer.is_empty(), "a request that is passed on is only one");
     assert_eq!(again.parts.method, parts.method);
-    let target = |head: &Head| head.parts.uri.path_and_query().map_or("/".into(), |target| target.to_string());
+    let target = |head: &Head| (head.parts.uri.path().to_owned(), head.parts.uri.query().map(str::to_owned));
     assert_eq!(target(&again), target(head));
     assert_eq!(format!("{:?}", again.framing), format!("{:?}", head.framing), "a body that is framed otherwise");
     let count = |name: &str| again.parts.headers.get_all(name).iter().count();
-    assert!(count("host") <= 1 && count("x-forwarded-for") == 1);
+    assert!(count("host") == 1 && count("x-forwarded-for") == 1);
     assert!(believe || again.parts.headers["x-real-ip"] == "192.0.2.7", "a stranger's word is passed on");
     for never in ["proxy", "keep-alive", "proxy-authorization", "proxy-connection"] {
         assert_eq!(count(never), 0, "{never}");

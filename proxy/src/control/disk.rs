@@ -124,7 +124,8 @@ fn read_file(path: &Path, store: &str) -> Result<Option<Found>, String> {
     Ok(Some(Found { batch, held, age, newest: true }))
 }
 
-fn encode(kept: &Kept, to: impl Write) -> io::Result<()> {
+/// The file's bytes.
+pub fn encode(kept: &Kept, to: impl Write) -> io::Result<()> {
     let mut to = Hashing { to, hash: Sha256::new() };
     to.write_all(MAGIC)?;
     to.write_all(&VERSION.to_le_bytes())?;
@@ -152,9 +153,14 @@ fn field(to: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
     to.write_all(bytes)
 }
 
-type Decoded = (Batch, Vec<(Bytes, Option<Duration>)>);
+/// Every pair, and what is held with how long it still serves.
+pub type Decoded = (Batch, Vec<(Bytes, Option<Duration>)>);
 
-fn decode(mut bytes: Bytes, store: &str, now: SystemTime) -> Result<Decoded, String> {
+/// Reads a whole file, which must be of this store. Pure.
+///
+/// # Errors
+/// Why it cannot be used, for people.
+pub fn decode(mut bytes: Bytes, store: &str, now: SystemTime) -> Result<Decoded, String> {
     let Some(signed) = bytes.len().checked_sub(DIGEST) else { return Err("it is cut off".into()) };
     let digest = bytes.split_off(signed);
     if !bytes.starts_with(MAGIC) {

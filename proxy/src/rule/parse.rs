@@ -1,8 +1,9 @@
 //! The grammar of rules: `!` binds tighter than `&&`, `&&` tighter than `||`; arguments are Go string literals.
 //!
-//! Recursive descent, so that an error names its column. Depth and length are bounded, and so is the size of a compiled
-//! regular expression. Beyond vulcand's grammar: `||`, `!`, and our matchers.
+//! Recursive descent, so that an error names its column. Depth and length are bounded, and so are the sizes of
+//! compiled regular expressions, each and together. Beyond vulcand's grammar: `||`, `!`, and our matchers.
 
+use std::cell::Cell;
 use std::net::{IpAddr, Ipv6Addr};
 
 use http::header::HeaderName;
@@ -20,7 +21,7 @@ pub(super) fn parse(source: &str) -> Result<Expr, RuleError> {
             hint: format!("split it: a rule has at most {LONGEST} bytes"),
         });
     }
-    let mut parser = Parser { source, at: 0, depth: 0 };
+    let mut parser = Parser { source, at: 0, depth: 0, room: Cell::new(LARGEST_TOGETHER) };
     let expr = parser.either()?;
     parser.space();
     if parser.at < source.len() {
@@ -33,6 +34,8 @@ struct Parser<'s> {
     source: &'s str,
     at: usize,
     depth: usize,
+    /// Bytes that further regular expressions may have, compiled.
+    room: Cell<usize>,
 }
 
 struct Argument {
@@ -217,17 +220,29 @@ impl<'s> Parser<'s> {
     }
 
     fn expression(&self, argument: &Argument, any_case: bool) -> Result<Expression, RuleError> {
-        let mut builder = RegexBuilder::new(&argument.text);
-        builder.size_limit(LARGEST_EXPRESSION).case_insensitive(any_case);
-        builder.build().map(Expression).map_err(|error| {
-            let reason = error.to_string();
-            let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");
-            let hint = match error {
-                regex::Error::CompiledTooBig(_) => "repeat less, or match with several simpler expressions",
-                _ => "the syntax is RE2's; it has no look-around and no back-references",
-            };
-            self.error_at(argument.at, &format!("not a regular expression: {reason}"), hint)
-        })
+        // A compiled expression does not tell its size: the least limit that it fits into is taken for it.
+        for limit in EXPRESSIONS {
+            let mut builder = RegexBuilder::new(&argument.text);
+            builder.size_limit(limit).case_insensitive(any_case);
+            match builder.build() {
+                Ok(regex) => {
+                    let room = self.room.get().checked_sub(limit);
+                    self.room.set(room.ok_or_else(|| {
+                        let message = "the regular expressions of the rule are too large together";
+                        self.error_at(argument.at, message, SIMPLER)
+                    })?);
+                    return Ok(Expression(regex));
+                }
+                Err(regex::Error::CompiledTooBig(_)) => {}
+                Err(error) => {
+                    let reason = error.to_string();
+                    let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");
+                    let hint = "the syntax is RE2's; it has no look-around and no back-references";
+                    return Err(self.error_at(argument.at, &format!("not a regular expression: {reason}"), hint));
+                }
+            }
+        }
+        Err(self.error_at(argument.at, "the regular expression is too large", SIMPLER))
     }
 
     fn header(&self, argument: &Argument) -> Result<HeaderName, RuleError> {
@@ -277,4 +292,8 @@ impl<'s> Parser<'s> {
 
 const LONGEST: usize = 16 * 1024;
 const DEEPEST: usize = 32;
-const LARGEST_EXPRESSION: usize = 1 << 20;
+/// Sizes of compiled regular expressions, in bytes; none may be larger than the last.
+const EXPRESSIONS: [usize; 3] = [64 << 10, 256 << 10, 1 << 20];
+/// Of all in one rule: compiling them takes time, and keeping them memory.
+const LARGEST_TOGETHER: usize = 8 << 20;
+const SIMPLER: &str = "repeat less, or match with fewer and simpler expressions";

@@ -46,8 +46,12 @@ pub fn write(out: &mut Vec<u8>, head: &Parts, how: &Outbound<'_>) {
     let headers = &head.headers;
     out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b' ');
-    // Path and query, whatever form the client used (RFC 9112 section 3.2.1).
-    out.extend_from_slice(head.uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes());
+    // Path and query, whatever form the client used (RFC 9112 section 3.2.1): `http://a?b` has an empty path.
+    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    if target.starts_with('?') {
+        out.push(b'/');
+    }
+    out.extend_from_slice(target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     let client_host = headers.get(HOST).map(|host| host.as_bytes());
     // A client of HTTP/1.0 may name none; a server of HTTP/1.1 must be given one.
@@ -316,6 +320,29 @@ mod tests {
         assert_eq!(sent["x-forwarded-for"], "203.0.113.9, 10.1.1.1, 192.0.2.7");
         assert_eq!(sent["x-forwarded-proto"], "https");
         assert_eq!(sent["x-forwarded-port"], "80");
+    }
+
+    #[test]
+    fn a_target_without_a_path_gets_one() {
+        for (target, line) in
+            [("http://a?b", "GET /?b HTTP/1.1"), ("http://a", "GET / HTTP/1.1"), ("*", "GET * HTTP/1.1")]
+        {
+            let (head, ()) = http::Request::get(target).body(()).unwrap().into_parts();
+            let peer = peer();
+            let how = Outbound {
+                peer: &peer,
+                believe: false,
+                server_name: None,
+                host: None,
+                authority: b"s1:80",
+                websocket: false,
+                expect: false,
+                framing: Framing::None,
+            };
+            let mut out = Vec::new();
+            write(&mut out, &head, &how);
+            assert!(out.starts_with(line.as_bytes()), "{}", String::from_utf8_lossy(&out));
+        }
     }
 
     #[test]
