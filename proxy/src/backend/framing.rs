@@ -164,29 +164,36 @@ fn trailers(buffer: &mut BytesMut) -> Result<Step, Malformed> {
         let _ = buffer.split_to(2);
         return Ok(Step::End(HeaderMap::new()));
     }
-    if memchr::memchr_iter(b'\n', buffer).take(MAX_TRAILERS).any(|at| at == 0 || buffer[at - 1] != b'\r') {
-        return Err(Malformed::Chunk);
-    }
+    let Some(length) = trailers_end(buffer)? else { return Ok(Step::More) };
+    let section = buffer.split_to(length);
     let mut fields = [httparse::EMPTY_HEADER; MAX_TRAILERS];
-    let (length, map) = match httparse::parse_headers(buffer, &mut fields) {
-        Ok(httparse::Status::Complete((length, fields))) if length <= MAX_TRAILER_BYTES => {
-            let mut map = HeaderMap::new();
-            for field in fields {
-                let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed::Chunk)?;
-                let value = HeaderValue::from_bytes(field.value).map_err(|_| Malformed::Chunk)?;
-                // What frames or routes must not come after the body (RFC 9110 section 6.5.1).
-                if ![CONTENT_LENGTH, TRANSFER_ENCODING, HOST, TE, TRAILER].contains(&name) {
-                    map.append(name, value);
-                }
-            }
-            (length, map)
-        }
-        Ok(httparse::Status::Partial) if buffer.len() < MAX_TRAILER_BYTES => return Ok(Step::More),
-        Ok(_) => return Err(Malformed::TooLong),
-        Err(_) => return Err(Malformed::Chunk),
+    let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(&section, &mut fields) else {
+        return Err(Malformed::Chunk);
     };
-    let _ = buffer.split_to(length);
+    let mut map = HeaderMap::new();
+    for field in fields {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed::Chunk)?;
+        let value = HeaderValue::from_bytes(field.value).map_err(|_| Malformed::Chunk)?;
+        // What frames or routes must not come after the body (RFC 9110 section 6.5.1).
+        if ![CONTENT_LENGTH, TRANSFER_ENCODING, HOST, TE, TRAILER].contains(&name) {
+            map.append(name, value);
+        }
+    }
     Ok(Step::End(map))
+}
+
+/// Where trailers end, the empty line included; what follows them is not looked at. A bare LF is refused as soon as it
+/// is seen.
+fn trailers_end(buffer: &[u8]) -> Result<Option<usize>, Malformed> {
+    for at in memchr::memchr_iter(b'\n', &buffer[..buffer.len().min(MAX_TRAILER_BYTES)]) {
+        if at == 0 || buffer[at - 1] != b'\r' {
+            return Err(Malformed::Chunk);
+        }
+        if buffer[..at - 1].ends_with(b"\r\n") {
+            return Ok(Some(at + 1));
+        }
+    }
+    if buffer.len() >= MAX_TRAILER_BYTES { Err(Malformed::TooLong) } else { Ok(None) }
 }
 
 /// Where the first line ends; a bare LF or CR does not end one.
@@ -302,6 +309,17 @@ mod tests {
             assert!(matches!(decode(bad, 1), Err(Malformed::Chunk)), "{:?}", String::from_utf8_lossy(bad));
         }
         assert!(decode(&[b'a'; 9000], 100).is_err());
+    }
+
+    #[test]
+    fn what_follows_trailers_is_not_looked_at() {
+        let wire = b"0\r\na: b\r\n\r\nPOST / HTTP/1.1\r\n\r\n{\n}\n";
+        for cut in [1, wire.len()] {
+            let (_, trailers, _) = decode(wire, cut).unwrap();
+            assert_eq!(trailers["a"], "b", "{cut}");
+        }
+        let most = format!("0\r\n{}\n", "a: b\r\n".repeat(MAX_TRAILERS));
+        assert_eq!(decode(most.as_bytes(), 7), Err(Malformed::Chunk), "every line ends with CR LF");
     }
 
     #[test]
