@@ -100,7 +100,7 @@ impl Running {
         let state = Arc::new(State::new(engine));
         let control = Control::new(state.clone(), Listeners::new(Vec::new()));
         let control = control.holding(Duration::from_secs(300)).keeping_in(dir.into());
-        Running { state, task: tokio::spawn(async move { drop(control.run().await) }) }
+        Running { state, task: tokio::spawn(async move { control.run().await.1.await.unwrap() }) }
     }
 
     async fn until(&self, what: impl FnMut(&StoreStatus) -> bool) {

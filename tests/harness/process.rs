@@ -1,11 +1,11 @@
 //! A child process: its output goes to a file, it dies with its handle, and a test that fails shows what it said.
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::wait::eventually;
 
@@ -35,7 +35,17 @@ impl Process {
         let file = File::options().create(true).append(true).open(&log).expect("the log can be written");
         let errors = file.try_clone().expect("a file handle can be cloned");
         command.stdout(file).stderr(errors);
-        let child = command.spawn().unwrap_or_else(|error| panic!("{name}: cannot start {command:?}: {error}"));
+        let deadline = Instant::now() + NOT_BUSY;
+        let child = loop {
+            match command.spawn() {
+                // A file that was just written: another thread's child has it open until it becomes another program.
+                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < deadline => {
+                    std::thread::yield_now();
+                }
+                spawned => break spawned,
+            }
+        };
+        let child = child.unwrap_or_else(|error| panic!("{name}: cannot start {command:?}: {error}"));
         Process { name: name.to_owned(), child, log, leads }
     }
 
@@ -119,3 +129,5 @@ pub fn try_output_of(command: &mut Command) -> Result<String, String> {
 }
 
 const LINES_SHOWN: usize = 40;
+/// How long a program may be open for writing in somebody else's hands.
+const NOT_BUSY: Duration = Duration::from_secs(5);

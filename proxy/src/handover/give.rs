@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 use tokio::process::{Child, Command};
@@ -74,7 +74,7 @@ impl Giver {
         }
         let (ours, theirs) = UnixStream::pair().map_err(said("cannot make a channel"))?;
         let (hello, sockets) = self.hello().map_err(said("cannot share the sockets"))?;
-        let mut child = self.start(theirs).map_err(said("cannot start the new binary"))?;
+        let mut child = self.start(theirs).await.map_err(said("cannot start the new binary"))?;
         let asked = tokio::select! {
             asked = tokio::time::timeout(self.within, self.persuade(&mut child, ours, hello, sockets)) => {
                 asked.unwrap_or_else(|_| Err(format!("the new process was not ready within {:?}", self.within)))
@@ -109,7 +109,8 @@ impl Giver {
         Ok((Hello { version: channel::VERSION, listeners, admin, upgraded, health }, sockets))
     }
 
-    fn start(&self, theirs: UnixStream) -> io::Result<Child> {
+    /// Starts the new binary; one that somebody is just writing is waited for a little.
+    async fn start(&self, theirs: UnixStream) -> io::Result<Child> {
         let mut command = Command::new(&self.program.path);
         command.args(&self.program.arguments).stdin(Stdio::from(OwnedFd::from(theirs)));
         command.env(channel::VARIABLE, std::process::id().to_string());
@@ -117,7 +118,15 @@ impl Giver {
         for variable in ["WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
             command.env_remove(variable);
         }
-        command.spawn()
+        let patience = Instant::now() + WRITTEN_WITHIN;
+        loop {
+            match command.spawn() {
+                Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && Instant::now() < patience => {
+                    tokio::time::sleep(WRITTEN_WITHIN / 50).await;
+                }
+                started => return started,
+            }
+        }
     }
 
     /// Talks to the new process until the sockets are its own.
@@ -192,3 +201,5 @@ fn said(what: &'static str) -> impl FnOnce(io::Error) -> String {
 
 /// How long a process that closed its channel may take to end.
 const MOMENT: Duration = Duration::from_secs(1);
+/// How long a new binary that is still being written is waited for.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(1);

@@ -9,36 +9,36 @@ use super::wire::Wire;
 
 /// Bytes on their way out, with those before them.
 #[derive(Debug, Default)]
-pub struct Outbox {
+pub(super) struct Outbox {
     /// Heads, chunk sizes and short bodies.
-    pub flat: Vec<u8>,
+    pub(super) flat: Vec<u8>,
     /// How much of it is written.
     sent: usize,
     /// What follows.
-    pub body: Bytes,
+    pub(super) body: Bytes,
     /// What comes after that.
     tail: &'static [u8],
 }
 
 impl Outbox {
     /// Nothing, in a buffer that was used before.
-    pub fn new(flat: Vec<u8>) -> Outbox {
+    pub(super) fn new(flat: Vec<u8>) -> Outbox {
         Outbox { flat, sent: 0, body: Bytes::new(), tail: b"" }
     }
 
     /// Has a body follow, and then `tail`.
-    pub fn follow(&mut self, body: Bytes, tail: &'static [u8]) {
+    pub(super) fn follow(&mut self, body: Bytes, tail: &'static [u8]) {
         self.body = body;
         self.tail = tail;
     }
 
     /// Whether everything was written.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.sent == self.flat.len() && self.body.is_empty() && self.tail.is_empty()
     }
 
     /// Writes until everything is written.
-    pub fn poll_flush(&mut self, wire: &Wire, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_flush(&mut self, wire: &Wire, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.sent < self.flat.len() || !self.body.is_empty() {
             let written = ready!(wire.poll_write(&self.flat[self.sent..], &self.body, cx))?;
             if written == 0 {
