@@ -7,10 +7,11 @@
 use http::Method;
 
 use crate::rule::RuleError;
+use crate::rule::logic::{self, Leaves, Logic, Scanner};
 
 /// A parsed predicate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Predicate(Expr);
+pub struct Predicate(Logic<Test>);
 
 /// How an attempt ended.
 #[derive(Clone, Copy, Debug)]
@@ -24,10 +25,7 @@ pub struct Attempt<'a> {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Expr {
-    All(Vec<Expr>),
-    Any(Vec<Expr>),
-    Not(Box<Expr>),
+enum Test {
     NetworkError,
     Method(bool, Box<str>),
     Attempts(Comparison, i64),
@@ -47,35 +45,36 @@ enum Comparison {
 impl Predicate {
     /// Reads a predicate.
     pub fn parse(source: &str) -> Result<Predicate, RuleError> {
-        let mut parser = Parser { source, at: 0, depth: 0 };
+        let scan = Scanner::new(source);
         if source.len() > LONGEST {
-            return Err(parser.error("the predicate is too long", "write it shorter"));
+            return Err(scan.error("the predicate is too long", "write it shorter"));
         }
-        let expr = parser.either()?;
-        parser.space();
-        if parser.at < source.len() {
-            return Err(parser.error("there is more after the predicate's end", "join expressions with && or ||"));
-        }
-        Ok(Predicate(expr))
+        logic::read(Parser { scan }).map(Predicate)
     }
 
     /// Whether the request is to be sent once more.
     pub fn holds(&self, attempt: &Attempt<'_>) -> bool {
-        self.0.holds(attempt)
+        holds(&self.0, attempt)
     }
 }
 
-impl Expr {
+fn holds(expr: &Logic<Test>, attempt: &Attempt<'_>) -> bool {
+    match expr {
+        Logic::And(all) => all.iter().all(|expr| holds(expr, attempt)),
+        Logic::Or(any) => any.iter().any(|expr| holds(expr, attempt)),
+        Logic::Not(expr) => !holds(expr, attempt),
+        Logic::Is(test) => test.holds(attempt),
+    }
+}
+
+impl Test {
     fn holds(&self, attempt: &Attempt<'_>) -> bool {
         match self {
-            Expr::All(all) => all.iter().all(|expr| expr.holds(attempt)),
-            Expr::Any(any) => any.iter().any(|expr| expr.holds(attempt)),
-            Expr::Not(expr) => !expr.holds(attempt),
             // As vulcand has it, also where the application said so.
-            Expr::NetworkError => matches!(attempt.status, 502 | 504),
-            Expr::Method(is, method) => (attempt.method.as_str() == &**method) == *is,
-            Expr::Attempts(comparison, number) => comparison.holds(i64::from(attempt.number), *number),
-            Expr::Status(comparison, number) => comparison.holds(i64::from(attempt.status), *number),
+            Test::NetworkError => matches!(attempt.status, 502 | 504),
+            Test::Method(is, method) => (attempt.method.as_str() == &**method) == *is,
+            Test::Attempts(comparison, number) => comparison.holds(i64::from(attempt.number), *number),
+            Test::Status(comparison, number) => comparison.holds(i64::from(attempt.status), *number),
         }
     }
 }
@@ -94,89 +93,62 @@ impl Comparison {
 }
 
 struct Parser<'s> {
-    source: &'s str,
-    at: usize,
-    depth: usize,
+    scan: Scanner<'s>,
+}
+
+impl<'s> Leaves<'s> for Parser<'s> {
+    type Leaf = Test;
+    const WHAT: &'static str = "predicate";
+
+    fn scanner(&mut self) -> &mut Scanner<'s> {
+        &mut self.scan
+    }
+
+    fn leaf(&mut self) -> Result<Test, RuleError> {
+        self.call()
+    }
 }
 
 impl Parser<'_> {
-    fn either(&mut self) -> Result<Expr, RuleError> {
-        let first = self.both()?;
-        let mut any = vec![first];
-        while self.take("||") {
-            any.push(self.both()?);
-        }
-        Ok(if any.len() == 1 { any.remove(0) } else { Expr::Any(any) })
-    }
-
-    fn both(&mut self) -> Result<Expr, RuleError> {
-        let first = self.one()?;
-        let mut all = vec![first];
-        while self.take("&&") {
-            all.push(self.one()?);
-        }
-        Ok(if all.len() == 1 { all.remove(0) } else { Expr::All(all) })
-    }
-
-    fn one(&mut self) -> Result<Expr, RuleError> {
-        self.depth += 1;
-        if self.depth > DEEPEST {
-            return Err(self.error("the predicate is nested too deeply", "write it with fewer parentheses"));
-        }
-        let expr = if self.take("!") {
-            Expr::Not(Box::new(self.one()?))
-        } else if self.take("(") {
-            let inner = self.either()?;
-            if !self.take(")") {
-                return Err(self.error("a parenthesis is not closed", "add )"));
-            }
-            inner
-        } else {
-            self.call()?
-        };
-        self.depth -= 1;
-        Ok(expr)
-    }
-
-    fn call(&mut self) -> Result<Expr, RuleError> {
-        self.space();
-        let start = self.at;
-        let word: String = self.rest().chars().take_while(char::is_ascii_alphanumeric).collect();
-        self.at += word.len();
+    fn call(&mut self) -> Result<Test, RuleError> {
+        self.scan.space();
+        let start = self.scan.at;
+        let word: String = self.scan.rest().chars().take_while(char::is_ascii_alphanumeric).collect();
+        self.scan.at += word.len();
         let Some(name) = NAMES.iter().find(|name| **name == word) else {
-            self.at = start;
+            self.scan.at = start;
             let near = NAMES.iter().find(|name| name.eq_ignore_ascii_case(&word));
             let hint = near.map_or(format!("use {}", NAMES.join("(), ") + "()"), |near| format!("write {near}()"));
-            return Err(self.error(&format!("there is no function {word:?}"), &hint));
+            return Err(self.scan.error(&format!("there is no function {word:?}"), &hint));
         };
-        if !self.take("(") || !self.take(")") {
-            return Err(self.error(&format!("{name} has no parentheses"), &format!("write {name}()")));
+        if !self.scan.take("(") || !self.scan.take(")") {
+            return Err(self.scan.error(&format!("{name} has no parentheses"), &format!("write {name}()")));
         }
         match *name {
-            "IsNetworkError" => Ok(Expr::NetworkError),
+            "IsNetworkError" => Ok(Test::NetworkError),
             "RequestMethod" => {
                 let example = r#"compare it: RequestMethod() == "GET""#;
-                self.space();
-                let before = self.at;
+                self.scan.space();
+                let before = self.scan.at;
                 let is = match self.comparison() {
                     Some(Comparison::Equal) => true,
                     Some(Comparison::Unequal) => false,
                     _ => {
-                        self.at = before;
-                        return Err(self.error("== or != was expected", example));
+                        self.scan.at = before;
+                        return Err(self.scan.error("== or != was expected", example));
                     }
                 };
-                Ok(Expr::Method(is, self.text(example)?))
+                Ok(Test::Method(is, self.text(example)?))
             }
             name => {
                 let example = format!("compare it: {name}() < {}", if name == "Attempts" { 2 } else { 500 });
                 let comparison = self.comparison();
-                let comparison = comparison.ok_or_else(|| self.error("a comparison was expected", &example))?;
+                let comparison = comparison.ok_or_else(|| self.scan.error("a comparison was expected", &example))?;
                 let number = self.number(&example)?;
                 Ok(if name == "Attempts" {
-                    Expr::Attempts(comparison, number)
+                    Test::Attempts(comparison, number)
                 } else {
-                    Expr::Status(comparison, number)
+                    Test::Status(comparison, number)
                 })
             }
         }
@@ -191,60 +163,37 @@ impl Parser<'_> {
             ("<", Comparison::Less),
             (">", Comparison::More),
         ];
-        known.into_iter().find_map(|(token, comparison)| self.take(token).then_some(comparison))
+        known.into_iter().find_map(|(token, comparison)| self.scan.take(token).then_some(comparison))
     }
 
     /// A string between double quotes or backquotes. No method needs an escape.
     fn text(&mut self, example: &str) -> Result<Box<str>, RuleError> {
-        self.space();
-        let quote = self.rest().chars().next().filter(|c| matches!(c, '"' | '`'));
-        let quote = quote.ok_or_else(|| self.error("a string was expected", example))?;
-        let inside = &self.rest()[1..];
-        let end = inside.find(quote).ok_or_else(|| self.error("the string is not closed", &format!("add {quote}")))?;
+        self.scan.space();
+        let quote = self.scan.rest().chars().next().filter(|c| matches!(c, '"' | '`'));
+        let quote = quote.ok_or_else(|| self.scan.error("a string was expected", example))?;
+        let inside = &self.scan.rest()[1..];
+        let end =
+            inside.find(quote).ok_or_else(|| self.scan.error("the string is not closed", &format!("add {quote}")))?;
         let text: Box<str> = inside[..end].into();
         if text.is_empty() || !text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
-            return Err(self.error("no method is called that", example));
+            return Err(self.scan.error("no method is called that", example));
         }
-        self.at += end + 2;
+        self.scan.at += end + 2;
         Ok(text)
     }
 
     fn number(&mut self, example: &str) -> Result<i64, RuleError> {
-        self.space();
-        let length = self.rest().bytes().take_while(u8::is_ascii_digit).count();
-        let number = self.rest()[..length].parse();
-        let number = number.map_err(|_| self.error("a whole number was expected", example))?;
-        self.at += length;
+        self.scan.space();
+        let length = self.scan.rest().bytes().take_while(u8::is_ascii_digit).count();
+        let number = self.scan.rest()[..length].parse();
+        let number = number.map_err(|_| self.scan.error("a whole number was expected", example))?;
+        self.scan.at += length;
         Ok(number)
-    }
-
-    fn take(&mut self, token: &str) -> bool {
-        self.space();
-        // `!=` is no negation.
-        let taken = self.rest().starts_with(token) && !(token == "!" && self.rest().starts_with("!="));
-        if taken {
-            self.at += token.len();
-        }
-        taken
-    }
-
-    fn space(&mut self) {
-        self.at += self.rest().len() - self.rest().trim_start().len();
-    }
-
-    fn rest(&self) -> &str {
-        &self.source[self.at..]
-    }
-
-    fn error(&self, message: &str, hint: &str) -> RuleError {
-        let column = self.source[..self.at].chars().count() + 1;
-        RuleError { column: u32::try_from(column).unwrap_or(u32::MAX), message: message.into(), hint: hint.into() }
     }
 }
 
 const NAMES: [&str; 4] = ["IsNetworkError", "RequestMethod", "Attempts", "ResponseCode"];
 const LONGEST: usize = 4096;
-const DEEPEST: usize = 32;
 
 #[cfg(test)]
 mod tests {

@@ -9,6 +9,7 @@
 
 mod head;
 mod literal;
+pub(crate) mod logic;
 mod matcher;
 mod names;
 mod parse;
@@ -44,18 +45,8 @@ pub struct RuleError {
     pub hint: String,
 }
 
-/// An expression. Neither `And` nor `Or` holds one of its own kind, and each holds two or more.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Expr {
-    /// All of them.
-    And(Box<[Expr]>),
-    /// Any of them.
-    Or(Box<[Expr]>),
-    /// The opposite.
-    Not(Box<Expr>),
-    /// A matcher.
-    Is(Matcher),
-}
+/// A rule's expression.
+pub(crate) type Expr = logic::Logic<Matcher>;
 
 /// Whether a text is a rule, for those who store rules and do not serve them.
 pub fn check(source: &str) -> Result<(), RuleError> {

@@ -1,7 +1,6 @@
-//! The grammar of rules: `!` binds tighter than `&&`, `&&` tighter than `||`; arguments are Go string literals.
+//! The matchers of rules, as `logic.rs` joins them; arguments are Go string literals.
 //!
-//! Recursive descent, so that an error names its column. Depth and length are bounded, and so are the sizes of
-//! compiled regular expressions, each and together. Beyond vulcand's grammar: `||`, `!`, and our matchers.
+//! The length is bounded, and so are the sizes of compiled regular expressions, each and together. Beyond vulcand's grammar: `||`, `!`, and our matchers.
 
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv6Addr};
@@ -10,6 +9,7 @@ use http::header::HeaderName;
 use ipnet::{IpNet, Ipv4Net};
 use regex::RegexBuilder;
 
+use super::logic::{self, Leaves, Scanner};
 use super::names::{self, Name};
 use super::{Expr, Expression, Matcher, Pattern, RuleError, literal};
 
@@ -21,19 +21,11 @@ pub(super) fn parse(source: &str) -> Result<Expr, RuleError> {
             hint: format!("split it: a rule has at most {LONGEST} bytes"),
         });
     }
-    let mut parser = Parser { source, at: 0, depth: 0, room: Cell::new(LARGEST_TOGETHER) };
-    let expr = parser.either()?;
-    parser.space();
-    if parser.at < source.len() {
-        return Err(parser.error("there is more after the rule's end", "join expressions with && or ||"));
-    }
-    Ok(expr)
+    logic::read(Parser { scan: Scanner::new(source), room: Cell::new(LARGEST_TOGETHER) })
 }
 
 struct Parser<'s> {
-    source: &'s str,
-    at: usize,
-    depth: usize,
+    scan: Scanner<'s>,
     /// Bytes that further regular expressions may have, compiled.
     room: Cell<usize>,
 }
@@ -43,116 +35,85 @@ struct Argument {
     at: usize,
 }
 
-impl<'s> Parser<'s> {
-    fn either(&mut self) -> Result<Expr, RuleError> {
-        let mut any = vec![self.both()?];
-        while self.take("||") {
-            any.push(self.both()?);
-        }
-        if any.len() == 1 {
-            return Ok(any.remove(0));
-        }
-        let flat = any.into_iter().flat_map(|expr| if let Expr::Or(inner) = expr { inner } else { Box::new([expr]) });
-        Ok(Expr::Or(flat.collect()))
+impl<'s> Leaves<'s> for Parser<'s> {
+    type Leaf = Matcher;
+    const WHAT: &'static str = "rule";
+
+    fn scanner(&mut self) -> &mut Scanner<'s> {
+        &mut self.scan
     }
 
-    fn both(&mut self) -> Result<Expr, RuleError> {
-        let mut all = vec![self.one()?];
-        while self.take("&&") {
-            all.push(self.one()?);
-        }
-        if all.len() == 1 {
-            return Ok(all.remove(0));
-        }
-        let flat = all.into_iter().flat_map(|expr| if let Expr::And(inner) = expr { inner } else { Box::new([expr]) });
-        Ok(Expr::And(flat.collect()))
+    fn leaf(&mut self) -> Result<Matcher, RuleError> {
+        self.call()
     }
+}
 
-    fn one(&mut self) -> Result<Expr, RuleError> {
-        self.depth += 1;
-        if self.depth > DEEPEST {
-            return Err(self.error("the rule is nested too deeply", "write it with fewer parentheses"));
-        }
-        let expr = if self.take("!") {
-            Expr::Not(Box::new(self.one()?))
-        } else if self.take("(") {
-            let inner = self.either()?;
-            if !self.take(")") {
-                return Err(self.error("a parenthesis is not closed", "add )"));
-            }
-            inner
-        } else {
-            Expr::Is(self.call()?)
-        };
-        self.depth -= 1;
-        Ok(expr)
-    }
-
+impl Parser<'_> {
     fn call(&mut self) -> Result<Matcher, RuleError> {
-        self.space();
-        let start = self.at;
-        let rest = self.rest();
+        self.scan.space();
+        let start = self.scan.at;
+        let rest = self.scan.rest();
         let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
         let word = &rest[..end];
         if word.is_empty() {
             let found = rest.chars().next().map_or("the end".to_owned(), |c| format!("{c:?}"));
-            return Err(self.error(
+            return Err(self.scan.error(
                 &format!("a matcher was expected, not {found}"),
                 r#"write for example Host("example.com") && PathPrefix("/shop")"#,
             ));
         }
         let Some(name) = names::find(word) else {
-            return Err(self.error(&format!("there is no matcher {word}"), &names::hint(word)));
+            return Err(self.scan.error(&format!("there is no matcher {word}"), &names::hint(word)));
         };
-        self.at += end;
-        if !self.take("(") {
-            return Err(self.error(&format!("{word} has no arguments"), &format!("write {}", name.example)));
+        self.scan.at += end;
+        if !self.scan.take("(") {
+            return Err(self.scan.error(&format!("{word} has no arguments"), &format!("write {}", name.example)));
         }
         let mut arguments = vec![self.argument(name)?];
-        while self.take(",") {
+        while self.scan.take(",") {
             // Go allows a comma after the last argument.
-            self.space();
-            if self.rest().starts_with(')') {
+            self.scan.space();
+            if self.scan.rest().starts_with(')') {
                 break;
             }
             arguments.push(self.argument(name)?);
         }
-        if !self.take(")") {
-            return Err(self.error("the arguments are not closed", "add )"));
+        if !self.scan.take(")") {
+            return Err(self.scan.error("the arguments are not closed", "add )"));
         }
         if arguments.len() < name.least || arguments.len() > name.most {
             let message = format!("{word} takes {}, not {}", name.takes(), arguments.len());
-            return Err(self.error_at(start, &message, &format!("write {}", name.example)));
+            return Err(self.scan.error_at(start, &message, &format!("write {}", name.example)));
         }
         self.matcher(name, &arguments)
     }
 
     fn argument(&mut self, name: &Name) -> Result<Argument, RuleError> {
-        self.space();
-        let at = self.at;
-        match literal::read(self.rest()) {
+        self.scan.space();
+        let at = self.scan.at;
+        match literal::read(self.scan.rest()) {
             Some(Ok((text, length))) => {
-                self.at += length;
+                self.scan.at += length;
                 Ok(Argument { text, at })
             }
-            Some(Err(flaw)) => Err(self.error_at(at + flaw.at, flaw.message, flaw.hint)),
+            Some(Err(flaw)) => Err(self.scan.error_at(at + flaw.at, flaw.message, flaw.hint)),
             None => {
                 let hint = format!("write {} (with double quotes or backquotes)", name.example);
-                Err(self.error("a string was expected", &hint))
+                Err(self.scan.error("a string was expected", &hint))
             }
         }
     }
 
     fn matcher(&self, name: &Name, arguments: &[Argument]) -> Result<Matcher, RuleError> {
         let (Some(first), Some(last)) = (arguments.first(), arguments.last()) else {
-            return Err(self.error("the arguments are missing", &format!("write {}", name.example)));
+            return Err(self.scan.error("the arguments are missing", &format!("write {}", name.example)));
         };
         // A parameter or a cookie may well have an empty value; everything else would be a mistake.
         let may_be_empty = matches!(name.name, "Query" | "Cookie");
         let checked = arguments.iter().take(if may_be_empty { 1 } else { arguments.len() });
         if let Some(empty) = checked.into_iter().find(|argument| argument.text.is_empty()) {
             let message = format!("an argument of {} is empty", name.name);
-            return Err(self.error_at(empty.at, &message, &format!("write {}", name.example)));
+            return Err(self.scan.error_at(empty.at, &message, &format!("write {}", name.example)));
         }
         let text = |argument: &Argument| -> Box<str> { argument.text.as_str().into() };
         let second = arguments.get(1);
@@ -191,7 +152,11 @@ impl<'s> Parser<'s> {
         let inside = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let host = inside.filter(|inside| inside.parse::<Ipv6Addr>().is_ok()).unwrap_or(host);
         if host.is_empty() {
-            return Err(self.error_at(argument.at, "no host has such a name", "write a name like \"example.com\""));
+            return Err(self.scan.error_at(
+                argument.at,
+                "no host has such a name",
+                "write a name like \"example.com\"",
+            ));
         }
         self.pattern(&Argument { text: host.to_owned(), at: argument.at }, '.')
     }
@@ -199,7 +164,7 @@ impl<'s> Parser<'s> {
     fn pattern(&self, argument: &Argument, separator: char) -> Result<Pattern, RuleError> {
         Pattern::new(&argument.text, separator).map_err(|placeholder| {
             let message = format!("there is no placeholder <{placeholder}>");
-            self.error_at(argument.at, &message, "use <name>, <string:name>, <int:name> or <path:name>")
+            self.scan.error_at(argument.at, &message, "use <name>, <string:name>, <int:name> or <path:name>")
         })
     }
 
@@ -208,13 +173,13 @@ impl<'s> Parser<'s> {
             return Ok(argument.text.as_str().into());
         }
         let hint = format!("write {}", literal::quote(&format!("/{}", argument.text)));
-        Err(self.error_at(argument.at, "a path begins with a slash", &hint))
+        Err(self.scan.error_at(argument.at, "a path begins with a slash", &hint))
     }
 
     fn segment(&self, argument: &Argument) -> Result<Box<str>, RuleError> {
         if argument.text.contains('/') || matches!(argument.text.as_str(), "." | "..") {
             let hint = "write what stands between two slashes, for example \"wp-admin\"";
-            return Err(self.error_at(argument.at, "no segment of a path is like that", hint));
+            return Err(self.scan.error_at(argument.at, "no segment of a path is like that", hint));
         }
         Ok(argument.text.as_str().into())
     }
@@ -229,7 +194,7 @@ impl<'s> Parser<'s> {
                     let room = self.room.get().checked_sub(limit);
                     self.room.set(room.ok_or_else(|| {
                         let message = "the regular expressions of the rule are too large together";
-                        self.error_at(argument.at, message, SIMPLER)
+                        self.scan.error_at(argument.at, message, SIMPLER)
                     })?);
                     return Ok(Expression(regex));
                 }
@@ -238,16 +203,16 @@ impl<'s> Parser<'s> {
                     let reason = error.to_string();
                     let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");
                     let hint = "the syntax is RE2's; it has no look-around and no back-references";
-                    return Err(self.error_at(argument.at, &format!("not a regular expression: {reason}"), hint));
+                    return Err(self.scan.error_at(argument.at, &format!("not a regular expression: {reason}"), hint));
                 }
             }
         }
-        Err(self.error_at(argument.at, "the regular expression is too large", SIMPLER))
+        Err(self.scan.error_at(argument.at, "the regular expression is too large", SIMPLER))
     }
 
     fn header(&self, argument: &Argument) -> Result<HeaderName, RuleError> {
         argument.text.parse().map_err(|_| {
-            self.error_at(argument.at, "not a header name", "write it without a colon, for example \"X-Version\"")
+            self.scan.error_at(argument.at, "not a header name", "write it without a colon, for example \"X-Version\"")
         })
     }
 
@@ -255,43 +220,16 @@ impl<'s> Parser<'s> {
     fn network(&self, argument: &Argument) -> Result<IpNet, RuleError> {
         let network = argument.text.parse::<IpNet>().or_else(|_| argument.text.parse::<IpAddr>().map(IpNet::from));
         let network = network.map_err(|_| {
-            self.error_at(argument.at, "not an address or network", "write \"10.0.0.0/8\" or \"2001:db8::1\"")
+            self.scan.error_at(argument.at, "not an address or network", "write \"10.0.0.0/8\" or \"2001:db8::1\"")
         })?;
         let IpNet::V6(v6) = network else { return Ok(network) };
         let mapped = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
         let v4 = mapped.and_then(|(address, length)| Ipv4Net::new(address, length).ok());
         Ok(v4.map_or(network, IpNet::V4))
     }
-
-    fn take(&mut self, token: &str) -> bool {
-        self.space();
-        let taken = self.rest().starts_with(token);
-        if taken {
-            self.at += token.len();
-        }
-        taken
-    }
-
-    fn space(&mut self) {
-        self.at += self.rest().len() - self.rest().trim_start().len();
-    }
-
-    fn rest(&self) -> &'s str {
-        &self.source[self.at..]
-    }
-
-    fn error(&self, message: &str, hint: &str) -> RuleError {
-        self.error_at(self.at, message, hint)
-    }
-
-    fn error_at(&self, at: usize, message: &str, hint: &str) -> RuleError {
-        let column = self.source[..at].chars().count() + 1;
-        RuleError { column: u32::try_from(column).unwrap_or(u32::MAX), message: message.into(), hint: hint.into() }
-    }
 }
 
 const LONGEST: usize = 16 * 1024;
-const DEEPEST: usize = 32;
 /// Sizes of compiled regular expressions, in bytes; none may be larger than the last.
 const EXPRESSIONS: [usize; 3] = [64 << 10, 256 << 10, 1 << 20];
 /// Of all in one rule: compiling them takes time, and keeping them memory.
