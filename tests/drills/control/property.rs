@@ -27,7 +27,7 @@ pub(super) async fn same(length: Length) -> Outcome {
 
 /// How often it was compared, and the first difference.
 fn run(edits: u64) -> (u64, Option<String>) {
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut random = fastrand::Rng::with_seed(0x9e37_79b9_7f4a_7c15);
     let keys = keys();
     let mut stored: BTreeMap<String, String> = BTreeMap::new();
     let mut followed = Followed::default();
@@ -36,8 +36,8 @@ fn run(edits: u64) -> (u64, Option<String>) {
     let mut due = every;
     while done < edits {
         let mut changes = Vec::new();
-        for _ in 0..1 + random.below(4) {
-            let key = &keys[random.below(keys.len())];
+        for _ in 0..1 + random.usize(..4) {
+            let key = &keys[random.usize(..keys.len())];
             let value = value(key, &mut random);
             match &value {
                 Some(value) => stored.insert(key.clone(), value.clone()),
@@ -48,7 +48,7 @@ fn run(edits: u64) -> (u64, Option<String>) {
         }
         followed.apply(&changes);
         // Now and then as after a resync: the whole, of which most is known.
-        if random.below(5000) == 0 {
+        if random.usize(..5000) == 0 {
             followed.replace(&stored);
         }
         if done >= due {
@@ -154,8 +154,8 @@ fn keys() -> Vec<String> {
 
 /// A value for a key, or none. All can be served: of a bad one the last good version stays, which depends on what
 /// came before, and is meant to.
-fn value(key: &str, random: &mut Random) -> Option<String> {
-    let (kind, n, host) = (random.below(10), random.below(6), random.below(8));
+fn value(key: &str, random: &mut fastrand::Rng) -> Option<String> {
+    let (kind, n, host) = (random.usize(..10), random.usize(..6), random.usize(..8));
     if kind < 3 {
         return None;
     }
@@ -185,16 +185,4 @@ fn value(key: &str, random: &mut Random) -> Option<String> {
         }
         _ => format!(r#"{{"Settings":{{"Default":{}}}}}"#, n > 2),
     })
-}
-
-/// xorshift: the same edits every time.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % bound as u64).unwrap_or_default()
-    }
 }

@@ -72,7 +72,7 @@ const PIECES: [&[u8]; 40] = [
 pub(super) async fn run(length: Length) -> Outcome {
     let many = length.pick(1_000_000, 60_000);
     let runner = tokio::task::spawn_blocking(move || {
-        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        let mut random = fastrand::Rng::with_seed(0x9e37_79b9_7f4a_7c15);
         let (mut taken, mut refused, mut stricter) = (0u64, 0u64, 0u64);
         // One of each kind is shown.
         let mut wrong: BTreeMap<String, (u64, String)> = BTreeMap::new();
@@ -143,41 +143,29 @@ fn judged(bytes: &[u8]) -> Result<Option<bool>, String> {
 }
 
 /// A seed with one to four changes.
-fn mutated(random: &mut Random) -> Vec<u8> {
-    let mut head = SEEDS[random.below(SEEDS.len())].as_bytes().to_vec();
-    for _ in 0..=random.below(4) {
-        let at = random.below(head.len() + 1);
-        match random.below(6) {
-            0 => drop(head.splice(at..at, PIECES[random.below(PIECES.len())].iter().copied())),
+fn mutated(random: &mut fastrand::Rng) -> Vec<u8> {
+    let mut head = SEEDS[random.usize(..SEEDS.len())].as_bytes().to_vec();
+    for _ in 0..=random.usize(..4) {
+        let at = random.usize(..head.len() + 1);
+        match random.usize(..6) {
+            0 => drop(head.splice(at..at, PIECES[random.usize(..PIECES.len())].iter().copied())),
             1 if at < head.len() => drop(head.remove(at)),
-            2 if at < head.len() => head[at] = random.below(256) as u8,
-            3 if at < head.len() => head[at] ^= 1 << random.below(8),
+            2 if at < head.len() => head[at] = random.usize(..256) as u8,
+            3 if at < head.len() => head[at] ^= 1 << random.usize(..8),
             4 => {
                 // A line again, somewhere: fields twice are what smuggling is made of.
                 let lines: Vec<&[u8]> = head.split_inclusive(|byte| *byte == b'\n').collect();
-                let line = lines.get(random.below(lines.len().max(1))).map(|line| line.to_vec()).unwrap_or_default();
+                let line = lines.get(random.usize(..lines.len().max(1))).map(|line| line.to_vec()).unwrap_or_default();
                 let starts: Vec<usize> =
                     head.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1).collect();
-                let at = starts.get(random.below(starts.len().max(1))).copied().unwrap_or(0);
+                let at = starts.get(random.usize(..starts.len().max(1))).copied().unwrap_or(0);
                 head.splice(at..at, line);
             }
             _ => {
-                let until = (at + random.below(8)).min(head.len());
-                head.splice(at..until, PIECES[random.below(PIECES.len())].iter().copied());
+                let until = (at + random.usize(..8)).min(head.len());
+                head.splice(at..until, PIECES[random.usize(..PIECES.len())].iter().copied());
             }
         }
     }
     head
-}
-
-/// Xorshift: the same heads in every run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        ((self.0 >> 16) % bound as u64) as usize
-    }
 }

@@ -13,14 +13,14 @@ pub(super) async fn any(length: Length) -> Outcome {
     let scene = Scene::open("s4").await;
     let mut proxy = scene.proxy("etna").await;
     let host = proxy.admin.to_string();
-    let mut random = Random(0x2545_f491_4f6c_dd1d);
+    let mut random = fastrand::Rng::with_seed(0x2545_f491_4f6c_dd1d);
     let mut wrong = Vec::new();
     let mut codes = std::collections::BTreeMap::<u16, u64>::new();
     let count = length.pick(2000, 300);
     let mut connection = None;
     for n in 0..count {
         let path = path(&mut random);
-        let method = METHODS[random.below(METHODS.len())];
+        let method = METHODS[random.usize(..METHODS.len())];
         // It streams for ever, and is right to.
         if method == "GET" && path.starts_with("/v3/store/watch") {
             continue;
@@ -100,47 +100,35 @@ fn lengths(host: &str) -> Vec<Vec<u8>> {
     ]
 }
 
-fn path(random: &mut Random) -> String {
-    let pattern = PATHS[random.below(PATHS.len())];
+fn path(random: &mut fastrand::Rng) -> String {
+    let pattern = PATHS[random.usize(..PATHS.len())];
     let mut path = String::new();
     for part in pattern.split_inclusive("{}") {
         path.push_str(part.trim_end_matches("{}"));
         if part.ends_with("{}") {
-            path.push_str(IDS[random.below(IDS.len())]);
+            path.push_str(IDS[random.usize(..IDS.len())]);
         }
     }
-    if random.below(4) == 0 {
-        path.push_str(QUERIES[random.below(QUERIES.len())]);
+    if random.usize(..4) == 0 {
+        path.push_str(QUERIES[random.usize(..QUERIES.len())]);
     }
     path
 }
 
 /// Something like what is expected there, something else, or no JSON at all.
-fn body(random: &mut Random) -> String {
-    match random.below(8) {
+fn body(random: &mut fastrand::Rng) -> String {
+    match random.usize(..8) {
         0 => String::new(),
         1 => "{".into(),
         2 => "[".repeat(2000),
-        3 => format!("\"{}\"", "x".repeat(random.below(10_000))),
+        3 => format!("\"{}\"", "x".repeat(random.usize(..10_000))),
         _ => {
-            let mut text = SHAPES[random.below(SHAPES.len())].to_owned();
+            let mut text = SHAPES[random.usize(..SHAPES.len())].to_owned();
             while text.contains('?') {
-                text = text.replacen('?', VALUES[random.below(VALUES.len())], 1);
+                text = text.replacen('?', VALUES[random.usize(..VALUES.len())], 1);
             }
             text
         }
-    }
-}
-
-/// xorshift.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % bound.max(1) as u64).unwrap_or_default()
     }
 }
 
