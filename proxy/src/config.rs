@@ -47,6 +47,31 @@ pub struct Config {
     pub zone: Option<String>,
 }
 
+impl Config {
+    /// A proxy that is embedded in something else: no listeners, no grace, nothing held, never replaced.
+    pub fn bare(store: String, state_dir: PathBuf, admin: AdminAddress) -> Config {
+        Config {
+            store,
+            store_options: Options::default(),
+            listen: Vec::new(),
+            admin,
+            admin_token_file: None,
+            workers: 1,
+            state_dir,
+            trusted_proxies: Vec::new(),
+            log_lost: None,
+            max_connections: None,
+            max_connections_per_client: 0,
+            hold: Duration::ZERO,
+            drain: Duration::ZERO,
+            drain_grace: Duration::ZERO,
+            upgrade: Duration::ZERO,
+            upgrade_drain: Duration::ZERO,
+            zone: None,
+        }
+    }
+}
+
 /// An address of the admin API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AdminAddress {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use etna_proxy::config::{AdminAddress, Config};
-use etna_store::engine::{Options, memory};
+use etna_store::engine::memory;
 use etna_store::{Batch, Engine, Error, Item, LeaseId, Revision, Txn};
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
@@ -109,25 +109,8 @@ impl Etna {
 }
 
 fn config(dir: &Path) -> Config {
-    Config {
-        store: "memory:".into(),
-        store_options: Options::default(),
-        listen: vec!["127.0.0.1:0".parse().unwrap()],
-        admin: AdminAddress::Tcp("127.0.0.1:0".parse().unwrap()),
-        admin_token_file: None,
-        workers: 1,
-        state_dir: dir.into(),
-        trusted_proxies: Vec::new(),
-        log_lost: None,
-        max_connections: None,
-        max_connections_per_client: 0,
-        hold: Duration::ZERO,
-        drain: Duration::ZERO,
-        drain_grace: Duration::ZERO,
-        upgrade: Duration::ZERO,
-        upgrade_drain: Duration::ZERO,
-        zone: None,
-    }
+    let any = "127.0.0.1:0".parse().unwrap();
+    Config { listen: vec![any], ..Config::bare("memory:".into(), dir.into(), AdminAddress::Tcp(any)) }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

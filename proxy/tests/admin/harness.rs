@@ -46,25 +46,7 @@ impl Answer {
 }
 
 pub fn config(admin: AdminAddress, dir: &Path) -> Config {
-    Config {
-        store: "memory:".into(),
-        store_options: Options::default(),
-        listen: Vec::new(),
-        admin,
-        admin_token_file: None,
-        workers: 0,
-        state_dir: dir.into(),
-        trusted_proxies: Vec::new(),
-        log_lost: None,
-        max_connections: None,
-        max_connections_per_client: 0,
-        hold: Duration::ZERO,
-        drain: Duration::ZERO,
-        drain_grace: Duration::ZERO,
-        upgrade: Duration::ZERO,
-        upgrade_drain: Duration::ZERO,
-        zone: None,
-    }
+    Config { workers: 0, ..Config::bare("memory:".into(), dir.into(), admin) }
 }
 
 pub fn loopback() -> AdminAddress {

@@ -56,25 +56,12 @@ async fn demo(flags: Flags) -> anyhow::Result<()> {
     let engine = etna_store::open(&format!("embedded:{}", home.path.join("store").display()), &Options::default())
         .await
         .context("cannot open a store")?;
+    // What goes in a demo goes on purpose: nothing is held.
     let config = Config {
-        store: String::new(),
-        store_options: Options::default(),
         listen: vec![flags.listen],
-        admin: AdminAddress::Unix(admin.clone()),
-        admin_token_file: None,
         workers: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        state_dir: home.path.clone(),
-        trusted_proxies: Vec::new(),
-        log_lost: None,
-        max_connections: None,
-        max_connections_per_client: 0,
-        // What goes in a demo goes on purpose.
-        hold: Duration::ZERO,
         drain: Duration::from_secs(2),
-        drain_grace: Duration::ZERO,
-        upgrade: Duration::ZERO,
-        upgrade_drain: Duration::ZERO,
-        zone: None,
+        ..Config::bare(String::new(), home.path.clone(), AdminAddress::Unix(admin.clone()))
     };
     // It listens for Ctrl-C itself, and comes back when it has drained.
     let mut proxy = tokio::spawn(etna_proxy::serve(config, engine.clone()));
