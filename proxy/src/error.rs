@@ -137,16 +137,9 @@ impl Error {
 
     /// Whether what follows on the client's connection can no longer be trusted to be a request.
     pub fn ends_connection(self) -> bool {
-        matches!(
-            self,
-            Error::BadRequest(_)
-                | Error::TooLarge
-                | Error::HeadTooLarge
-                | Error::TargetTooLong
-                | Error::NotImplemented
-                | Error::Expectation
-                | Error::SlowClient
-        )
+        // A client's fault, unless its request was understood.
+        let understood = matches!(self, Error::NoRoute | Error::Denied(_) | Error::Method | Error::Limited(_));
+        self.fault() == Fault::Client && !understood
     }
 
     /// A short, stable word for logs and metrics.

@@ -79,6 +79,7 @@ async fn exchange(client: Rc<Client>, route: Route, request: middleware::Request
     if let Some(total) = backend.spec.timeouts.total {
         client.watch.ends_within(total);
     }
+    let mut asked = &backend;
     let mut answered = send(&client, &backend, stuck, &mut outgoing).await?;
     if let (Some((statuses, _)), Some(elsewhere)) = (&route.frontend.elsewhere, &route.elsewhere)
         && statuses.contains(&answered.head.status.as_u16())
@@ -86,6 +87,7 @@ async fn exchange(client: Rc<Client>, route: Route, request: middleware::Request
         && outgoing.body.rewind()
     {
         drop(answered);
+        asked = elsewhere;
         answered = Box::pin(send(&client, elsewhere, None, &mut outgoing)).await?;
     }
     let set_cookie =
@@ -94,7 +96,7 @@ async fn exchange(client: Rc<Client>, route: Route, request: middleware::Request
         let secure = client.peer.is_secure(&outgoing.head.headers, believe);
         sticky::set_cookie(cookie, &answered.live, secure)
     });
-    deliver(&client, &backend, answered, outgoing.body, websocket, set_cookie)
+    deliver(&client, asked, answered, outgoing.body, websocket, set_cookie)
 }
 
 /// A request as servers get it. Nothing of it is used up by sending it, but the body.
@@ -212,7 +214,7 @@ async fn send(
             });
             let progress = Cell::new(0);
             let exchange = connection.exchange(&outgoing.head.method, &written, &mut outgoing.body, &progress);
-            within(client, backend.spec.timeouts.read, outgoing.alone, &progress, exchange).await
+            within(client, backend.spec.timeouts.answer(), outgoing.alone, &progress, exchange).await
         };
         let ended = match answer {
             Some(Ok(head)) => {

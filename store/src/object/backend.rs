@@ -134,6 +134,11 @@ impl Default for KeepAlive {
 }
 
 impl Timeouts {
+    /// Until the response header, whichever limit comes first.
+    pub fn answer(&self) -> Duration {
+        self.total.map_or(self.read, |total| self.read.min(total))
+    }
+
     fn decode(settings: &Fields<'_>) -> Result<Timeouts, Flaw> {
         let fields = settings.object("Timeouts")?;
         let limit = |name, default| {
