@@ -42,6 +42,10 @@ fn main() -> ExitCode {
     if let Some((servers::COMMAND, rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
         return servers::serve(rest);
     }
+    if arguments.iter().any(|argument| argument == "--help" || argument == "-h") {
+        println!("{HELP}");
+        return ExitCode::SUCCESS;
+    }
     let short = arguments.iter().any(|argument| argument == "--short");
     let record = arguments.iter().any(|argument| argument == "--record");
     let wanted: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
@@ -93,3 +97,14 @@ fn broken(cause: Box<dyn std::any::Any + Send>) -> Outcome {
     let text = text.or_else(|| cause.downcast_ref::<&str>().map(|text| (*text).to_owned()));
     Outcome::fail(text.unwrap_or_else(|| "panicked".into()))
 }
+
+const HELP: &str = "\
+Drills Etna: kills, freezes, changes and attacks everything under a load that checks every answer.
+
+usage: drills [--short] [--record] [ID ...]
+
+  --short    shortened, and without IDs only those that are quick
+  --record   write each line into tests/drills/RESULTS.md
+  ID         a drill, as B4; all if none is named
+
+ETNA_DRILLS_SOAK_SECONDS, ETNA_DRILLS_IDLE_SECONDS and ETNA_DRILLS_FUZZ_SECONDS change how long G8, F5 and G1 take.";

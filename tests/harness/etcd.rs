@@ -290,11 +290,14 @@ pub fn folder(name: &str) -> TempDir {
     tempfile::Builder::new().prefix(&format!("etna-test-{name}-")).tempdir().expect("a temporary folder can be made")
 }
 
-/// Ports that were free a moment ago; all are held at once, so that they differ.
+/// Ports that were free a moment ago, below those that the kernel gives to connections: one of these might take it
+/// before etcd does.
 fn free_ports(count: usize) -> Vec<u16> {
-    let held: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port is free")).collect();
-    held.iter().map(|listener| listener.local_addr().expect("it is bound").port()).collect()
+    let mut held = Vec::new();
+    while held.len() < count {
+        held.extend(TcpListener::bind(("127.0.0.1", fastrand::u16(10_000..32_000))));
+    }
+    held.iter().map(|listener: &TcpListener| listener.local_addr().expect("it is bound").port()).collect()
 }
 
 static SHARED: tokio::sync::Mutex<Weak<Etcd>> = tokio::sync::Mutex::const_new(Weak::new());

@@ -83,6 +83,11 @@ impl Watch {
         watch
     }
 
+    /// The worker's second.
+    pub fn now(&self) -> u32 {
+        self.clock.load(Relaxed)
+    }
+
     /// Enters a phase now.
     pub fn enter(&self, phase: Phase) {
         let phase = match phase {

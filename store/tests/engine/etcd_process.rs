@@ -139,6 +139,8 @@ impl Drop for Etcd {
     }
 }
 
+/// Below the ports that the kernel gives to connections: one of these might take it before etcd does.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    let bound = || TcpListener::bind(("127.0.0.1", fastrand::u16(10_000..32_000))).ok();
+    std::iter::from_fn(|| Some(bound())).flatten().next().unwrap().local_addr().unwrap().port()
 }

@@ -159,8 +159,17 @@ pub(super) async fn half_closed() -> Outcome {
             wrong.push(format!("{name}: the connection stays open"));
         }
     }
+    // The end of what a client says may come after the answer's beginning.
+    let mut wire = Wire::open(proxy.listen).await;
+    wire.send(b"GET /parted HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+    let head = wire.head(Instant::now() + crate::protocol::SOON).await;
+    wire.finish().await;
+    let body = wire.take(12, crate::protocol::SOON).await;
+    if body.as_deref() != Ok(b"half the end") {
+        wrong.push(format!("an end after the answer's beginning: {head:?}, {body:?}"));
+    }
     // Half a request is none.
-    for half in ["GET / HT", "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\n\r\nhel"] {
+    for half in ["GET / HT", "POST /never HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\n\r\nhel"] {
         let mut wire = Wire::open(proxy.listen).await;
         wire.send(half.as_bytes()).await;
         wire.finish().await;
@@ -175,7 +184,7 @@ pub(super) async fn half_closed() -> Outcome {
         ensure(open == Some(0.0), format!("{open:?} requests"))
     });
     idle.await;
-    crate::protocol::outcome("one at a time", cases.len() + 4, format!("{} wrong", wrong.len()), &wrong)
+    crate::protocol::outcome("one at a time", cases.len() + 5, format!("{} wrong", wrong.len()), &wrong)
 }
 
 async fn slowly(mut stream: TcpStream) {
@@ -183,6 +192,16 @@ async fn slowly(mut stream: TcpStream) {
         let answer = match head.split(' ').nth(1) {
             Some("/large") => {
                 [b"HTTP/1.1 200 OK\r\nContent-Length: 2097152\r\n\r\n".as_slice(), &vec![b'x'; 2 << 20]].concat()
+            }
+            Some("/parted") => {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\nhalf ").await;
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                b"the end".to_vec()
+            }
+            // Waits for what is missing.
+            Some("/never") => {
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+                return;
             }
             _ => b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok".to_vec(),
         };

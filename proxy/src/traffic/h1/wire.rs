@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::Version;
 use http_body::{Body, Frame, SizeHint};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Interval;
@@ -40,11 +41,11 @@ pub struct Wire {
     continues: Cell<bool>,
     /// Whether the client has sent all it will.
     ended: Cell<bool>,
-    /// Whether the current response has begun.
-    answering: Cell<bool>,
+    /// When the current response has begun, in the watch's seconds.
+    answering: Cell<Option<u32>>,
     /// Whether the client knows interim answers.
     knows_interim: Cell<bool>,
-    /// After the client ended before it was answered: asks whether it is still there.
+    /// After the client ended with its request: asks whether it is still there.
     asking: RefCell<Option<Asking>>,
     /// What its worker watches of it.
     pub watch: Arc<Watch>,
@@ -76,7 +77,7 @@ impl Wire {
             room: Cell::new(LEAST_READ),
             continues: Cell::new(false),
             ended: Cell::new(false),
-            answering: Cell::new(false),
+            answering: Cell::default(),
             knows_interim: Cell::new(false),
             asking: RefCell::default(),
             watch,
@@ -115,14 +116,14 @@ impl Wire {
     pub fn begin(&self, framing: Framing, expects_continue: bool, version: Version) {
         self.continues.set(expects_continue && !matches!(framing, Framing::Done));
         self.incoming.replace(framing);
-        self.answering.set(false);
+        self.answering.set(None);
         self.knows_interim.set(version == Version::HTTP_11);
         self.watch.enter(Phase::Busy);
     }
 
-    /// The response to it begins. Whoever ends from now on has left.
+    /// The response to it begins. Whoever ends some time after that has left.
     pub fn answer(&self) {
-        self.answering.set(true);
+        self.answering.set(Some(self.watch.now()));
         self.continues.set(false);
     }
 
@@ -202,7 +203,7 @@ impl Wire {
         }
     }
 
-    /// Ready when nobody is there any more to be answered. A client that ends its side before it was answered may
+    /// Ready when nobody is there any more to be answered. A client that ends its side about when its request ends may
     /// still read (`nc -N`) or be gone altogether; what is sent to one that is gone comes back as an error.
     pub fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.is_request_whole() {
@@ -214,8 +215,15 @@ impl Wire {
                 return Poll::Pending;
             }
             match ready!(self.poll_arrived(cx)) {
-                Ok(0) if self.answering.get() => return Poll::Ready(()),
-                Ok(0) => self.ended.set(true),
+                Ok(0) if self.answering.get().is_some_and(|began| self.watch.now() > began + ENDS_WITHIN) => {
+                    return Poll::Ready(());
+                }
+                Ok(0) => {
+                    self.ended.set(true);
+                    // Where nothing is sent for long, the kernel asks.
+                    let keepalive = TcpKeepalive::new().with_time(KERNEL_ASKS).with_interval(KERNEL_ASKS);
+                    let _ = SockRef::from(&*self.stream.borrow()).set_tcp_keepalive(&keepalive);
+                }
                 Ok(_) => {}
                 Err(_) => return Poll::Ready(()),
             }
@@ -225,12 +233,15 @@ impl Wire {
         loop {
             ready!(asking.tick.poll_tick(cx));
             asking.ticks += 1;
+            if asking.ticks > 2 * ASK_AFTER {
+                asking.tick.reset_after(ASK_LATER);
+            }
             let broken = |stream: &TcpStream| !matches!(stream.take_error(), Ok(None));
             if broken(&self.stream.borrow()) {
                 return Poll::Ready(());
             }
             // Any client has to put up with an interim answer (RFC 9110 section 15.2).
-            if asking.ticks == ASK_AFTER && !self.answering.get() && self.knows_interim.get() {
+            if asking.ticks == ASK_AFTER && self.answering.get().is_none() && self.knows_interim.get() {
                 let _ = self.stream.borrow().try_write(INTERIM);
             }
         }
@@ -356,5 +367,9 @@ const LEAST_READ: usize = 4 * 1024;
 const BODY_READ: usize = 64 * 1024;
 /// Bytes of the next requests that are read while one is answered.
 const MOST_AHEAD: usize = 16 * 1024;
+/// Seconds, rounded down, after a response's begin until which a client's end is that of its request.
+const ENDS_WITHIN: u32 = 1;
 const ASK_EVERY: Duration = Duration::from_millis(20);
 const ASK_AFTER: u32 = 3;
+const ASK_LATER: Duration = Duration::from_secs(1);
+const KERNEL_ASKS: Duration = Duration::from_secs(10);
