@@ -23,7 +23,9 @@ use crate::rule::Rule;
 /// Compiles tables one after the other. What must not be in a table, because only compiling needs it, is here.
 #[derive(Default)]
 pub struct Compiler {
-    slots: HashMap<Id, Slot>,
+    slots: HashMap<Id, Taken>,
+    /// Slots that nobody names any more.
+    free: Vec<Slot>,
     /// By what they are about: a frontend's id, or something with a slash, which no id has.
     problems: BTreeMap<Id, Vec<Problem>>,
     servers_made: u64,
@@ -31,6 +33,13 @@ pub struct Compiler {
     zone: Option<String>,
     /// Whether the problems differ from when they were last asked about.
     changed: bool,
+}
+
+/// A slot with a backend's name on it.
+struct Taken {
+    slot: Slot,
+    /// How many times frontends name it.
+    named: usize,
 }
 
 impl Compiler {
@@ -67,14 +76,42 @@ impl Compiler {
     }
 
     fn slot(&mut self, id: &Id, table: &mut Table) -> Slot {
-        if let Some(slot) = self.slots.get(id) {
-            return *slot;
+        if let Some(taken) = self.slots.get(id) {
+            return taken.slot;
         }
-        // Slots are 32 bits wide; a store cannot hold as many backends.
-        let slot = Slot(u32::try_from(table.backends.len()).unwrap_or(u32::MAX));
-        table.backends.push_back(None);
-        self.slots.insert(id.clone(), slot);
+        let slot = self.free.pop().unwrap_or_else(|| {
+            table.backends.push_back(None);
+            // Slots are 32 bits wide; a store cannot hold as many backends.
+            Slot(u32::try_from(table.backends.len() - 1).unwrap_or(u32::MAX))
+        });
+        self.slots.insert(id.clone(), Taken { slot, named: 0 });
         slot
+    }
+
+    /// A frontend names its backends.
+    fn name(&mut self, spec: &etna_store::Frontend) {
+        for id in backends_of(spec) {
+            if let Some(taken) = self.slots.get_mut(id) {
+                taken.named += 1;
+            }
+        }
+    }
+
+    /// A frontend no longer names them.
+    fn forget(&mut self, spec: &etna_store::Frontend, table: &Table) {
+        for id in backends_of(spec) {
+            if let Some(taken) = self.slots.get_mut(id) {
+                taken.named -= 1;
+            }
+            self.free(id, table);
+        }
+    }
+
+    /// Makes a slot another's, unless it is named or taken.
+    fn free(&mut self, id: &Id, table: &Table) {
+        if self.slots.get(id).is_some_and(|taken| taken.named == 0 && table.backend(taken.slot).is_none()) {
+            self.free.extend(self.slots.remove(id).map(|taken| taken.slot));
+        }
     }
 
     fn backend(&mut self, model: &Model, id: &Id, table: &mut Table) {
@@ -86,6 +123,7 @@ impl Compiler {
         }
         let came_or_went = old.is_some() != next.is_some();
         table.backends.set(slot.0 as usize, next);
+        self.free(id, table);
         if came_or_went {
             for frontend in model.frontends_of(id) {
                 self.dangling(model, frontend);
@@ -170,6 +208,9 @@ impl Compiler {
         let Some(spec) = model.frontend(id) else {
             table.router.remove(id);
             table.frontends.remove(id);
+            if let Some(old) = old {
+                self.forget(&old.spec, table);
+            }
             self.tell(id, Vec::new());
             self.dangling(model, id);
             return;
@@ -210,9 +251,13 @@ impl Compiler {
                 failover,
                 chain,
                 broken,
-                live: old.map(|old| old.live.clone()).unwrap_or_default(),
+                live: old.as_ref().map(|old| old.live.clone()).unwrap_or_default(),
                 spec: spec.clone(),
             });
+            self.name(spec);
+            if let Some(old) = old {
+                self.forget(&old.spec, table);
+            }
             table.router.insert(id.clone(), rule, spec.priority, frontend.clone());
             table.frontends.insert(id.clone(), frontend);
         }
@@ -293,6 +338,12 @@ impl Compiler {
             self.changed |= self.problems.insert(about.clone(), problems.clone()).is_none_or(|old| old != problems);
         }
     }
+}
+
+/// The backends that a frontend names.
+fn backends_of(spec: &etna_store::Frontend) -> impl Iterator<Item = &Id> {
+    let elsewhere = spec.elsewhere.as_ref().map(|elsewhere| &elsewhere.backend);
+    [Some(&spec.backend), spec.fallback.as_ref(), elsewhere].into_iter().flatten()
 }
 
 fn chain(model: &Model, id: &Id, old: Option<&Frontend>, problems: &mut Vec<Problem>) -> (Arc<[Step]>, bool) {

@@ -84,6 +84,23 @@ fn a_frontend_may_come_before_its_backend() {
 }
 
 #[test]
+fn names_that_come_and_go_take_no_more_room() {
+    let mut followed = Followed::default();
+    followed.change(&[("backends/b/servers/s", Some(r#"{"URL": "http://127.0.0.1:1"}"#))]);
+    for n in 0..100 {
+        let frontend = format!(r#"{{"Type": "http", "BackendId": "b{n}", "Route": "Host(`a.test`)"}}"#);
+        let server = format!("backends/b{n}/servers/s");
+        followed.change(&[("frontends/f/frontend", Some(&frontend))]);
+        assert!(followed.route("a.test", "/").unwrap().backend.is_none(), "another's slot");
+        followed.change(&[(&server, Some(r#"{"URL": "http://127.0.0.1:2"}"#))]);
+        assert_eq!(&*followed.route("a.test", "/").unwrap().backend.unwrap().id, format!("b{n}"));
+        followed.change(&[(&server, None)]);
+    }
+    followed.change(&[("frontends/f/frontend", None)]);
+    assert!(followed.table.backends.len() <= 3, "{} slots", followed.table.backends.len());
+}
+
+#[test]
 fn what_did_not_change_is_the_same_value_after_a_publish() {
     let mut followed = Followed::default();
     followed.change(&[
