@@ -10,9 +10,10 @@ use futures_util::FutureExt as _;
 use tokio::time::timeout;
 
 use super::disk::{self, Found};
-use super::follow::{Control, describe};
+use super::follow::Control;
 use super::keep::Keeper;
 use super::suspect::Pairs;
+use super::tell::describe;
 
 impl Control {
     /// Takes up the last table on disk, and gives the first snapshot if the store answered at once.

@@ -2,7 +2,7 @@
 //!
 //! It takes whatever waits and never waits for more. It does not end: while the store is away the last table serves,
 //! and the loop tries again; a start without the store serves the last table on disk (`disk.rs`, `keep.rs`). Deletions
-//! in a mass are held as suspect (`suspect.rs`, `probe.rs`); lost events are looked for (`resync.rs`). Traffic is not
+//! in a mass are held as suspect (`suspect.rs`, `probe.rs`); lost events are looked for (`resync.rs`); `tell.rs` says how it stands. Traffic is not
 //! its business; it runs on a runtime of its own.
 
 mod begin;
@@ -14,6 +14,7 @@ mod probe;
 mod resync;
 mod state;
 pub mod suspect;
+mod tell;
 mod upgrades;
 
 pub use follow::Control;

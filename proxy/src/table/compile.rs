@@ -4,7 +4,7 @@
 //! version cannot be compiled keeps its last good one. Living state is found by identity: a frontend and a backend by
 //! name, a server by name and address, a middleware by its unchanged settings.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,10 +12,11 @@ use etna_store::object::{Id, Network, Policy, Protocol, Scheme};
 use etna_store::{Delta, Key, Model, Problem};
 use http::StatusCode;
 
+use super::slots::Slots;
 use super::{Frontend, Step, Table};
 use crate::backend::balance::Schedule;
 use crate::backend::hash::HashKey;
-use crate::backend::{Backend, Live, Server, Slot, sticky};
+use crate::backend::{Backend, Live, Server, sticky};
 use crate::failover::Predicate;
 use crate::middleware;
 use crate::rule::Rule;
@@ -23,9 +24,7 @@ use crate::rule::Rule;
 /// Compiles tables one after the other. What must not be in a table, because only compiling needs it, is here.
 #[derive(Default)]
 pub struct Compiler {
-    slots: HashMap<Id, Taken>,
-    /// Slots that nobody names any more.
-    free: Vec<Slot>,
+    slots: Slots,
     /// By what they are about: a frontend's id, or something with a slash, which no id has.
     problems: BTreeMap<Id, Vec<Problem>>,
     servers_made: u64,
@@ -33,13 +32,6 @@ pub struct Compiler {
     zone: Option<String>,
     /// Whether the problems differ from when they were last asked about.
     changed: bool,
-}
-
-/// A slot with a backend's name on it.
-struct Taken {
-    slot: Slot,
-    /// How many times frontends name it.
-    named: usize,
 }
 
 impl Compiler {
@@ -75,47 +67,8 @@ impl Compiler {
         std::mem::take(&mut self.changed)
     }
 
-    fn slot(&mut self, id: &Id, table: &mut Table) -> Slot {
-        if let Some(taken) = self.slots.get(id) {
-            return taken.slot;
-        }
-        let slot = self.free.pop().unwrap_or_else(|| {
-            table.backends.push_back(None);
-            // Slots are 32 bits wide; a store cannot hold as many backends.
-            Slot(u32::try_from(table.backends.len() - 1).unwrap_or(u32::MAX))
-        });
-        self.slots.insert(id.clone(), Taken { slot, named: 0 });
-        slot
-    }
-
-    /// A frontend names its backends.
-    fn name(&mut self, spec: &etna_store::Frontend) {
-        for id in backends_of(spec) {
-            if let Some(taken) = self.slots.get_mut(id) {
-                taken.named += 1;
-            }
-        }
-    }
-
-    /// A frontend no longer names them.
-    fn forget(&mut self, spec: &etna_store::Frontend, table: &Table) {
-        for id in backends_of(spec) {
-            if let Some(taken) = self.slots.get_mut(id) {
-                taken.named -= 1;
-            }
-            self.free(id, table);
-        }
-    }
-
-    /// Makes a slot another's, unless it is named or taken.
-    fn free(&mut self, id: &Id, table: &Table) {
-        if self.slots.get(id).is_some_and(|taken| taken.named == 0 && table.backend(taken.slot).is_none()) {
-            self.free.extend(self.slots.remove(id).map(|taken| taken.slot));
-        }
-    }
-
     fn backend(&mut self, model: &Model, id: &Id, table: &mut Table) {
-        let slot = self.slot(id, table);
+        let slot = self.slots.of(id, &mut table.backends);
         let old = table.backend(slot).cloned();
         let next = model.backend(id).map(|spec| Arc::new(self.make_backend(model, spec, old.as_deref())));
         if next.is_none() {
@@ -123,7 +76,7 @@ impl Compiler {
         }
         let came_or_went = old.is_some() != next.is_some();
         table.backends.set(slot.0 as usize, next);
-        self.free(id, table);
+        self.slots.free(id, &table.backends);
         if came_or_went {
             for frontend in model.frontends_of(id) {
                 self.dangling(model, frontend);
@@ -209,7 +162,7 @@ impl Compiler {
             table.router.remove(id);
             table.frontends.remove(id);
             if let Some(old) = old {
-                self.forget(&old.spec, table);
+                self.slots.forget(&old.spec, &table.backends);
             }
             self.tell(id, Vec::new());
             self.dangling(model, id);
@@ -240,12 +193,11 @@ impl Compiler {
             let frontend = Arc::new(Frontend {
                 id: id.clone(),
                 rule: rule.clone(),
-                backend: self.slot(&spec.backend, table),
-                fallback: spec.fallback.as_ref().map(|backend| self.slot(backend, table)),
-                elsewhere: spec
-                    .elsewhere
-                    .as_ref()
-                    .map(|elsewhere| (elsewhere.statuses.clone().into(), self.slot(&elsewhere.backend, table))),
+                backend: self.slots.of(&spec.backend, &mut table.backends),
+                fallback: spec.fallback.as_ref().map(|backend| self.slots.of(backend, &mut table.backends)),
+                elsewhere: spec.elsewhere.as_ref().map(|elsewhere| {
+                    (elsewhere.statuses.clone().into(), self.slots.of(&elsewhere.backend, &mut table.backends))
+                }),
                 deny: spec.deny.and_then(|status| StatusCode::from_u16(status).ok()),
                 cookie: spec.sticky.as_ref().map(|sticky| cookie_name(sticky, &spec.backend)),
                 failover,
@@ -254,9 +206,9 @@ impl Compiler {
                 live: old.as_ref().map(|old| old.live.clone()).unwrap_or_default(),
                 spec: spec.clone(),
             });
-            self.name(spec);
+            self.slots.name(spec);
             if let Some(old) = old {
-                self.forget(&old.spec, table);
+                self.slots.forget(&old.spec, &table.backends);
             }
             table.router.insert(id.clone(), rule, spec.priority, frontend.clone());
             table.frontends.insert(id.clone(), frontend);
@@ -338,12 +290,6 @@ impl Compiler {
             self.changed |= self.problems.insert(about.clone(), problems.clone()).is_none_or(|old| old != problems);
         }
     }
-}
-
-/// The backends that a frontend names.
-fn backends_of(spec: &etna_store::Frontend) -> impl Iterator<Item = &Id> {
-    let elsewhere = spec.elsewhere.as_ref().map(|elsewhere| &elsewhere.backend);
-    [Some(&spec.backend), spec.fallback.as_ref(), elsewhere].into_iter().flatten()
 }
 
 fn chain(model: &Model, id: &Id, old: Option<&Frontend>, problems: &mut Vec<Problem>) -> (Arc<[Step]>, bool) {

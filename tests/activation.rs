@@ -1,0 +1,71 @@
+//! Listening sockets that a service manager holds.
+
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use etna_tests::binaries::binary;
+use etna_tests::process::Process;
+use etna_tests::scene::Scene;
+use etna_tests::stand_in::StandIn;
+use etna_tests::wait::eventually;
+use serde_json::{Value, json};
+
+/// Starts `etna` as systemd does for a `.socket` unit; connections may wait before it runs.
+fn activated(name: &str, socket: TcpListener, scene: &Scene, flags: &str) -> Process {
+    let (etna, store) = (binary("etna"), scene.store());
+    let state = scene.folder().join("state");
+    let script = format!(
+        "exec 3<&0 0</dev/null; export LISTEN_FDS=1 LISTEN_FDNAMES={name} LISTEN_PID=$$; \
+         exec {} serve --store {store} --admin 127.0.0.1:0 --workers 2 --state-dir {} {flags}",
+        etna.display(),
+        state.display()
+    );
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(script).stdin(Stdio::from(OwnedFd::from(socket)));
+    Process::start_group("etna", &mut command, scene.folder())
+}
+
+async fn listeners(scene: &Scene) -> Value {
+    let file = scene.folder().join("state/addresses.json");
+    eventually("it says its addresses", Duration::from_secs(20), async || {
+        let text = std::fs::read(&file).map_err(|error| error.to_string())?;
+        serde_json::from_slice::<Value>(&text).map_err(|error| error.to_string())
+    })
+    .await["listeners"]
+        .clone()
+}
+
+#[tokio::test]
+async fn a_socket_of_the_service_manager_is_served_before_and_after_a_restart() {
+    let scene = Scene::open("activation").await;
+    let a = StandIn::start("a").await;
+    scene.route("a", "a.test", &[("s", a.address)]).await;
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    for name in ["default", "etna.socket"] {
+        // Sent before the process runs; it waits for the first table, too.
+        let early = tokio::spawn(async move { etna_tests::client::get(address, "a.test", "/").await });
+        let mut process = activated(name, socket.try_clone().unwrap(), &scene, "");
+        assert_eq!(early.await.unwrap().unwrap().status, 200, "{}", process.said());
+        assert_eq!(listeners(&scene).await, json!({"default": address.to_string()}));
+        process.signal("INT");
+        assert_eq!(process.end(Duration::from_secs(8)).await.code(), Some(0), "{}", process.said());
+    }
+}
+
+#[tokio::test]
+async fn a_stored_listener_gets_the_socket_of_its_name() {
+    let scene = Scene::open("activation-named").await;
+    let a = StandIn::start("a").await;
+    scene.route("a", "a.test", &[("s", a.address)]).await;
+    scene
+        .put("listeners/web", json!({"Protocol": "http", "Address": {"Network": "tcp", "Address": "127.0.0.1:1"}}))
+        .await;
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let process = activated("web", socket, &scene, "--listen 127.0.0.1:0");
+    assert_eq!(etna_tests::client::get(address, "a.test", "/").await.unwrap().status, 200, "{}", process.said());
+    assert_eq!(listeners(&scene).await["web"], address.to_string());
+}
