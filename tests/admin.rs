@@ -1,5 +1,8 @@
 //! The admin side: vulcand's API programs the proxy, explain says what would happen, and one `etna` is the store of another.
 
+use std::process::Command;
+
+use etna_tests::binaries::binary;
 use etna_tests::client::{self, request};
 use etna_tests::proxy::Proxy;
 use etna_tests::scene::{Scene, frontend, frontend_key};
@@ -14,6 +17,15 @@ async fn api(proxy: &Proxy, method: &str, path: &str, body: Value) -> (u16, Valu
     let asked = request(method, &host, path).header("content-type", "application/json").body(Full::from(body)).unwrap();
     let answer = client::send(proxy.admin, asked).await.unwrap();
     (answer.status, serde_json::from_slice(&answer.body).unwrap_or(Value::Null))
+}
+
+/// What `etnactl` says on stdout and stderr, and its exit code.
+async fn etnactl(proxy: &Proxy, arguments: &[&str]) -> (String, String, i32) {
+    let mut command = Command::new(binary("etnactl"));
+    command.args(["--admin", &format!("http://{}", proxy.admin)]).args(arguments);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (text(output.stdout), text(output.stderr), output.status.code().unwrap())
 }
 
 #[tokio::test]
@@ -87,4 +99,40 @@ async fn an_etna_is_the_store_of_others() {
     assert_eq!(follower.get("a.test", "/").await.unwrap().status, 200, "the last table serves without its store");
     let again = Proxy::start("again", &embedded, &[], folder).await;
     assert_eq!(again.until_status("a.test", "/", 200).await.server(), "a");
+}
+
+#[tokio::test]
+async fn a_server_is_drained_and_keeps_all_else() {
+    let scene = Scene::open("drained").await;
+    let proxy = scene.proxy("etna").await;
+    let ok = async |line: &str| {
+        let said = etnactl(&proxy, &line.split(' ').collect::<Vec<_>>()).await;
+        assert_eq!(said.2, 0, "{line}: {said:?}");
+        (said.0, said.1)
+    };
+    ok("backend upsert --id b --health-check tcp").await;
+    ok("server upsert -b b --id s --url http://127.0.0.1:9 --zone z --weight 3 --ttl 1h").await;
+    let stored = async || proxy.json("/v3/store/key?key=backends/b/servers/s").await["item"].clone();
+    let lease = stored().await["lease"].clone();
+    assert!(lease.is_i64(), "{lease}");
+    assert_eq!(ok("server drain -b b s").await.0, "ok s is draining\n");
+    assert_eq!(ok("server drain -b b s").await.0, "ok s is draining already\n");
+    assert_eq!(stored().await["lease"], lease, "a drained server still ends with its lease");
+    let server = async || proxy.json("/v2/backends/b/servers/s").await;
+    proxy.until_revision(stored().await["revision"].as_i64().unwrap()).await;
+    let url = "http://127.0.0.1:9";
+    assert_eq!(server().await, json!({"Id": "s", "URL": url, "Weight": 3, "Zone": "z", "State": "draining"}));
+    assert_eq!(ok("server up -b b s").await.0, "ok s is up\n");
+    proxy.until_revision(stored().await["revision"].as_i64().unwrap()).await;
+    assert_eq!(server().await, json!({"Id": "s", "URL": url, "Weight": 3, "Zone": "z"}));
+    // Who replaces an object learns what went with the former one.
+    let removed = ok("server upsert -b b --id s --url http://127.0.0.1:9 --weight 2").await.1;
+    assert_eq!(removed, "removed, as not given: Zone, TTL\n");
+    assert_eq!(ok("backend upsert --id b").await.1, "removed, as not given: HealthCheck\n");
+    assert_eq!(ok("backend upsert --id b").await.1, "");
+    let (_, said, code) = etnactl(&proxy, &["server", "drain", "-b", "b", "gone"]).await;
+    assert!(code == 1 && said.contains("there is no server gone"), "{said}");
+    let (_, said, code) = etnactl(&proxy, &["--store", "embedded:/nowhere", "backend", "upsert", "--id", "c"]).await;
+    assert!(code == 64 && said.contains("--admin URL"), "{said}");
+    assert_eq!(proxy.json("/v2/backends").await["Backends"].as_array().unwrap().len(), 1);
 }

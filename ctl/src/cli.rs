@@ -114,6 +114,20 @@ mod tests {
     }
 
     #[test]
+    fn a_store_is_refused_where_it_would_not_be_used() {
+        let refused = |line: &str| {
+            let words = std::iter::once("etnactl").chain(line.split(' '));
+            crate::store::refuse_unused(&Cli::try_parse_from(words).unwrap()).is_err()
+        };
+        assert!(refused("--store embedded:/x backend upsert --id b") && refused("status --store etcd://a/b"));
+        for line in
+            ["--store embedded:/x export", "--store etcd://a/b import f", "--store etcd://a/b key get k", "status"]
+        {
+            assert!(!refused(line), "{line}");
+        }
+    }
+
+    #[test]
     fn the_flags_of_vctl_are_understood() {
         for line in [
             "backend upsert --id b --readTimeout 5s --dialTimeout 1s --handshakeTimeout 1s --keepAlivePeriod 9s --maxIdleConns 3",
@@ -121,6 +135,8 @@ mod tests {
             "server ls -b b --vulcan http://127.0.0.1:1",
             "frontend upsert --id f -b b --route Host(\"x\") --maxBodyKB 6 --failoverPredicate x --forwardHost h --trustForwardHeader --passHostHeader",
             "frontend rm --id f",
+            "server drain -b b s",
+            "backend upsert --id b --health-check {\"Path\":\"/x\"}",
             "middleware upsert -f f --id m --type ratelimit --requests 5 --period 2 --burst 3 --var client.ip --ttl 1m",
             "listener upsert --id l --proto http --net tcp --addr 0.0.0.0:80 --scope Host(\"x\")",
             "backend show b",

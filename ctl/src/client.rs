@@ -1,9 +1,11 @@
 //! A client of the admin API, over TCP or a unix socket: one request, one connection, everything bounded.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use etna_store::Engine;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -15,11 +17,14 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use crate::failure::Failure;
+use crate::store;
 
 /// A running `etna`, by its admin API.
 pub(crate) struct Client {
     target: Target,
     token: Option<HeaderValue>,
+    url: String,
+    token_file: Option<PathBuf>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -33,7 +38,12 @@ impl Client {
     /// The one at a URL, with the token of a file.
     pub(crate) fn new(url: &str, token_file: Option<&Path>) -> Result<Client, Failure> {
         let token = token_file.map(read_token).transpose()?;
-        Ok(Client { target: Target::parse(url)?, token })
+        Ok(Client { target: Target::parse(url)?, token, url: url.to_owned(), token_file: token_file.map(Into::into) })
+    }
+
+    /// The store behind it.
+    pub(crate) async fn engine(&self) -> Result<Arc<dyn Engine>, Failure> {
+        store::behind(&self.url, self.token_file.as_deref()).await
     }
 
     /// Reads.

@@ -12,6 +12,7 @@ mod noun;
 mod output;
 mod status;
 mod store;
+mod stored;
 mod transfer;
 
 use std::process::ExitCode;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    store::refuse_unused(&cli)?;
     match cli.command {
         Command::Completions { shell } => {
             let mut script = Vec::new();

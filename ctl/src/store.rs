@@ -1,14 +1,14 @@
 //! Where `export`, `import` and `key` find the keys: in a store given with `--store`, or in the one behind the admin
 //! API.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
 use etna_store::Engine;
 use etna_store::engine::Options;
 
-use crate::cli::Cli;
+use crate::cli::{Cli, Command};
 use crate::failure::Failure;
 
 /// How to reach a store without a running `etna`.
@@ -39,20 +39,30 @@ pub(crate) struct StoreFlags {
 /// Opens the store that was meant.
 pub(crate) async fn open(cli: &Cli) -> Result<Arc<dyn Engine>, Failure> {
     let flags = &cli.store;
-    let (url, options) = match &flags.store {
-        Some(url) => {
-            let options = Options {
-                ca_file: flags.store_ca.clone(),
-                cert_file: flags.store_cert.clone(),
-                key_file: flags.store_key.clone(),
-                user: flags.store_user.clone(),
-                password_file: flags.store_password_file.clone(),
-            };
-            (url.as_str(), options)
-        }
-        None => (cli.admin.as_str(), Options { password_file: cli.token_file.clone(), ..Options::default() }),
+    let Some(url) = &flags.store else { return behind(&cli.admin, cli.token_file.as_deref()).await };
+    let options = Options {
+        ca_file: flags.store_ca.clone(),
+        cert_file: flags.store_cert.clone(),
+        key_file: flags.store_key.clone(),
+        user: flags.store_user.clone(),
+        password_file: flags.store_password_file.clone(),
     };
     etna_store::open(url, &options).await.map_err(|error| Failure::store(&format!("cannot open {url}"), &error))
+}
+
+/// The store behind an admin API.
+pub(crate) async fn behind(url: &str, token_file: Option<&Path>) -> Result<Arc<dyn Engine>, Failure> {
+    let options = Options { password_file: token_file.map(Into::into), ..Options::default() };
+    etna_store::open(url, &options).await.map_err(|error| Failure::store(&format!("cannot open {url}"), &error))
+}
+
+/// Refuses `--store` where it would not be used: what was meant for one store would go to another.
+pub(crate) fn refuse_unused(cli: &Cli) -> Result<(), Failure> {
+    let used = matches!(cli.command, Command::Export(_) | Command::Import(_) | Command::Key(_));
+    if cli.store.store.is_none() || used {
+        return Ok(());
+    }
+    Err(Failure::usage("--store is for export, import and key; this command talks to an etna: --admin URL"))
 }
 
 /// What a store's error means, with what to look at.

@@ -1,10 +1,11 @@
 //! `etnactl backend`.
 
 use clap::{Args, Subcommand};
+use etna_store::Key;
 use http::Method;
 use serde_json::{Map, Value, json};
 
-use super::{Done, One, add, given, list, remove, show, text, upsert};
+use super::{Done, One, Write, add, given, list, remove, show, text, upsert};
 use crate::client::Client;
 use crate::output::Output;
 
@@ -15,7 +16,7 @@ pub(crate) enum Verb {
     Ls,
     /// Show one.
     Show(One),
-    /// Create or replace one.
+    /// Create one, or replace all of one: what is not given is removed.
     Upsert(Box<Upsert>),
     /// Delete one with its servers; refused while a frontend leads to it.
     Rm(One),
@@ -65,6 +66,10 @@ pub(crate) struct Upsert {
     /// How long they wait before they are answered 503.
     #[arg(long, value_name = "DURATION", requires = "limit")]
     queue_wait: Option<String>,
+    /// How servers are checked: true or http (GET /), tcp, wordpress, false, or all of it as JSON such as
+    /// {"Path":"/healthz","Interval":"2s"}.
+    #[arg(long, alias = "healthCheck", value_name = "CHECK", value_parser = health_check)]
+    health_check: Option<Value>,
     /// Keep a client on its server, with a cookie.
     #[arg(long)]
     sticky: bool,
@@ -89,7 +94,9 @@ pub(crate) async fn run(client: &Client, output: &Output, verb: &Verb) -> Done {
         Verb::Rm(one) => remove(client, output, &format!("/v2/backends/{}", one.segment())).await,
         Verb::Upsert(flags) => {
             let body = json!({ "Backend": flags.object() });
-            upsert(client, output, Method::POST, "/v2/backends", &body).await
+            let key = Key::Backend(flags.id.as_str().into());
+            let write = Write { method: Method::POST, path: "/v2/backends", body: &body, key, field: Some("Backend") };
+            upsert(client, output, write).await
         }
     }
 }
@@ -122,9 +129,38 @@ impl Upsert {
             ("Wait", text(&self.queue_wait)),
         ]);
         add(&mut backend, "Limit", limit);
+        if let Some(check) = &self.health_check {
+            backend.insert("HealthCheck".into(), check.clone());
+        }
         if self.sticky {
             backend.insert("Sticky".into(), Value::Object(given([("Cookie", text(&self.cookie))])));
         }
         Value::Object(backend)
+    }
+}
+
+/// The field `HealthCheck` as it is meant; whether it can be is for the proxy to say.
+fn health_check(text: &str) -> Result<Value, String> {
+    match text {
+        "http" | "tcp" | "wordpress" => Ok(json!({ "Type": text })),
+        _ => match serde_json::from_str(text) {
+            Ok(value @ (Value::Bool(_) | Value::Object(_))) => Ok(value),
+            _ => Err(r#"write true, http, tcp, wordpress, false or JSON such as {"Path":"/healthz"}"#.into()),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_are_words_or_json() {
+        assert_eq!(health_check("true"), Ok(json!(true)));
+        assert_eq!(health_check("wordpress"), Ok(json!({ "Type": "wordpress" })));
+        assert_eq!(health_check(r#"{"Path":"/x"}"#), Ok(json!({ "Path": "/x" })));
+        for wrong in ["", "yes", "1", "{", "[]", "null"] {
+            assert!(health_check(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -1,10 +1,11 @@
 //! `etnactl frontend`.
 
 use clap::{Args, Subcommand};
+use etna_store::Key;
 use http::Method;
 use serde_json::{Map, Value, json};
 
-use super::{Done, One, add, given, list, remove, show, text, upsert};
+use super::{Done, One, Write, add, given, list, remove, show, text, upsert};
 use crate::client::Client;
 use crate::output::Output;
 
@@ -15,7 +16,7 @@ pub(crate) enum Verb {
     Ls,
     /// Show one.
     Show(One),
-    /// Create or replace one.
+    /// Create one, or replace all of one: what is not given is removed.
     Upsert(Upsert),
     /// Delete one with its middlewares.
     Rm(One),
@@ -78,7 +79,10 @@ pub(crate) async fn run(client: &Client, output: &Output, verb: &Verb) -> Done {
         Verb::Rm(one) => remove(client, output, &format!("/v2/frontends/{}", one.segment())).await,
         Verb::Upsert(flags) => {
             let body = json!({ "Frontend": flags.object(), "TTL": flags.ttl.as_deref().unwrap_or_default() });
-            upsert(client, output, Method::POST, "/v2/frontends", &body).await
+            let key = Key::Frontend(flags.id.as_str().into());
+            let write =
+                Write { method: Method::POST, path: "/v2/frontends", body: &body, key, field: Some("Frontend") };
+            upsert(client, output, write).await
         }
     }
 }

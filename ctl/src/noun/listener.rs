@@ -1,10 +1,11 @@
 //! `etnactl listener`.
 
 use clap::{Args, Subcommand};
+use etna_store::Key;
 use http::Method;
 use serde_json::json;
 
-use super::{Done, One, given, list, remove, show, text, upsert};
+use super::{Done, One, Write, given, list, remove, show, text, upsert};
 use crate::client::Client;
 use crate::output::Output;
 
@@ -15,7 +16,7 @@ pub(crate) enum Verb {
     Ls,
     /// Show one.
     Show(One),
-    /// Create or replace one.
+    /// Create one, or replace all of one: what is not given is removed.
     Upsert(Upsert),
     /// Delete one: it drains.
     Rm(One),
@@ -64,7 +65,11 @@ pub(crate) async fn run(client: &Client, output: &Output, verb: &Verb) -> Done {
                 ("Address", Some(json!({ "Network": flags.net, "Address": flags.addr }))),
                 ("Scope", text(&flags.scope)),
             ]);
-            upsert(client, output, Method::POST, "/v2/listeners", &json!({ "Listener": listener })).await
+            let body = json!({ "Listener": listener });
+            let key = Key::Listener(flags.id.as_str().into());
+            let write =
+                Write { method: Method::POST, path: "/v2/listeners", body: &body, key, field: Some("Listener") };
+            upsert(client, output, write).await
         }
     }
 }

@@ -1,10 +1,11 @@
 //! `etnactl middleware`.
 
 use clap::{Args, Subcommand};
+use etna_store::Key;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{Done, One, given, list, remove, show, text, upsert};
+use super::{Done, One, Write, given, list, remove, show, text, upsert};
 use crate::client::{Client, segment};
 use crate::failure::Failure;
 use crate::output::Output;
@@ -26,7 +27,7 @@ pub(crate) enum Verb {
         #[command(flatten)]
         one: One,
     },
-    /// Create or replace one.
+    /// Create one, or replace all of one: what is not given is removed.
     Upsert(Box<Upsert>),
     /// Delete one.
     Rm {
@@ -99,7 +100,10 @@ pub(crate) async fn run(client: &Client, output: &Output, verb: &Verb) -> Done {
                 "Middleware": flags.settings()?,
             });
             let body = json!({ "Middleware": middleware, "TTL": flags.ttl.as_deref().unwrap_or_default() });
-            upsert(client, output, Method::POST, &path(&flags.frontend), &body).await
+            let key = Key::Middleware(flags.frontend.as_str().into(), flags.id.as_str().into());
+            let path = path(&flags.frontend);
+            let write = Write { method: Method::POST, path: &path, body: &body, key, field: Some("Middleware") };
+            upsert(client, output, write).await
         }
     }
 }

@@ -12,12 +12,14 @@ pub(crate) mod site;
 use std::process::ExitCode;
 
 use clap::Args;
+use etna_store::Key;
 use http::Method;
 use serde_json::{Map, Value};
 
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::output::{self, Output, cell, clean, leaves};
+use crate::stored;
 
 /// Names one object: `b` or `--id b`.
 #[derive(Args)]
@@ -31,10 +33,14 @@ pub(crate) struct One {
 }
 
 impl One {
+    /// The id.
+    pub(crate) fn id(&self) -> &str {
+        self.name.as_deref().or(self.id.as_deref()).unwrap_or_default()
+    }
+
     /// The id, ready for a path.
     pub(crate) fn segment(&self) -> String {
-        let id = self.name.as_deref().or(self.id.as_deref());
-        crate::client::segment(id.unwrap_or_default())
+        crate::client::segment(self.id())
     }
 }
 
@@ -74,9 +80,34 @@ pub(crate) async fn show(client: &Client, output: &Output, path: &str) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `upsert`: writes an object, and shows it as it is now stored.
-pub(crate) async fn upsert(client: &Client, output: &Output, method: Method, path: &str, body: &Value) -> Done {
-    let object = client.send(method, path, Some(body)).await?;
+/// How an object is written: the request, and what it replaces.
+pub(crate) struct Write<'a> {
+    /// Of the request.
+    pub(crate) method: Method,
+    /// Of the request.
+    pub(crate) path: &'a str,
+    /// Of the request: the object, or `{"Backend": …, "TTL": …}`.
+    pub(crate) body: &'a Value,
+    /// The object's key.
+    pub(crate) key: Key,
+    /// The object's name in the body, if that is more than the object.
+    pub(crate) field: Option<&'static str>,
+}
+
+/// `upsert`: writes an object, and says what is gone of the one it replaced.
+pub(crate) async fn upsert(client: &Client, output: &Output, write: Write<'_>) -> Done {
+    let before = stored::item(client, &write.key).await;
+    let object = client.send(write.method, write.path, Some(write.body)).await?;
+    if let Some(before) = before {
+        let given = write.field.map_or(write.body, |field| &write.body[field]);
+        let mut removed = stored::removed(&before.value, given);
+        if before.lease.is_some() && write.body["TTL"].as_str().is_none_or(str::is_empty) {
+            removed.push("TTL".into());
+        }
+        if !removed.is_empty() {
+            output::complain_softly(&format!("removed, as not given: {}", removed.join(", ")));
+        }
+    }
     if output.is_json() {
         output.json(&object);
     } else {

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use etna_store::Key;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{Done, One, given, remove, show, table, text, upsert};
+use super::{Done, One, Write, given, remove, show, table, text, upsert};
 use crate::client::{Client, segment};
-use crate::output::Output;
+use crate::output::{Output, Tone, clean, print};
+use crate::stored;
 
 /// What can be done with servers.
 #[derive(Subcommand)]
@@ -28,8 +30,26 @@ pub(crate) enum Verb {
         #[command(flatten)]
         one: One,
     },
-    /// Create or replace one.
+    /// Create one, or replace all of one: what is not given is removed.
     Upsert(Upsert),
+    /// Give it no new work: it finishes what it has, and keeps its sticky clients for the backend's DrainTimeout.
+    #[command(after_help = "Example:\n  etnactl server drain -b blog one    # and `server up` to undo it")]
+    Drain {
+        /// Its backend.
+        #[arg(short, long)]
+        backend: String,
+        #[command(flatten)]
+        one: One,
+    },
+    /// Give it work again.
+    #[command(after_help = "Example:\n  etnactl server up -b blog one")]
+    Up {
+        /// Its backend.
+        #[arg(short, long)]
+        backend: String,
+        #[command(flatten)]
+        one: One,
+    },
     /// Delete one.
     Rm {
         /// Its backend.
@@ -62,7 +82,10 @@ pub(crate) struct Upsert {
     /// Its tier: a higher one serves only when no lower one can.
     #[arg(long, value_name = "N")]
     priority: Option<u32>,
-    /// Whether it takes new work.
+    /// Where it stands: proxies with the same --zone prefer it.
+    #[arg(long, value_name = "NAME")]
+    zone: Option<String>,
+    /// Whether it takes new work; of a server that is there, `server drain` changes only this.
     #[arg(long, value_parser = ["up", "draining"])]
     state: Option<String>,
 }
@@ -79,13 +102,29 @@ pub(crate) async fn run(client: &Client, output: &Output, verb: &Verb) -> Done {
                 ("URL", Some(json!(flags.url))),
                 ("Weight", flags.weight.map(Value::from)),
                 ("Priority", flags.priority.map(Value::from)),
+                ("Zone", text(&flags.zone)),
                 ("State", text(&flags.state)),
             ]);
             let body = json!({ "Server": server, "TTL": flags.ttl.as_deref().unwrap_or_default() });
             let path = format!("/v2/backends/{}/servers", segment(&flags.backend));
-            upsert(client, output, Method::POST, &path, &body).await
+            let key = Key::Server(flags.backend.as_str().into(), flags.id.as_str().into());
+            let write = Write { method: Method::POST, path: &path, body: &body, key, field: Some("Server") };
+            upsert(client, output, write).await
         }
+        Verb::Drain { backend, one } => set_state(client, output, backend, one.id(), stored::DRAINING).await,
+        Verb::Up { backend, one } => set_state(client, output, backend, one.id(), stored::UP).await,
     }
+}
+
+async fn set_state(client: &Client, output: &Output, backend: &str, id: &str, state: &str) -> Done {
+    let changed = stored::set_state(client, backend, id, state).await?;
+    if output.is_json() {
+        output.json(&json!({ "Id": id, "State": state, "Changed": changed }));
+    } else {
+        let already = if changed { "" } else { " already" };
+        print(&format!("{} {} is {state}{already}\n", output.toned(Tone::Good, "ok"), clean(id)));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn ls(client: &Client, output: &Output, backend: Option<&str>) -> Done {

@@ -1,10 +1,11 @@
 //! `etnactl site`.
 
 use clap::{Args, Subcommand};
+use etna_store::Key;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{Done, One, given, list, remove, show, text, upsert};
+use super::{Done, One, Write, given, list, remove, show, text, upsert};
 use crate::client::{Client, segment};
 use crate::output::Output;
 
@@ -15,7 +16,7 @@ pub(crate) enum Verb {
     Ls,
     /// Show one.
     Show(One),
-    /// Create or replace one.
+    /// Create one, or replace all of one: what is not given is removed.
     Upsert(Upsert),
     /// Delete one; its backends stay.
     Rm(One),
@@ -65,7 +66,10 @@ pub(crate) async fn run(client: &Client, output: &Output, verb: &Verb) -> Done {
                 ("Ajax", text(&flags.ajax)),
                 ("UploadsFallback", flags.no_uploads_fallback.then_some(Value::Bool(false))),
             ]));
-            upsert(client, output, Method::PUT, &format!("/v3/sites/{}", segment(&flags.id)), &site).await
+            let path = format!("/v3/sites/{}", segment(&flags.id));
+            let key = Key::Site(flags.id.as_str().into());
+            let write = Write { method: Method::PUT, path: &path, body: &site, key, field: None };
+            upsert(client, output, write).await
         }
     }
 }
