@@ -18,23 +18,27 @@ use crate::transfer;
     etnactl server upsert -b blog --id one --url http://10.0.0.1:8080\n  \
     etnactl frontend upsert --id blog -b blog --route 'Host(\"blog.example.com\")'\n  \
     etnactl explain http://blog.example.com/wp-admin/\n\n\
+    `etnactl server upsert --help` and `etnactl man server upsert` tell all of a command.\n\n\
     Exit codes: 0 done, 1 refused or not found, 2 not reached or not read, 64 wrong usage.")]
 pub(crate) struct Cli {
     /// Admin API of the etna to talk to: http://IP:PORT or unix:/PATH.
     #[arg(long, global = true, env = "ETNA_ADMIN_URL", value_name = "URL", default_value = "http://127.0.0.1:8182")]
-    #[arg(alias = "vulcan")]
+    #[arg(alias = "vulcan", help_heading = FOR_ALL)]
     pub(crate) admin: String,
     /// File with the token that admin API asks for.
-    #[arg(long, global = true, env = "ETNA_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    #[arg(long, global = true, env = "ETNA_ADMIN_TOKEN_FILE", value_name = "FILE", help_heading = FOR_ALL)]
     pub(crate) token_file: Option<PathBuf>,
     /// How results are written.
-    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, help_heading = FOR_ALL)]
     pub(crate) output: Format,
     #[command(flatten)]
     pub(crate) store: crate::store::StoreFlags,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
+
+/// The heading of flags that every command has.
+const FOR_ALL: &str = "Options for every command";
 
 /// How results are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -49,6 +53,10 @@ pub(crate) enum Format {
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// How the proxy is: what it serves, and whether it follows its store.
+    #[command(after_help = "Examples:\n  \
+        etnactl status\n  \
+        etnactl -o json status | jq .revision\n  \
+        etnactl --admin unix:/run/etna/etna.sock status")]
     Status,
     /// Stored objects that are not served as written: where, why, and what to do.
     #[command(after_help = "Example:\n  etnactl problems --fail && echo all is served as written")]
@@ -67,29 +75,62 @@ pub(crate) enum Command {
     /// What would happen to a request: which frontend, why, which middlewares, which servers.
     Explain(explain::Flags),
     /// Sets of servers.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  \
+        etnactl backend ls\n  \
+        etnactl backend upsert --id blog --health-check wordpress\n  \
+        etnactl backend show blog"
+    )]
     Backend(noun::backend::Verb),
     /// Servers of backends.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  \
+        etnactl server ls -b blog\n  \
+        etnactl server upsert -b blog --id one --url http://10.0.0.1:8080\n  \
+        etnactl server drain -b blog one"
+    )]
     Server(noun::server::Verb),
     /// Rules, and the backends they lead to.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  \
+        etnactl frontend ls\n  \
+        etnactl frontend upsert --id blog -b blog --route 'Host(\"blog.example.com\")'\n  \
+        etnactl frontend rm blog"
+    )]
     Frontend(noun::frontend::Verb),
     /// Steps around the forwarding of a frontend.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  \
+        etnactl middleware ls -f blog\n  \
+        etnactl middleware upsert -f blog --id limit --type ratelimit --requests 10"
+    )]
     Middleware(noun::middleware::Verb),
     /// Addresses to accept on.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  etnactl listener upsert --id extra --addr 0.0.0.0:8080")]
     Listener(noun::listener::Verb),
     /// WordPress sites.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  \
+        etnactl site ls\n  \
+        etnactl site upsert --id blog --host blog.example.com --public blog-public"
+    )]
     Site(noun::site::Verb),
     /// Write everything that is stored to a file.
     Export(transfer::Export),
     /// Put what a file holds into the store.
     Import(transfer::Import),
     /// Single keys, as bytes.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  \
+        etnactl key ls backends/blog/\n  \
+        etnactl key get backends/blog/servers/one"
+    )]
     Key(key::Verb),
     /// Print a completion script for a shell.
     #[command(after_help = "Example:\n  etnactl completions bash > /usr/share/bash-completion/completions/etnactl")]
@@ -97,9 +138,14 @@ pub(crate) enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
-    /// Print the manual page.
-    #[command(after_help = "Example:\n  etnactl man | man -l -")]
-    Man,
+    /// Print the manual page, or that of a command.
+    #[command(after_help = "Examples:\n  \
+        etnactl man | man -l -\n  \
+        etnactl man server upsert | man -l -    # etnactl-server-upsert(1)")]
+    Man {
+        /// The command, in one word or more.
+        command: Vec<String>,
+    },
 }
 
 #[cfg(test)]
@@ -111,6 +157,27 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn examples_can_be_pasted_from_a_narrow_terminal() {
+        fn walk(command: &clap::Command) {
+            let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in text.lines().filter(|line| line.starts_with("  ")) {
+                assert!(line.chars().count() < 80, "{}: {line}", command.get_name());
+            }
+            command.get_subcommands().for_each(walk);
+        }
+        walk(&Cli::command());
+    }
+
+    #[test]
+    fn every_command_has_its_page() {
+        let page = |words: &[&str]| crate::man::page(&words.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert!(page(&[]).unwrap().contains("etnactl\\-server(1)"));
+        let upsert = page(&["server", "upsert"]).unwrap();
+        assert!(upsert.contains(".TH etnactl-server-upsert 1") && upsert.contains("\\-\\-weight"), "{upsert}");
+        assert!(page(&["server", "frob"]).is_err());
     }
 
     #[test]

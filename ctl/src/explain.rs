@@ -14,7 +14,8 @@ use crate::output::{Output, Tone, cell, clean, print};
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     etnactl explain http://blog.example.com/wp-admin/\n  \
-    etnactl explain -X POST -H 'Cookie: wordpress_logged_in_1=x' http://blog.example.com/wp-json/wp/v2/posts")]
+    etnactl explain -X POST -H 'Cookie: wordpress_logged_in_1=x' \\\n      \
+        http://blog.example.com/wp-json/wp/v2/posts")]
 pub(crate) struct Flags {
     /// The request's URL; its host is what the client would send as Host.
     url: String,

@@ -5,23 +5,33 @@ use std::process::ExitCode;
 
 use bytes::Bytes;
 use clap::Subcommand;
-use etna_store::{Key, Op, Txn};
+use etna_store::{Key, Op, Txn, key};
 
 use crate::cli::Cli;
 use crate::failure::Failure;
-use crate::output::{complain_softly, print_bytes};
+use crate::output::{Output, clean, complain_softly, print, print_bytes};
 use crate::store;
 
 /// What can be done with keys. Keys are below the prefix: `backends/b/servers/one`.
 #[derive(Subcommand)]
 pub(crate) enum Verb {
+    /// List keys.
+    #[command(after_help = "Example:\n  etnactl key ls backends/blog/")]
+    Ls {
+        /// What they begin with [default: all].
+        #[arg(default_value = "", hide_default_value = true)]
+        prefix: String,
+    },
     /// Write a key's value to stdout.
+    #[command(after_help = "Example:\n  etnactl key get backends/blog/servers/one | jq .")]
     Get {
         /// The key.
         key: String,
     },
     /// Put a key. What is put is not checked; `etnactl problems` tells.
-    #[command(after_help = "Example:\n  etnactl key put backends/b/servers/one '{\"URL\":\"http://10.0.0.1:80\"}'")]
+    #[command(after_help = "Examples:\n  \
+        etnactl key put backends/b/servers/one '{\"URL\":\"http://10.0.0.1:80\"}'\n  \
+        etnactl --store etcd://127.0.0.1:2379/vulcand key put sites/blog < blog.json")]
     Put {
         /// The key.
         key: String,
@@ -32,6 +42,7 @@ pub(crate) enum Verb {
         force: bool,
     },
     /// Delete exactly one key.
+    #[command(after_help = "Example:\n  etnactl key rm backends/blog/servers/one")]
     Rm {
         /// The key.
         key: String,
@@ -45,6 +56,17 @@ pub(crate) async fn run(cli: &Cli, verb: &Verb) -> Result<ExitCode, Failure> {
     let commit =
         async |txn: Txn| engine.commit(txn).await.map_err(|error| store::failed(&*engine, "cannot write to", &error));
     match verb {
+        Verb::Ls { prefix } => {
+            let snapshot = engine.snapshot().await.map_err(|error| store::failed(&*engine, "cannot read", &error))?;
+            let mut keys: Vec<String> = snapshot
+                .changes
+                .iter()
+                .map(|change| key::show(&change.key))
+                .filter(|key| key.starts_with(prefix))
+                .collect();
+            keys.sort_unstable();
+            list(cli, &keys);
+        }
         Verb::Get { key } => {
             let item = get(key).await?.ok_or_else(|| missing(key))?;
             print_bytes(&item.value);
@@ -67,6 +89,17 @@ pub(crate) async fn run(cli: &Cli, verb: &Verb) -> Result<ExitCode, Failure> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn list(cli: &Cli, keys: &[String]) {
+    let output = Output::new(cli.output);
+    if output.is_json() {
+        output.json(&keys.into());
+    } else if keys.is_empty() {
+        complain_softly("none");
+    } else {
+        print(&keys.iter().map(|key| format!("{}\n", clean(key))).collect::<String>());
+    }
 }
 
 fn missing(key: &str) -> Failure {

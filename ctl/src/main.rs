@@ -8,6 +8,7 @@ mod client;
 mod explain;
 mod failure;
 mod key;
+mod man;
 mod noun;
 mod output;
 mod status;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
+            let error = man::with_plain_usage(error);
             let failed = error.use_stderr();
             let _ = error.print();
             return if failed { ExitCode::from(failure::USAGE) } else { ExitCode::SUCCESS };
@@ -51,12 +53,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
             output::print(&String::from_utf8_lossy(&script));
             return Ok(ExitCode::SUCCESS);
         }
-        Command::Man => {
-            let mut page = Vec::new();
-            clap_mangen::Man::new(Cli::command())
-                .render(&mut page)
-                .map_err(|error| Failure::unread(format!("cannot write the manual page: {error}")))?;
-            output::print(&String::from_utf8_lossy(&page));
+        Command::Man { command } => {
+            output::print(&man::page(&command)?);
             return Ok(ExitCode::SUCCESS);
         }
         _ => {}
@@ -84,6 +82,6 @@ async fn ask(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Import(flags) => transfer::import(&cli, flags).await,
         Command::Key(verb) => key::run(&cli, verb).await,
         // Done without a runtime.
-        Command::Completions { .. } | Command::Man => Ok(ExitCode::SUCCESS),
+        Command::Completions { .. } | Command::Man { .. } => Ok(ExitCode::SUCCESS),
     }
 }

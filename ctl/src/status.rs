@@ -31,7 +31,7 @@ pub(crate) async fn status(client: &Client, output: &Output) -> Result<ExitCode,
         plain("up since", format!("{} ago", duration(&status["uptime_seconds"]))),
         plain("store", cell(&status["store"])),
         ("following".to_owned(), following.0.to_owned(), Some(following.1)),
-        plain("revision", format!("{} (heard of {} ago)", cell(&status["revision"]), duration(&status["age_seconds"]))),
+        plain("revision", revision(&status)),
     ];
     if !status["error"].is_null() {
         facts.push(("error".to_owned(), cell(&status["error"]), Some(Tone::Bad)));
@@ -60,9 +60,20 @@ pub(crate) async fn status(client: &Client, output: &Output) -> Result<ExitCode,
     Ok(ExitCode::SUCCESS)
 }
 
+/// What was last read, and when the store was last heard of.
+fn revision(status: &Value) -> String {
+    match &status["revision"] {
+        Value::Null => "-".into(),
+        revision => format!("{} (heard of {} ago)", cell(revision), duration(&status["age_seconds"])),
+    }
+}
+
 /// How servers are, if the proxy says so.
 fn health(health: &Value) -> Option<(String, String, Option<Tone>)> {
     let not_well = health["not_well"].as_u64()?;
+    if not_well == 0 && health["checked"] == 0 {
+        return Some(("health".to_owned(), "nothing is checked".to_owned(), None));
+    }
     let panicking: Vec<String> = health["panic"].as_array().into_iter().flatten().map(cell).collect();
     let (text, tone) = match (not_well, panicking.as_slice()) {
         (0, _) => ("all well".to_owned(), Tone::Good),
@@ -109,14 +120,14 @@ pub(crate) async fn suspects(client: &Client, output: &Output, release: bool) ->
         print(&format!("{}\n", output.toned(Tone::Good, "nothing is held as suspect")));
     } else {
         let until = |case: &Value| match &case["left_seconds"] {
-            Value::Null => "released".to_owned(),
+            Value::Null => "you release it".to_owned(),
             left => format!("in {}", duration(left)),
         };
         let row = |case: &Value| {
             let since = format!("{} ago", duration(&case["since_seconds"]));
             vec![cell(&case["keys"]), cell(&case["why"]), since, until(case), cell(&case["example"])]
         };
-        output.table(&["KEYS", "WHY", "SINCE", "UNTIL", "EXAMPLE"], &cases.iter().map(row).collect::<Vec<_>>());
+        output.table(&["KEYS HELD", "WHY", "SINCE", "UNTIL", "EXAMPLE"], &cases.iter().map(row).collect::<Vec<_>>());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -139,7 +150,7 @@ fn describe(output: &Output, problem: &Value) -> String {
 }
 
 /// Seconds for people.
-fn duration(seconds: &Value) -> String {
+pub(crate) fn duration(seconds: &Value) -> String {
     let Some(seconds) = seconds.as_f64().filter(|seconds| *seconds >= 0.0) else { return "?".into() };
     // Whole seconds from here on: the fraction is dropped on purpose.
     let whole = seconds as u64;
@@ -159,6 +170,7 @@ mod tests {
     #[test]
     fn health_is_told_where_it_is_known() {
         assert_eq!(health(&Value::Null), None);
+        assert_eq!(health(&json!({ "not_well": 0, "checked": 0 })).unwrap().1, "nothing is checked");
         let text =
             |not_well: u64, panicking: Value| health(&json!({ "not_well": not_well, "panic": panicking })).unwrap().1;
         assert_eq!(text(0, json!([])), "all well");

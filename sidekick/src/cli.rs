@@ -23,12 +23,12 @@ pub struct Cli {
 }
 
 const EXAMPLES: &str = "\
-Which containers are registered: those with a label etna.host=NAME[,NAME…] (or etna.enable=true, or etna.site=ID), and
-those named wordpress-* or wordpressadmin*. More labels: etna.role=public|admin|both, etna.port, etna.weight, etna.addr,
-etna.health.docker=ignore; etna.enable=false for none of it.
+Which containers are registered: those with a label etna.host=NAME[,NAME…] (or etna.enable=true, or etna.site=ID), \
+and those named wordpress-* or wordpressadmin*. More labels: etna.role=public|admin|both, etna.port, etna.weight, \
+etna.addr, etna.health.docker=ignore; etna.enable=false for none of it.
 
 Examples:
-  etna-sidekick --store etcd://10.0.0.1:2379,10.0.0.2:2379/vulcand --host-ip 10.0.0.5
+  etna-sidekick --store etcd://10.0.0.1:2379/vulcand --host-ip 10.0.0.5
   etna-sidekick explain wordpress-1          what it would do about a container, and why
   etna-sidekick once --dry-run               what it would write now
   etna-sidekick announce --container wordpress-1 --wait 120s
@@ -54,8 +54,12 @@ pub enum Command {
         /// For this shell
         shell: Shell,
     },
-    /// Print the manual page
-    Man,
+    /// Print the manual page, or that of a command
+    #[command(after_help = "Example: etna-sidekick man explain | man -l -")]
+    Man {
+        /// The command
+        command: Option<String>,
+    },
 }
 
 /// `once`.
@@ -97,6 +101,7 @@ pub struct Announce {
 
 /// Settings of every command.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Options for every command")]
 pub struct Settings {
     /// The store: etcd://HOST:PORT,…/PREFIX, etcds://…, http://HOST:8182 or unix:/PATH (another etna)
     #[arg(long, global = true, env = "ETNA_STORE", default_value = "unix:/run/etna/etna.sock", value_name = "URL")]

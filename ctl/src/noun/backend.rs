@@ -24,7 +24,10 @@ pub(crate) enum Verb {
 
 /// Flags of `backend upsert`.
 #[derive(Args)]
-#[command(after_help = "Example:\n  etnactl backend upsert --id blog --readTimeout 60s --policy p2c --sticky")]
+#[command(after_help = "Examples:\n  \
+    etnactl backend upsert --id blog --readTimeout 60s --policy p2c --sticky\n  \
+    etnactl backend upsert --id shop --limit 150 --queue 100 \\\n      \
+        --health-check '{\"Path\":\"/healthz\",\"Interval\":\"2s\"}'")]
 pub(crate) struct Upsert {
     /// Its id.
     #[arg(long)]
@@ -90,8 +93,12 @@ pub(crate) async fn run(client: &Client, output: &Output, verb: &Verb) -> Done {
             ];
             list(client, output, "/v2/backends", "Backends", &columns).await
         }
-        Verb::Show(one) => show(client, output, &format!("/v2/backends/{}", one.segment())).await,
-        Verb::Rm(one) => remove(client, output, &format!("/v2/backends/{}", one.segment())).await,
+        Verb::Show(one) => {
+            show(client, output, &format!("/v2/backends/{}", one.segment()), &Key::Backend(one.id().into())).await
+        }
+        Verb::Rm(one) => {
+            remove(client, output, &format!("/v2/backends/{}", one.segment()), &Key::Backend(one.id().into())).await
+        }
         Verb::Upsert(flags) => {
             let body = json!({ "Backend": flags.object() });
             let key = Key::Backend(flags.id.as_str().into());

@@ -25,7 +25,8 @@ pub(crate) enum Verb {
 /// Flags of `frontend upsert`.
 #[derive(Args)]
 #[command(after_help = "Example:\n  \
-    etnactl frontend upsert --id blog -b blog --route 'Host(\"blog.example.com\") && PathPrefix(\"/\")' --passHostHeader")]
+    etnactl frontend upsert --id blog -b blog --passHostHeader \\\n      \
+        --route 'Host(\"blog.example.com\") && PathPrefix(\"/shop\")'")]
 pub(crate) struct Upsert {
     /// Its id.
     #[arg(long)]
@@ -75,8 +76,12 @@ pub(crate) async fn run(client: &Client, output: &Output, verb: &Verb) -> Done {
             ];
             list(client, output, "/v2/frontends", "Frontends", &columns).await
         }
-        Verb::Show(one) => show(client, output, &format!("/v2/frontends/{}", one.segment())).await,
-        Verb::Rm(one) => remove(client, output, &format!("/v2/frontends/{}", one.segment())).await,
+        Verb::Show(one) => {
+            show(client, output, &format!("/v2/frontends/{}", one.segment()), &Key::Frontend(one.id().into())).await
+        }
+        Verb::Rm(one) => {
+            remove(client, output, &format!("/v2/frontends/{}", one.segment()), &Key::Frontend(one.id().into())).await
+        }
         Verb::Upsert(flags) => {
             let body = json!({ "Frontend": flags.object(), "TTL": flags.ttl.as_deref().unwrap_or_default() });
             let key = Key::Frontend(flags.id.as_str().into());

@@ -56,8 +56,12 @@ pub(crate) async fn run(client: &Client, output: &Output, verb: &Verb) -> Done {
             ];
             list(client, output, "/v2/listeners", "Listeners", &columns).await
         }
-        Verb::Show(one) => show(client, output, &format!("/v2/listeners/{}", one.segment())).await,
-        Verb::Rm(one) => remove(client, output, &format!("/v2/listeners/{}", one.segment())).await,
+        Verb::Show(one) => {
+            show(client, output, &format!("/v2/listeners/{}", one.segment()), &Key::Listener(one.id().into())).await
+        }
+        Verb::Rm(one) => {
+            remove(client, output, &format!("/v2/listeners/{}", one.segment()), &Key::Listener(one.id().into())).await
+        }
         Verb::Upsert(flags) => {
             let listener = given([
                 ("Id", Some(json!(flags.id))),

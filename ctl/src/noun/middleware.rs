@@ -42,8 +42,10 @@ pub(crate) enum Verb {
 /// Flags of `middleware upsert`.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
-    etnactl middleware upsert -f blog --id limit --type ratelimit --requests 10 --period 1 --burst 20\n  \
-    etnactl middleware upsert -f blog --id any --type connlimit --settings '{\"Connections\":8,\"Variable\":\"client.ip\"}'")]
+    etnactl middleware upsert -f blog --id limit --type ratelimit \\\n      \
+        --requests 10 --period 1 --burst 20\n  \
+    etnactl middleware upsert -f blog --id any --type connlimit \\\n      \
+        --settings '{\"Connections\":8,\"Variable\":\"client.ip\"}'")]
 pub(crate) struct Upsert {
     /// Its id.
     #[arg(long)]
@@ -90,8 +92,14 @@ pub(crate) async fn run(client: &Client, output: &Output, verb: &Verb) -> Done {
             let columns = [("ID", "Id"), ("TYPE", "Type"), ("PRIORITY", "Priority"), ("SETTINGS", "Middleware")];
             list(client, output, &path(frontend), "Middlewares", &columns).await
         }
-        Verb::Show { frontend, one } => show(client, output, &format!("{}/{}", path(frontend), one.segment())).await,
-        Verb::Rm { frontend, one } => remove(client, output, &format!("{}/{}", path(frontend), one.segment())).await,
+        Verb::Show { frontend, one } => {
+            let key = Key::Middleware(frontend.as_str().into(), one.id().into());
+            show(client, output, &format!("{}/{}", path(frontend), one.segment()), &key).await
+        }
+        Verb::Rm { frontend, one } => {
+            let key = Key::Middleware(frontend.as_str().into(), one.id().into());
+            remove(client, output, &format!("{}/{}", path(frontend), one.segment()), &key).await
+        }
         Verb::Upsert(flags) => {
             let middleware = json!({
                 "Id": flags.id,

@@ -8,9 +8,9 @@ use etna_store::Key;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{Done, One, Write, given, remove, show, table, text, upsert};
+use super::{Done, Held, One, Write, given, remove, show, table, text, upsert, with_remedy};
 use crate::client::{Client, segment};
-use crate::output::{Output, Tone, clean, print};
+use crate::output::{Output, Tone, cell, clean, print};
 use crate::stored;
 
 /// What can be done with servers.
@@ -62,7 +62,8 @@ pub(crate) enum Verb {
 
 /// Flags of `server upsert`.
 #[derive(Args)]
-#[command(after_help = "Example:\n  etnactl server upsert -b blog --id one --url http://10.0.0.1:8080 --ttl 30s")]
+#[command(after_help = "Example:\n  \
+    etnactl server upsert -b blog --id one --url http://10.0.0.1:8080 --ttl 30s")]
 pub(crate) struct Upsert {
     /// Its id.
     #[arg(long)]
@@ -94,8 +95,14 @@ pub(crate) struct Upsert {
 pub(crate) async fn run(client: &Client, output: &Output, verb: &Verb) -> Done {
     match verb {
         Verb::Ls { backend } => ls(client, output, backend.as_deref()).await,
-        Verb::Show { backend, one } => show(client, output, &path(backend, &one.segment())).await,
-        Verb::Rm { backend, one } => remove(client, output, &path(backend, &one.segment())).await,
+        Verb::Show { backend, one } => {
+            let key = Key::Server(backend.as_str().into(), one.id().into());
+            show(client, output, &path(backend, &one.segment()), &key).await
+        }
+        Verb::Rm { backend, one } => {
+            let key = Key::Server(backend.as_str().into(), one.id().into());
+            remove(client, output, &path(backend, &one.segment()), &key).await
+        }
         Verb::Upsert(flags) => {
             let server = given([
                 ("Id", Some(json!(flags.id))),
@@ -129,19 +136,30 @@ async fn set_state(client: &Client, output: &Output, backend: &str, id: &str, st
 
 async fn ls(client: &Client, output: &Output, backend: Option<&str>) -> Done {
     let backends = match backend {
-        Some(backend) => vec![backend.to_owned()],
+        Some(backend) => {
+            // An unknown one has no servers; its owner wants to hear of the slip.
+            let key = Key::Backend(backend.into());
+            let asked = client.get(&format!("/v2/backends/{}", segment(backend))).await;
+            asked.map_err(|failure| with_remedy(failure, &key))?;
+            vec![backend.to_owned()]
+        }
         None => {
             let answer = client.get("/v2/backends").await?;
             let backends = answer["Backends"].as_array().map(Vec::as_slice).unwrap_or_default();
             backends.iter().filter_map(|backend| backend["Id"].as_str()).map(str::to_owned).collect()
         }
     };
+    let held = Held::ask(client).await;
     let mut servers = Vec::new();
     for backend in backends {
         let mut answer = client.get(&format!("/v2/backends/{}/servers", segment(&backend))).await?;
         let health = health(client, &backend).await;
         for mut server in answer["Servers"].as_array_mut().map(std::mem::take).unwrap_or_default() {
             server["Backend"] = backend.as_str().into();
+            let id = server["Id"].as_str().unwrap_or_default();
+            if held.of(&Key::Server(backend.as_str().into(), id.into())).is_some() {
+                server["Suspect"] = true.into();
+            }
             if let Some(health) = server["Id"].as_str().and_then(|id| health.get(id)) {
                 server["Health"] = health.as_str().into();
             }
@@ -165,6 +183,9 @@ async fn ls(client: &Client, output: &Output, backend: Option<&str>) -> Done {
                 if server[field].is_null() {
                     server[field] = default;
                 }
+            }
+            if server["Suspect"] == true {
+                server["State"] = format!("{}, suspect", cell(&server["State"])).into();
             }
         }
         table(output, &servers, &columns);

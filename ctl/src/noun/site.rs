@@ -25,7 +25,8 @@ pub(crate) enum Verb {
 /// Flags of `site upsert`.
 #[derive(Args)]
 #[command(after_help = "Example:\n  \
-    etnactl site upsert --id blog --host blog.example.com --host www.example.com --public blog-public --admin-backend blog-admin")]
+    etnactl site upsert --id blog --host blog.example.com \\\n      \
+        --host www.example.com --public blog-public --admin-backend blog-admin")]
 pub(crate) struct Upsert {
     /// Its id.
     #[arg(long)]
@@ -55,8 +56,12 @@ pub(crate) async fn run(client: &Client, output: &Output, verb: &Verb) -> Done {
                 [("ID", "Id"), ("HOSTS", "Hosts"), ("PUBLIC", "Public"), ("ADMIN", "Admin"), ("AJAX", "Ajax")];
             list(client, output, "/v3/sites", "Sites", &columns).await
         }
-        Verb::Show(one) => show(client, output, &format!("/v3/sites/{}", one.segment())).await,
-        Verb::Rm(one) => remove(client, output, &format!("/v3/sites/{}", one.segment())).await,
+        Verb::Show(one) => {
+            show(client, output, &format!("/v3/sites/{}", one.segment()), &Key::Site(one.id().into())).await
+        }
+        Verb::Rm(one) => {
+            remove(client, output, &format!("/v3/sites/{}", one.segment()), &Key::Site(one.id().into())).await
+        }
         Verb::Upsert(flags) => {
             let site = Value::Object(given([
                 ("Preset", Some(json!("wordpress"))),

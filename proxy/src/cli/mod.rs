@@ -6,6 +6,7 @@ mod logging;
 mod serve;
 mod stand_in;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -35,9 +36,12 @@ enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
-    /// Print the manual page.
-    #[command(after_help = "Example:\n  etna man | man -l -")]
-    Man,
+    /// Print the manual page, or that of a command.
+    #[command(after_help = "Examples:\n  etna man | man -l -\n  etna man serve | man -l -    # etna-serve(1)")]
+    Man {
+        /// The command.
+        command: Option<String>,
+    },
 }
 
 /// Runs the command that was asked for.
@@ -59,12 +63,53 @@ pub(crate) fn main() -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "etna", &mut std::io::stdout());
             ExitCode::SUCCESS
         }
-        Command::Man => match clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE,
+        Command::Man { command } => match page(command.as_deref()) {
+            Ok(page) => std::io::stdout().write_all(&page).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS),
+            Err(unknown) => {
+                let _ = writeln!(std::io::stderr(), "etna: {unknown}");
+                ExitCode::from(USAGE)
+            }
         },
     }
 }
 
+/// The manual page of `etna`, or of one of its commands.
+fn page(command: Option<&str>) -> Result<Vec<u8>, String> {
+    let mut all = Cli::command();
+    all.build();
+    let shown = match command {
+        Some(word) => {
+            all.find_subcommand(word).ok_or_else(|| format!("there is no command {word}: see etna --help"))?
+        }
+        None => &all,
+    };
+    let mut page = Vec::new();
+    clap_mangen::Man::new(shown.clone()).render(&mut page).map_err(|error| error.to_string())?;
+    Ok(page)
+}
+
 /// Wrong usage, as `sysexits.h` numbers it.
 const USAGE: u8 = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn examples_can_be_pasted_from_a_narrow_terminal() {
+        for command in Cli::command().get_subcommands() {
+            let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in text.lines().filter(|line| line.starts_with("  ")) {
+                assert!(line.chars().count() < 80, "{}: {line}", command.get_name());
+            }
+        }
+    }
+
+    #[test]
+    fn every_command_has_its_page() {
+        let text = |command| String::from_utf8(page(command).unwrap()).unwrap();
+        assert!(text(None).contains("etna\\-serve(1)"));
+        assert!(text(Some("serve")).contains(".TH etna-serve 1") && text(Some("serve")).contains("\\-\\-listen"));
+        assert!(page(Some("frob")).is_err());
+    }
+}

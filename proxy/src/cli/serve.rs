@@ -17,16 +17,19 @@ use super::logging;
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     etna serve\n  \
-    etna serve --store etcd://10.0.0.1:2379,10.0.0.2:2379/vulcand --listen 0.0.0.0:80\n  \
-    ETNA_STORE=etcds://etcd.internal:2379/vulcand etna serve --store-ca /etc/etna/ca.pem\n\n\
+    etna serve --store etcd://10.0.0.1:2379,10.0.0.2:2379/vulcand \\\n      \
+        --listen 0.0.0.0:80\n  \
+    ETNA_STORE=etcds://etcd.internal:2379/vulcand etna serve \\\n      \
+        --store-ca /etc/etna/ca.pem\n\n\
     Signals:\n  \
-    TERM  /readyz answers 503; connections are accepted for the grace period more; what runs is finished; exit 0\n  \
+    TERM  drain: accept for the grace period more, finish what runs, exit 0\n  \
     INT   the same without the grace period\n  \
     TERM or INT a second time: what still runs is cut\n  \
-    USR2  start the binary that now lies at this program's path, hand it the sockets, finish what runs; if it\n        \
-    does not get ready, nothing changes\n  \
+    USR2  replace the running binary by the one that now lies at its path\n  \
     HUP   read the admin token file again\n\n\
-    Sockets that systemd passes are used instead of binding: `default` (or unnamed) for the first --listen, `admin`\n\
+    With USR2 the new binary gets the sockets and this one finishes what runs; if the new one does not get ready, \
+    nothing changes.\n\n\
+    Sockets that systemd passes are used instead of binding: `default` (or unnamed) for the first --listen, `admin` \
     for the admin API, any other name for the stored listener of that name.")]
 pub(super) struct Flags {
     #[command(flatten)]

@@ -38,8 +38,14 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             clap_complete::generate(shell, &mut Cli::command(), "etna-sidekick", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
         }
-        Command::Man => {
-            clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout())?;
+        Command::Man { command } => {
+            let mut all = Cli::command();
+            all.build();
+            let shown = match &command {
+                Some(word) => all.find_subcommand(word).ok_or_else(|| Usage(format!("there is no command {word}")))?,
+                None => &all,
+            };
+            clap_mangen::Man::new(shown.clone()).render(&mut std::io::stdout())?;
             Ok(ExitCode::SUCCESS)
         }
     }
