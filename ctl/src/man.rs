@@ -18,10 +18,12 @@ pub(crate) fn page(words: &[String]) -> Result<String, Failure> {
         })?;
     }
     let mut page = Vec::new();
-    let written = clap_mangen::Man::new(command.clone()).render(&mut page);
+    let written = clap_mangen::Man::new(command.clone()).source(SOURCE).render(&mut page);
     written.map_err(|error| Failure::unread(format!("cannot write the manual page: {error}")))?;
     Ok(String::from_utf8_lossy(&page).into_owned())
 }
+
+const SOURCE: &str = concat!("etnactl ", env!("CARGO_PKG_VERSION"));
 
 /// An error that shows the command's own usage. clap's would name what came from the environment as if it were
 /// required.

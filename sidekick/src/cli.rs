@@ -29,7 +29,7 @@ etna.addr, etna.health.docker=ignore; etna.enable=false for none of it.
 
 Examples:
   etna-sidekick --store etcd://10.0.0.1:2379/vulcand --host-ip 10.0.0.5
-  etna-sidekick explain wordpress-1          what it would do about a container, and why
+  etna-sidekick explain wordpress-1          what it would do, and why
   etna-sidekick once --dry-run               what it would write now
   etna-sidekick announce --container wordpress-1 --wait 120s
   etna-sidekick deregister --container wordpress-1

@@ -46,7 +46,16 @@ pub(super) fn run(flags: Flags) -> ExitCode {
     };
     let found = Found::new(&snapshot);
     let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
-    let text = if flags.json { format!("{:#}\n", found.json()) } else { found.text(colour) };
+    let name = match &flags.file {
+        Some(path) if path.as_os_str() == "-" => "stdin".into(),
+        Some(path) => path.display().to_string(),
+        None => flags.store.url(),
+    };
+    let text = if flags.json {
+        format!("{:#}\n", found.json())
+    } else {
+        format!("{}{}: {}", found.told(colour), shown(&name), found.summary(colour))
+    };
     // A reader that has left (`| head`) is no problem of what was checked.
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
     if found.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -83,31 +92,34 @@ impl Found {
         json!({ "problems": self.problems, "counts": counts })
     }
 
-    fn text(&self, colour: bool) -> String {
-        let mut text: String = self.problems.iter().map(|problem| describe(problem, colour)).collect();
-        let counts = self.counts.iter().map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", ");
-        text.push_str(&match self.problems.len() {
+    fn told(&self, colour: bool) -> String {
+        self.problems.iter().map(|problem| describe(problem, colour)).collect()
+    }
+
+    fn summary(&self, colour: bool) -> String {
+        let count = |(name, count): &(&'static str, usize)| match count {
+            1 => format!("1 {}", name.strip_suffix('s').unwrap_or(name)),
+            count => format!("{count} {name}"),
+        };
+        let counts = self.counts.iter().map(count).collect::<Vec<_>>().join(", ");
+        match self.problems.len() {
             0 => format!("{}: {counts}\n", toned("32", "ok", colour)),
             1 => format!("1 problem in {counts}\n"),
             n => format!("{n} problems in {counts}\n"),
-        });
-        text
+        }
     }
 }
 
 fn describe(problem: &Problem, colour: bool) -> String {
-    let place = match (problem.line, problem.column) {
-        (None, None) => String::new(),
-        (line, column) => format!(":{}:{}", line.unwrap_or(1), column.unwrap_or(1)),
-    };
+    let place: String = [problem.line, problem.column].into_iter().flatten().map(|n| format!(":{n}")).collect();
     let head = format!("{}{place}", shown(&problem.key));
     let line = |name: &str, text: &str| format!("  {name:<7} {}\n", shown(text));
     format!(
         "{}\n{}{}{}\n",
         toned("31", &head, colour),
-        line("reason", &problem.reason),
-        line("hint", &problem.hint),
-        line("effect", &problem.effect)
+        line("what", &problem.reason),
+        line("remedy", &problem.hint),
+        line("until", &problem.effect)
     )
 }
 
@@ -182,7 +194,7 @@ mod tests {
             r#"{"backends/b/servers/s":{"URL":"http://10.0.0.1:80"},
                 "frontends/f/frontend":{"Type":"http","BackendId":"b","Route":"Host(\"a.test\")"}}"#,
         );
-        assert_eq!(found.text(false), "ok: 1 frontends, 1 backends, 1 servers, 0 listeners, 0 sites\n");
+        assert_eq!(found.summary(false), "ok: 1 frontend, 1 backend, 1 server, 0 listeners, 0 sites\n");
     }
 
     #[test]
@@ -195,10 +207,10 @@ mod tests {
         );
         let keys: Vec<&str> = found.problems.iter().map(|problem| problem.key.as_str()).collect();
         assert_eq!(keys, ["backends/b/servers/s", "frontends/bad/frontend", "frontends/f/frontend"]);
-        let text = found.text(false);
-        assert!(text.contains("frontends/bad/frontend:1:"), "{text}");
-        assert!(text.contains("\n  reason ") && text.contains("\n  hint ") && text.contains("3 problems in"), "{text}");
-        assert!(!text.contains('\u{1b}') && found.text(true).contains("\u{1b}[31m"));
+        let text = found.told(false) + &found.summary(false);
+        assert!(text.contains("frontends/bad/frontend:"), "{text}");
+        assert!(text.contains("\n  what ") && text.contains("\n  remedy ") && text.contains("3 problems in"), "{text}");
+        assert!(!text.contains('\u{1b}') && found.told(true).contains("\u{1b}[31m"));
         assert_eq!(found.json()["problems"].as_array().unwrap().len(), 3);
     }
 }

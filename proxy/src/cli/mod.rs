@@ -9,6 +9,7 @@ mod stand_in;
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// Etna, a programmable HTTP load balancer whose configuration lives in a store.
@@ -51,6 +52,9 @@ pub(crate) fn main() -> ExitCode {
         Err(error) => {
             let failed = error.use_stderr();
             let _ = error.print();
+            if let Some(variable) = variable_of(&error, std::env::args()) {
+                let _ = writeln!(std::io::stderr(), "\nIt is the value of the environment variable {variable}.");
+            }
             return if failed { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
         }
     };
@@ -73,6 +77,19 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
+/// The variable whose value an error is about, where no flag on the command line gave one.
+fn variable_of(error: &clap::Error, mut line: impl Iterator<Item = String>) -> Option<String> {
+    let ContextValue::String(shown) = error.get(ContextKind::InvalidArg)? else { return None };
+    let flag = shown.split_whitespace().next()?;
+    let name = flag.strip_prefix("--")?;
+    if line.any(|word| word.strip_prefix(flag).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))) {
+        return None;
+    }
+    let all = Cli::command();
+    let argument = all.get_subcommands().flat_map(clap::Command::get_arguments).find(|a| a.get_long() == Some(name))?;
+    Some(argument.get_env()?.to_string_lossy().into_owned())
+}
+
 /// The manual page of `etna`, or of one of its commands.
 fn page(command: Option<&str>) -> Result<Vec<u8>, String> {
     let mut all = Cli::command();
@@ -84,10 +101,11 @@ fn page(command: Option<&str>) -> Result<Vec<u8>, String> {
         None => &all,
     };
     let mut page = Vec::new();
-    clap_mangen::Man::new(shown.clone()).render(&mut page).map_err(|error| error.to_string())?;
+    clap_mangen::Man::new(shown.clone()).source(SOURCE).render(&mut page).map_err(|error| error.to_string())?;
     Ok(page)
 }
 
+const SOURCE: &str = concat!("etna ", env!("CARGO_PKG_VERSION"));
 /// Wrong usage, as `sysexits.h` numbers it.
 const USAGE: u8 = 64;
 
@@ -103,6 +121,16 @@ mod tests {
                 assert!(line.chars().count() < 80, "{}: {line}", command.get_name());
             }
         }
+    }
+
+    #[test]
+    fn an_error_names_the_variable_it_is_about() {
+        let wrong = ["etna", "serve", "--workers", "x"];
+        let error = Cli::try_parse_from(wrong).err().unwrap();
+        let variable = |line: &[&str]| variable_of(&error, line.iter().map(ToString::to_string));
+        assert_eq!(variable(&["etna", "serve"]).as_deref(), Some("ETNA_WORKERS"));
+        assert_eq!(variable(&wrong), None);
+        assert_eq!(variable(&["etna", "serve", "--workers=x"]), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `etna serve`: every flag is also an `ETNA_*` variable.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -22,7 +23,7 @@ use super::logging;
     ETNA_STORE=etcds://etcd.internal:2379/vulcand etna serve \\\n      \
         --store-ca /etc/etna/ca.pem\n\n\
     Signals:\n  \
-    TERM  drain: accept for the grace period more, finish what runs, exit 0\n  \
+    TERM  /readyz says 503; accept for the grace period more; finish; exit 0\n  \
     INT   the same without the grace period\n  \
     TERM or INT a second time: what still runs is cut\n  \
     USR2  replace the running binary by the one that now lies at its path\n  \
@@ -35,7 +36,8 @@ pub(super) struct Flags {
     #[command(flatten)]
     pub(super) store: StoreFlags,
     /// Address to accept HTTP on; may be given more than once. Listeners may also be put in the store.
-    #[arg(long, env = "ETNA_LISTEN", value_name = "IP:PORT", value_delimiter = ',', default_value = "0.0.0.0:8181")]
+    #[arg(long, env = "ETNA_LISTEN", value_name = "IP:PORT", value_delimiter = ',', default_value = "0.0.0.0:8181",
+        value_parser = listen_address)]
     listen: Vec<SocketAddr>,
     /// Address of the admin API: IP:PORT, or unix:/PATH.
     #[arg(long, env = "ETNA_ADMIN", value_name = "ADDRESS", default_value = "127.0.0.1:8182")]
@@ -55,23 +57,26 @@ pub(super) struct Flags {
     /// Client connections of one address at once; 0: any number. Trusted proxies are not counted.
     #[arg(long, env = "ETNA_MAX_CONNECTIONS_PER_CLIENT", value_name = "N", default_value_t = 0)]
     max_connections_per_client: u32,
-    /// Seconds that what vanishes from the store in a mass (half a backend, a third of all) serves on as suspect, as
-    /// long as its servers answer; 0 believes every deletion at once.
-    #[arg(long, env = "ETNA_HOLD_SECONDS", value_name = "SECONDS", default_value_t = 300)]
-    #[arg(value_parser = clap::value_parser!(u64).range(..=LONGEST_HOLD), alias = "hold-seconds")]
+    /// How long what vanishes from the store in a mass (half a backend, a third of all) serves on as suspect, while
+    /// its servers answer, such as 5m; a bare number is seconds, as in all of these. 0 believes deletions at once.
+    #[arg(long, env = "ETNA_HOLD_SECONDS", value_name = "TIME", default_value = "300", alias = "hold-seconds")]
+    #[arg(value_parser = |text: &str| seconds(text, 0..=LONGEST_HOLD))]
     hold: u64,
-    /// Seconds a drain may take before what still runs is cut.
-    #[arg(long, env = "ETNA_DRAIN_SECONDS", value_name = "SECONDS", default_value_t = 30)]
+    /// How long a drain may take before what still runs is cut.
+    #[arg(long, env = "ETNA_DRAIN_SECONDS", value_name = "TIME", default_value = "30")]
+    #[arg(value_parser = |text: &str| seconds(text, 0..=u64::MAX))]
     drain_seconds: u64,
-    /// Seconds of those in which connections are still accepted after TERM, so that balancers in front can notice.
-    #[arg(long, env = "ETNA_DRAIN_GRACE_SECONDS", value_name = "SECONDS", default_value_t = 3)]
+    /// How long of that connections are still accepted after TERM, so that balancers in front can notice.
+    #[arg(long, env = "ETNA_DRAIN_GRACE_SECONDS", value_name = "TIME", default_value = "3")]
+    #[arg(value_parser = |text: &str| seconds(text, 0..=u64::MAX))]
     drain_grace_seconds: u64,
-    /// Seconds in which a new binary must be ready after USR2; else it is ended and this process goes on.
-    #[arg(long, env = "ETNA_UPGRADE_SECONDS", value_name = "SECONDS", default_value_t = 30,
-        value_parser = clap::value_parser!(u64).range(1..=3600))]
+    /// How soon a new binary must be ready after USR2; else it is ended and this process goes on.
+    #[arg(long, env = "ETNA_UPGRADE_SECONDS", value_name = "TIME", default_value = "30")]
+    #[arg(value_parser = |text: &str| seconds(text, 1..=3600))]
     upgrade_seconds: u64,
-    /// Seconds after which a replaced process cuts what it still runs, such as WebSockets.
-    #[arg(long, env = "ETNA_UPGRADE_DRAIN_SECONDS", value_name = "SECONDS", default_value_t = 900)]
+    /// After how long a replaced process cuts what it still runs, such as WebSockets.
+    #[arg(long, env = "ETNA_UPGRADE_DRAIN_SECONDS", value_name = "TIME", default_value = "900")]
+    #[arg(value_parser = |text: &str| seconds(text, 0..=u64::MAX))]
     upgrade_drain_seconds: u64,
     /// Where this proxy stands: servers with the same Zone are preferred [default: none].
     #[arg(long, env = "ETNA_ZONE", value_name = "NAME")]
@@ -189,6 +194,25 @@ pub(super) fn run(flags: Flags) -> ExitCode {
     }
 }
 
+/// `300`, `5m`, `1m30s`: whole seconds within a range.
+fn seconds(text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
+    let seconds = match text.parse() {
+        Ok(seconds) => seconds,
+        Err(_) => match etna_store::duration::parse(text) {
+            Ok(time) if time.subsec_nanos() == 0 => time.as_secs(),
+            _ => return Err("write seconds, or a time such as 30s, 5m or 1m30s".into()),
+        },
+    };
+    if range.contains(&seconds) {
+        return Ok(seconds);
+    }
+    Err(format!("choose {} to {} seconds", range.start(), range.end()))
+}
+
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write IP:PORT, like 0.0.0.0:8181 or [::]:8181".into())
+}
+
 /// A year.
 const LONGEST_HOLD: u64 = 365 * 86_400;
 
@@ -201,4 +225,21 @@ fn writable(dir: &std::fs::Metadata) -> bool {
     use std::os::unix::fs::MetadataExt as _;
     // Root's directory is writable for root alone; who is not root sees it by owning no process of uid 0.
     dir.uid() == 0 && std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_seconds_or_have_units() {
+        for (text, wanted) in [("0", 0), ("300", 300), ("5m", 300), ("1m30s", 90), ("1h", 3600)] {
+            assert_eq!(seconds(text, 0..=3600), Ok(wanted), "{text}");
+        }
+        for wrong in ["", "x", "-1", "500ms", "5d", "3601", "1.5"] {
+            assert!(seconds(wrong, 0..=3600).is_err(), "{wrong}");
+        }
+        assert!(listen_address("localhost:80").unwrap_err().contains("IP:PORT"));
+        assert!(listen_address("[::1]:80").is_ok());
+    }
 }
