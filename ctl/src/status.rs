@@ -47,6 +47,11 @@ pub(crate) async fn status(client: &Client, output: &Output) -> Result<ExitCode,
     for name in ["frontends", "backends", "servers", "sites"] {
         facts.push(plain(name, cell(&counts[name])));
     }
+    if let Some(n) = counts["sites_without_server"].as_u64().filter(|n| *n > 0) {
+        let text = format!("{} ({n} without a server: see `etnactl site ls`)", cell(&counts["sites"]));
+        facts.pop();
+        facts.push(("sites".to_owned(), text, Some(Tone::Bad)));
+    }
     facts.extend(health(&status["health"]));
     for (id, address) in status["listeners"].as_object().into_iter().flatten() {
         facts.push(plain("listening", format!("{} ({id})", cell(address))));

@@ -1,11 +1,13 @@
 //! `etnactl backend`.
 
+use std::process::ExitCode;
+
 use clap::{Args, Subcommand};
 use etna_store::Key;
 use http::Method;
 use serde_json::{Map, Value, json};
 
-use super::{Done, One, Write, add, given, list, remove, show, text, upsert};
+use super::{Done, One, Write, add, given, remove, server_counts, show, table, text, upsert};
 use crate::client::Client;
 use crate::output::Output;
 
@@ -88,10 +90,22 @@ pub(crate) async fn run(client: &Client, output: &Output, verb: &Verb) -> Done {
             let columns = [
                 ("ID", "Id"),
                 ("POLICY", "Policy"),
+                ("SERVERS", "Servers"),
+                ("CHECK", "HealthCheck"),
+                ("LIMIT", "Limit"),
                 ("READ", "Settings.Timeouts.Read"),
                 ("DIAL", "Settings.Timeouts.Dial"),
             ];
-            list(client, output, "/v2/backends", "Backends", &columns).await
+            let mut answer = client.get("/v2/backends").await?;
+            if output.is_json() {
+                output.json(&answer["Backends"]);
+                return Ok(ExitCode::SUCCESS);
+            }
+            let counts = server_counts(client).await;
+            let backends = answer["Backends"].as_array_mut().map(std::mem::take).unwrap_or_default();
+            let told: Vec<Value> = backends.into_iter().map(|backend| in_short(backend, &counts)).collect();
+            table(output, &told, &columns);
+            Ok(ExitCode::SUCCESS)
         }
         Verb::Show(one) => {
             show(client, output, &format!("/v2/backends/{}", one.segment()), &Key::Backend(one.id().into())).await
@@ -146,6 +160,21 @@ impl Upsert {
     }
 }
 
+/// A backend as a row has room for it: its check by kind, its limit by number. What is not said is the default.
+fn in_short(mut backend: Value, counts: &Value) -> Value {
+    if backend["Policy"].is_null() {
+        backend["Policy"] = "wrr".into();
+    }
+    backend["HealthCheck"] = match &backend["HealthCheck"] {
+        Value::Bool(false) => "off".into(),
+        Value::Object(check) => check.get("Type").cloned().unwrap_or_default(),
+        other => other.clone(),
+    };
+    backend["Limit"] = backend["Limit"]["Requests"].clone();
+    backend["Servers"] = backend["Id"].as_str().map(|id| counts[id].clone()).unwrap_or_default();
+    backend
+}
+
 /// The field `HealthCheck` as it is meant; whether it can be is for the proxy to say.
 fn health_check(text: &str) -> Result<Value, String> {
     match text {
@@ -160,6 +189,14 @@ fn health_check(text: &str) -> Result<Value, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_row_says_what_is_in_force() {
+        let backend = json!({ "Id": "b", "HealthCheck": { "Type": "tcp" }, "Limit": { "Requests": 5 } });
+        let row = in_short(backend, &json!({ "b": 3 }));
+        assert_eq!(row, json!({ "Id": "b", "Policy": "wrr", "HealthCheck": "tcp", "Limit": 5, "Servers": 3 }));
+        assert!(in_short(json!({ "Id": "c" }), &Value::Null)["Servers"].is_null());
+    }
 
     #[test]
     fn checks_are_words_or_json() {

@@ -53,7 +53,7 @@ pub(crate) struct Upsert {
     /// Its frontend.
     #[arg(short, long)]
     frontend: String,
-    /// Its kind.
+    /// Its kind: ratelimit or connlimit; there are no others yet.
     #[arg(long = "type", value_name = "KIND")]
     kind: String,
     /// Lower ones run first.
@@ -133,7 +133,10 @@ impl Upsert {
                 ("RateVar", text(&self.rate_var)),
             ]),
             "connlimit" => given([("Connections", number(self.connections)), ("Variable", variable)]),
-            kind => return Err(Failure::usage(format!("give the settings of a {kind} as JSON: --settings '{{…}}'"))),
+            kind => {
+                let message = format!("there is no middleware of type {kind} yet: use ratelimit or connlimit");
+                return Err(Failure::usage(message));
+            }
         }))
     }
 }

@@ -70,6 +70,11 @@ pub(crate) fn table(output: &Output, objects: &[Value], columns: &[Column]) {
     output.table(&header, &rows);
 }
 
+/// How many servers each backend has, by id; null from a proxy that does not say.
+pub(crate) async fn server_counts(client: &Client) -> Value {
+    client.get("/v3/servers").await.unwrap_or_default()["Servers"].take()
+}
+
 /// `show`: one object, a line a field.
 pub(crate) async fn show(client: &Client, output: &Output, path: &str, key: &Key) -> Done {
     let object = client.get(path).await.map_err(|failure| with_remedy(failure, key))?;

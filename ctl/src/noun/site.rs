@@ -1,11 +1,13 @@
 //! `etnactl site`.
 
+use std::process::ExitCode;
+
 use clap::{Args, Subcommand};
 use etna_store::Key;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{Done, One, Write, given, list, remove, show, text, upsert};
+use super::{Done, One, Write, given, remove, server_counts, show, table, text, upsert};
 use crate::client::{Client, segment};
 use crate::output::Output;
 
@@ -54,7 +56,16 @@ pub(crate) async fn run(client: &Client, output: &Output, verb: &Verb) -> Done {
         Verb::Ls => {
             let columns =
                 [("ID", "Id"), ("HOSTS", "Hosts"), ("PUBLIC", "Public"), ("ADMIN", "Admin"), ("AJAX", "Ajax")];
-            list(client, output, "/v3/sites", "Sites", &columns).await
+            let mut answer = client.get("/v3/sites").await?;
+            if output.is_json() {
+                output.json(&answer["Sites"]);
+                return Ok(ExitCode::SUCCESS);
+            }
+            let counts = server_counts(client).await;
+            let sites = answer["Sites"].as_array_mut().map(std::mem::take).unwrap_or_default();
+            let told: Vec<Value> = sites.into_iter().map(|site| with_servers(site, &counts)).collect();
+            table(output, &told, &columns);
+            Ok(ExitCode::SUCCESS)
         }
         Verb::Show(one) => {
             show(client, output, &format!("/v3/sites/{}", one.segment()), &Key::Site(one.id().into())).await
@@ -76,5 +87,30 @@ pub(crate) async fn run(client: &Client, output: &Output, verb: &Verb) -> Done {
             let write = Write { method: Method::PUT, path: &path, body: &site, key, field: None };
             upsert(client, output, write).await
         }
+    }
+}
+
+/// A site whose backends say so where they have no server; as it came from a proxy that does not count them.
+fn with_servers(mut site: Value, counts: &Value) -> Value {
+    for role in ["Public", "Admin"] {
+        let none = |backend: &str| counts.is_object() && counts[backend].as_u64().unwrap_or(0) == 0;
+        if let Some(backend) = site[role].as_str().filter(|backend| none(backend)) {
+            site[role] = format!("{backend} (no server)").into();
+        }
+    }
+    site
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_site_without_servers_says_so() {
+        let site = json!({ "Public": "p", "Admin": "a" });
+        let told = with_servers(site.clone(), &json!({ "p": 2, "a": 0 }));
+        assert_eq!(told, json!({ "Public": "p", "Admin": "a (no server)" }));
+        assert_eq!(with_servers(site.clone(), &json!({}))["Public"], "p (no server)");
+        assert_eq!(with_servers(site.clone(), &Value::Null), site);
     }
 }

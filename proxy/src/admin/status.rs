@@ -51,9 +51,10 @@ fn report(state: &State, now: Instant) -> Value {
     let addresses: BTreeMap<String, String> =
         state.addresses().iter().map(|(id, address)| (id.to_string(), address.to_string())).collect();
     let servers: usize = table.backends.iter().flatten().map(|backend| backend.servers.len()).sum();
-    let (sites, hosts) = {
+    let (sites, without_server, hosts) = {
         let model = state.model();
-        (model.sites().count(), model.hosts().count())
+        let has_none = |id: &str| model.servers(id).next().is_none();
+        (model.sites().count(), model.sites().filter(|site| has_none(&site.public)).count(), model.hosts().count())
     };
     let upgraded = state.upgrades.now();
     json!({
@@ -81,6 +82,7 @@ fn report(state: &State, now: Instant) -> Value {
             "listeners": addresses.len(),
             "hosts": hosts,
             "sites": sites,
+            "sites_without_server": without_server,
         },
         "listeners": addresses,
         "problems": state.problems().len(),

@@ -16,7 +16,7 @@ use axum::extract::{Path, State as Extract};
 use axum::response::Response;
 use axum::routing::get;
 use bytes::Bytes;
-use etna_store::object::Id;
+use etna_store::object::{Backend, Id};
 use etna_store::{Key, Model};
 use serde_json::{Value, json};
 
@@ -52,6 +52,7 @@ pub(super) fn router() -> Router<Arc<State>> {
             get(listeners).post(async |s: Shared, b: Bytes| write::upsert(&s, Noun::Listener, "", b).await),
         )
         .route("/v2/listeners/{id}", get(listener).delete(delete_listener))
+        .route("/v3/servers", get(counts))
         .route("/v3/sites", get(site::list))
         .route("/v3/sites/{id}", get(site::show).put(site::put).delete(site::delete))
 }
@@ -70,6 +71,14 @@ async fn delete_backend(state: Shared, Path(id): Path<String>) -> Answer {
 
 async fn servers(state: Shared, Path(id): Path<String>) -> Response {
     list(&state, "Servers", |model| model.servers(&id).map(|server| shape::server(server)).collect())
+}
+
+/// `GET /v3/servers`: how many servers each backend has.
+async fn counts(state: Shared) -> Response {
+    let model = state.model();
+    let count = |backend: &Backend| (backend.id.to_string(), model.servers(&backend.id).count().into());
+    let counts: serde_json::Map<String, Value> = model.backends().map(|backend| count(backend)).collect();
+    reply::json(&json!({ "Servers": counts }))
 }
 
 async fn server(state: Shared, Path((backend, id)): Path<(String, String)>) -> Answer {
