@@ -130,6 +130,12 @@ async fn a_server_is_drained_and_keeps_all_else() {
     assert_eq!(removed, "removed, as not given: Zone, TTL\n");
     assert_eq!(ok("backend upsert --id b").await.1, "removed, as not given: HealthCheck\n");
     assert_eq!(ok("backend upsert --id b").await.1, "");
+    assert!(ok("backend ls").await.0.contains("b   wrr     1 "), "one server");
+    ok("site upsert --id w --host w.test --public nowhere").await;
+    assert!(ok("site ls").await.0.contains("nowhere (no server)"));
+    assert!(ok("status").await.0.contains("1 (1 without a server"));
+    let (_, said, code) = etnactl(&proxy, &["backend", "rm", "nope"]).await;
+    assert!(code == 1 && said.contains("backends/nope/backend does not exist"), "{said}");
     let (_, said, code) = etnactl(&proxy, &["server", "drain", "-b", "b", "gone"]).await;
     assert!(code == 1 && said.contains("there is no server gone"), "{said}");
     let (_, said, code) = etnactl(&proxy, &["--store", "embedded:/nowhere", "backend", "upsert", "--id", "c"]).await;
