@@ -58,6 +58,10 @@ fn tell(output: &Output, answer: &Value) {
     }
     facts.push(("outcome".to_owned(), cell(&answer["outcome"]), Some(tone)));
     facts.push(plain("why", &answer["why"]));
+    if answer["unreadable"].as_array().is_some_and(|unreadable| !unreadable.is_empty()) {
+        let text = format!("{} (see `etnactl problems`)", cell(&answer["unreadable"]));
+        facts.push(("unreadable rules".to_owned(), text, Some(Tone::Bad)));
+    }
     for step in answer["middlewares"].as_array().into_iter().flatten() {
         let text = format!("{} ({}, priority {})", cell(&step["id"]), cell(&step["type"]), cell(&step["priority"]));
         facts.push(("middleware".to_owned(), text, None));

@@ -34,7 +34,19 @@ pub(super) async fn explain(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Refusal> {
     let asked = Asked::read(query.as_deref().unwrap_or_default())?;
-    Ok(reply::json(&answer(&state.live.table(), &asked)))
+    let table = state.live.table();
+    let mut answer = answer(&table, &asked);
+    if answer["frontend"].is_null() {
+        answer["unreadable"] = unreadable(&state, &table).into();
+    }
+    Ok(reply::json(&answer))
+}
+
+/// Frontends that match nothing, because their rules cannot be read.
+fn unreadable(state: &State, table: &Table) -> Vec<String> {
+    let model = state.model();
+    let missing = model.frontends().filter(|frontend| !table.frontends.contains_key(&frontend.id));
+    missing.take(MOST_SHOWN).map(|frontend| frontend.id.to_string()).collect()
 }
 
 /// The request that is asked about.
