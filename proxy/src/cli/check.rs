@@ -35,7 +35,13 @@ pub(super) struct Flags {
 pub(super) fn run(flags: Flags) -> ExitCode {
     let read = match &flags.file {
         Some(path) => read_file(path),
-        None => read_store(&flags.store),
+        None => match etna_store::engine::check_url(&flags.store.url()) {
+            Ok(()) => read_store(&flags.store),
+            Err(reason) => {
+                let _ = writeln!(std::io::stderr(), "etna: the store {}", shown(&reason));
+                return ExitCode::from(super::USAGE);
+            }
+        },
     };
     let snapshot = match read {
         Ok(snapshot) => snapshot,

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
 pub use limits::{LARGEST_TXN, LONGEST_KEY, MOST_OPS};
-pub use open::open;
+pub use open::{check_url, open};
 
 /// A point in a store's history. Grows by one per committed transaction; never goes back while the store lives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
