@@ -71,6 +71,9 @@ fn tell(output: &Output, answer: &Value) {
             facts.push(plain(name, &answer[name]["id"]));
         }
     }
+    if !answer["failover"].is_null() {
+        facts.push(plain("failover", &answer["failover"]));
+    }
     if !answer["sticky"].is_null() {
         let text = match answer["sticky"]["server"].as_str() {
             Some(server) => format!("cookie {} names server {server}", cell(&answer["sticky"]["cookie"])),
@@ -80,6 +83,9 @@ fn tell(output: &Output, answer: &Value) {
     }
     if !answer["balancing"].is_null() {
         facts.push(("policy".to_owned(), balancing(&answer["balancing"]), None));
+        if answer["balancing"]["panic"] == true {
+            facts.push(("panic".to_owned(), "nobody is well: all are asked".into(), Some(Tone::Bad)));
+        }
     }
     output.facts(&facts);
     section(

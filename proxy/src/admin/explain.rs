@@ -289,6 +289,7 @@ fn balancing(backend: &Backend, key: Option<u64>) -> Value {
             "expired": queue.expired.get(),
         })),
         "retries_denied": backend.live.retries_denied.get(),
+        "panic": backend.tally().is_panic(),
     })
 }
 
@@ -304,6 +305,10 @@ fn servers(backend: &Backend, stuck: Option<u16>, key: Option<u64>, now: Instant
     let tried = order.len();
     let rest = (0..u16::try_from(backend.servers.len()).unwrap_or(u16::MAX)).filter(|at| !order.contains(at));
     let all: Vec<u16> = order.iter().copied().chain(rest).take(MOST_SHOWN).collect();
+    let tier = |at: u16| backend.schedule.tier_of(at);
+    let well = |at: u16| backend.servers.get(usize::from(at)).is_some_and(|server| server.live.health.is_serving());
+    // Where the next request goes: the first tier with a server that is well.
+    let first = all.iter().filter(|at| well(**at)).filter_map(|at| tier(*at)).min();
     let server = |(place, at): (usize, &u16)| {
         let server = backend.servers.get(usize::from(*at))?;
         let live = &server.live;
@@ -313,7 +318,9 @@ fn servers(backend: &Backend, stuck: Option<u16>, key: Option<u64>, now: Instant
         let note = match (stuck == Some(*at), draining, server.spec.weight) {
             (true, ..) => "the cookie names it",
             (_, _, 0) => "weight 0: takes no requests",
+            _ if first.is_some() && !well(*at) => "not asked while another is well",
             (_, true, _) => "draining: last resort",
+            _ if first.is_some() && tier(*at) > first => "not asked while a tier before has one that is well",
             _ if !live.has_room() => "full: others first",
             _ if share < WHOLE => "starts slowly",
             _ => match backend.spec.policy {
@@ -339,7 +346,8 @@ fn servers(backend: &Backend, stuck: Option<u16>, key: Option<u64>, now: Instant
             "latency_ms": backend.schedule.measures().then(|| f64::from(live.latency.read(live.millis(now))) / 1000.0),
             "order": (place < tried).then_some(place + 1),
             "health": health.word,
-            "reason": health.reason.word(),
+            // Of who is not checked nothing is known, not even that it is well.
+            "reason": (health.word != "unchecked").then(|| health.reason.word()),
             "detail": health.detail,
             "note": note,
         }))
