@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime};
 
-use etna_store::{Error, Problem};
+use etna_store::{Error, Problem, with_causes};
 
 use super::disk::Kept;
 use super::follow::Control;
@@ -90,7 +90,7 @@ impl Control {
 
     /// Shows an error of the store; logs it if it is another one, but not more often than is read.
     pub(super) fn complain(&mut self, error: &Error) {
-        let text = describe(error);
+        let text = with_causes(error);
         if self.state.store().error.as_ref() == Some(&text) {
             return;
         }
@@ -144,18 +144,6 @@ fn held(suspects: &Suspects, now: Instant, clock: SystemTime) -> Vec<(bytes::Byt
     let until =
         |case: Option<&super::suspect::Case>| case?.until.map(|until| clock + until.saturating_duration_since(now));
     suspects.held().map(|(key, case)| (key.clone(), until(case))).collect()
-}
-
-/// An error with its causes, on one line.
-pub(super) fn describe(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 const MOST_LOGGED: usize = 100;
