@@ -55,6 +55,14 @@ impl Docker {
         try_output_of(&mut self.command(args))
     }
 
+    /// Restarts the engine while its containers go on. `false` if it is the machine's own: others may be using it.
+    pub fn restart(&self) -> bool {
+        if self.started {
+            output_of(script("engine.sh").arg("restart"));
+        }
+        self.started
+    }
+
     /// Runs a script of the testbed; what it printed.
     pub fn script(&self, name: &str, args: &[&str]) -> String {
         output_of(script(name).args(args).env("ETNA_TESTBED_OWNER", std::process::id().to_string()))

@@ -93,12 +93,22 @@ impl Drop for Admitted {
 pub struct Overload {
     /// In 256ths.
     share: u32,
+    /// Work of the looks since the worker last was not behind.
+    standing: Duration,
 }
 
 impl Overload {
-    /// A worker got round to it after so much work of its own.
+    /// A worker got round to it after so much work of its own. A burst that is soon worked off turns nobody away.
     pub fn behind(&mut self, work: Duration) {
-        self.share = if work > MOST_BEHIND { (self.share + 32).min(240) } else { self.share.saturating_sub(16) };
+        if work <= MOST_BEHIND {
+            self.standing = Duration::ZERO;
+            self.share = self.share.saturating_sub(16);
+            return;
+        }
+        self.standing += work;
+        if self.share > 0 || self.standing > LONGEST_BURST {
+            self.share = (self.share + 32).min(240);
+        }
     }
 
     /// Whether to turn a request away, given a random number.
@@ -123,6 +133,8 @@ const SHARDS: usize = 16;
 pub const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Work that may wait: what comes later would be answered later than anybody wants.
 const MOST_BEHIND: Duration = Duration::from_millis(100);
+/// Work that may come at once.
+const LONGEST_BURST: Duration = Duration::from_millis(400);
 
 #[cfg(test)]
 mod tests {
@@ -152,6 +164,10 @@ mod tests {
     fn overload_rises_and_falls() {
         let mut overload = Overload::default();
         assert!(!overload.turns_away(0));
+        overload.behind(LONGEST_BURST);
+        overload.behind(Duration::ZERO);
+        overload.behind(LONGEST_BURST);
+        assert!(overload.is_none(), "bursts");
         (0..20).for_each(|_| overload.behind(Duration::from_secs(1)));
         assert!(overload.turns_away(0) && !overload.turns_away(255), "never all");
         (0..20).for_each(|_| overload.behind(Duration::ZERO));

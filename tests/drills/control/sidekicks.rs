@@ -16,7 +16,7 @@ use http_body_util::Full;
 use crate::drill::{Length, Outcome};
 
 /// C18. One machine's two containers and two sidekicks that both claim them; a container restarts within the lease; a
-/// container is replaced; sidekicks are killed. The engine is not restarted: others may be using it.
+/// container is replaced; the engine restarts, if it is ours to restart; sidekicks are killed.
 pub(super) async fn die(length: Length) -> Outcome {
     let Some(docker) = Docker::shared().await else { return Outcome::fail("no Docker engine runs here") };
     let scene = Scene::alone_with_etcd("c18").await;
@@ -24,7 +24,8 @@ pub(super) async fn die(length: Length) -> Outcome {
     for n in 0..3 {
         containers.run(&format!("c18-{n}"));
     }
-    let flags = ["--docker", &docker.url(), "--ttl", "5s"];
+    // What the engine publishes is gone while it restarts, the containers' own addresses are not.
+    let flags = ["--docker", &docker.url(), "--ttl", "5s", "--address-mode", "container"];
     let mut first = scene.sidekick("core-01", &flags).await;
     let proxy = scene.proxy("etna").await;
     registered(&scene, 3).await;
@@ -56,6 +57,17 @@ pub(super) async fn die(length: Length) -> Outcome {
     restart.await.expect("docker runs").expect("a container restarts");
     registered(&scene, 3).await;
     let restarted = began.elapsed();
+
+    let engine = docker.clone();
+    let restart = tokio::task::spawn_blocking(move || engine.restart());
+    // What the sidekick cannot see it leaves alone, for longer than a lease.
+    always("three servers stand in the store", Duration::from_secs(7), async || all_stand(&scene, 3).await).await;
+    let engine_restarted = restart.await.expect("the engine restarts");
+    // It hears from the engine again.
+    let (engine, name) = (docker.clone(), containers.names[1].clone());
+    let stop = tokio::task::spawn_blocking(move || engine.try_run(&["stop", "--time", "2", &name]));
+    stop.await.expect("docker runs").expect("a container stops");
+    registered(&scene, 2).await;
     let report = load.stop().await;
 
     // Nobody is left to keep the lease.
@@ -71,8 +83,8 @@ pub(super) async fn die(length: Length) -> Outcome {
     let pass = stale <= Duration::from_secs(6) && served;
     let figure = format!(
         "two sidekicks, one killed: all servers stay; a container restarted within {restarted:.1?}; entries \
-         of a killed sidekick gone after {stale:.1?} (<= TTL 5 s + 1 s), held by the proxy and served: {served}; the \
-         engine was not restarted"
+         of a killed sidekick gone after {stale:.1?} (<= TTL 5 s + 1 s), held by the proxy and served: {served}; {}",
+        if engine_restarted { "the engine restarted" } else { "the engine was not restarted: it is the machine's own" }
     );
     Outcome::of(&format!("{rate}/s, 16 connections, GET"), &report, figure, pass)
 }
@@ -106,7 +118,6 @@ impl Containers {
         let (host, site) = (format!("etna.host={HOST}"), format!("etna.site={SITE}"));
         let mut args = vec!["run", "--detach", "--name", &name, "--hostname", &name, "--volume", &program];
         args.extend(["--label", &host, "--label", &site, "--label", "etna.role=public", "--label", &owner]);
-        args.extend(["--publish", "127.0.0.1::80"]);
         args.extend([&*self.docker.base, "/etna", "stand-in", "--listen", "0.0.0.0:80", "--role", "public"]);
         self.names.push(name.clone());
         self.docker.run(&args);
