@@ -168,7 +168,7 @@ pub fn decode(mut bytes: Bytes, store: &str, now: SystemTime) -> Result<Decoded,
         return Err("its checksum is wrong".into());
     }
     let (of, mut from) = head?;
-    if !is_same_store(&of, store) {
+    if !place::is_same_store(&of, store) {
         return Err(format!("it is of another store, {}", of.escape_debug()));
     }
     let revision = Revision(from.u64()? as i64);
@@ -203,21 +203,6 @@ fn store_of(bytes: Bytes) -> Result<(String, Reader), String> {
     }
     let of = from.field()?;
     Ok((String::from_utf8_lossy(&of).into_owned(), from))
-}
-
-/// Whether two descriptions mean one store: endpoints of a cluster come and go, its prefix stays.
-fn is_same_store(one: &str, other: &str) -> bool {
-    let parts = |text: &str| -> Option<(String, Vec<String>)> {
-        let (scheme, rest) = text.split_once("://")?;
-        let at = rest.find(['/', '?']).unwrap_or(rest.len());
-        let (hosts, prefix) = rest.split_at(at);
-        Some((format!("{}{prefix}", scheme.trim_end_matches('s')), hosts.split(',').map(str::to_owned).collect()))
-    };
-    if one == other {
-        return true;
-    }
-    let (Some((one, hosts)), Some((other, others))) = (parts(one), parts(other)) else { return false };
-    one == other && hosts.iter().any(|host| others.contains(host))
 }
 
 struct Reader(Bytes);

@@ -69,7 +69,22 @@ fn is_of(path: &Path, store: &str) -> bool {
     }
     let mut head = Vec::new();
     let read = File::open(path).and_then(|file| file.take(LONGEST_HEAD).read_to_end(&mut head));
-    read.is_ok() && super::store_of(Bytes::from(head)).is_ok_and(|(of, _)| super::is_same_store(&of, store))
+    read.is_ok() && super::store_of(Bytes::from(head)).is_ok_and(|(of, _)| is_same_store(&of, store))
+}
+
+/// Whether two descriptions mean one store: endpoints of a cluster come and go, its prefix stays.
+pub(super) fn is_same_store(one: &str, other: &str) -> bool {
+    let parts = |text: &str| -> Option<(String, Vec<String>)> {
+        let (scheme, rest) = text.split_once("://")?;
+        let at = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (hosts, prefix) = rest.split_at(at);
+        Some((format!("{}{prefix}", scheme.trim_end_matches('s')), hosts.split(',').map(str::to_owned).collect()))
+    };
+    if one == other {
+        return true;
+    }
+    let (Some((one, hosts)), Some((other, others))) = (parts(one), parts(other)) else { return false };
+    one == other && hosts.iter().any(|host| others.contains(host))
 }
 
 const PREFIX: &str = "last";
