@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use etcd_client::{Client, ConnectOptions, PutOptions};
 use etna_tests::binaries::binary;
-use etna_tests::process::output_of;
+use etna_tests::process::{output_of, signal};
 use etna_tests::proxy::Proxy;
 use etna_tests::report::measured;
 use etna_tests::scene::{Scene, frontend, frontend_key, server_at, server_key};
@@ -75,7 +75,7 @@ async fn a_start_without_the_store() {
     until_kept(&proxy, 1.0).await;
     scene.put("backends/f/backend", json!({ "Type": "http" })).await;
     until_kept(&proxy, 2.0).await;
-    let file = proxy.state_dir.join("last");
+    let file = proxy.last_table().expect("it is kept");
     let (newest, previous) = (std::fs::read(&file).unwrap(), std::fs::read(file.with_extension("1")).unwrap());
     scene.etcd.kill(0);
     proxy.kill();
@@ -310,22 +310,57 @@ async fn forbidden_is_not_empty() {
 async fn a_disk_that_takes_nothing() {
     let scene = Scene::open("full").await;
     let server = StandIn::start("s").await;
-    // Whoever runs the tests, nobody can make a file of it.
-    std::fs::create_dir_all(scene.folder().join("etna-state").join("last").join("in-the-way")).unwrap();
     let proxy = scene.proxy("etna").await;
     let load = traffic(&proxy);
+    scene.put("backends/b/backend", json!({ "Type": "http" })).await;
+    until_kept(&proxy, 1.0).await;
+    // Whoever runs the tests, nobody can make a file of it.
+    let file = proxy.last_table().expect("it is kept");
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir_all(file.join("in-the-way")).unwrap();
+    std::fs::create_dir_all(file.with_extension("1").join("in-the-way")).unwrap();
     scene.route("a", "a.test", &[("s", server.address)]).await;
     proxy.until_status("a.test", "/", 200).await;
     has_problem(&proxy, "the last table cannot be written").await;
     assert!(proxy.metrics().await.sum("etna_last_table_errors_total", &[]) >= Some(1.0));
-    std::fs::remove_dir_all(proxy.state_dir.join("last")).unwrap();
-    until_kept(&proxy, 1.0).await;
+    std::fs::remove_dir_all(&file).unwrap();
+    std::fs::remove_dir_all(file.with_extension("1")).unwrap();
+    until_kept(&proxy, 2.0).await;
     eventually("the problem is solved", LONG, async || {
         let problems = proxy.problems().await;
         ensure(problems.is_empty(), format!("{problems:?}"))
     })
     .await;
     drop(load);
+}
+
+/// Proxies of two stores with one directory: each keeps its own table and leaves the other's alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_stores_share_a_directory() {
+    let scene = Scene::with_etcd("shared", 1).await;
+    let _servers = applications(&scene).await;
+    let mut proxy = scene.proxy("etna").await;
+    until_kept(&proxy, 1.0).await;
+    let prefix = format!("other-{}", proxy.pid());
+    let other = scene.etcd.store(&prefix);
+    // Of the same name, so in the same directory.
+    let mut second = Proxy::launch("etna", &other, &["--workers", "1"], scene.folder(), LONG).await;
+    let mut client = scene.etcd.client().await;
+    for times in 1..4 {
+        client.put(format!("/{prefix}/sites/x"), format!("{{\"n\":{times}}}"), None).await.unwrap();
+        until_kept(&second, f64::from(times)).await;
+    }
+    signal(second.pid(), "INT");
+    second.end(LONG).await;
+    eventually("the first one says again where it is", LONG, async || {
+        let said = std::fs::read_to_string(proxy.state_dir.join("addresses.json")).unwrap_or_default();
+        ensure(said.contains(&format!("\"pid\":{}", proxy.pid())), said)
+    })
+    .await;
+    proxy.kill();
+    scene.etcd.kill(0);
+    let proxy = scene.proxy("etna").await;
+    proxy.until_status("a.test", "/", 200).await;
 }
 
 /// How long from the start of the process until a request is answered, with nothing but the disk.

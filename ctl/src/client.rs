@@ -65,10 +65,14 @@ impl Client {
         };
         let (status, bytes) = answer?;
         let value: Option<Value> = serde_json::from_slice(&bytes).ok();
+        let Some(value) = value else {
+            let (target, status) = (&self.target, status.as_str());
+            return Err(Failure::unread(format!("{target} answered {status} and no JSON: is it an etna's admin API?")));
+        };
         if status.is_success() {
-            return value.ok_or_else(|| Failure::unread(format!("{} answered no JSON: is it an etna?", self.target)));
+            return Ok(value);
         }
-        let message = value.as_ref().and_then(|value| value["message"].as_str()).unwrap_or(status.as_str());
+        let message = value["message"].as_str().unwrap_or(status.as_str());
         Err(match status {
             StatusCode::UNAUTHORIZED => Failure::refused(format!("{message} (--token-file FILE)")),
             status if status.is_server_error() => Failure::unread(format!("{}: {message}", self.target)),
@@ -200,6 +204,30 @@ mod tests {
         assert_eq!(Target::parse("unix:///run/a"), Ok(Target::Unix("/run/a".into())));
         for bad in ["unix:run", "https://a", "http://", "http://a/b", "http://u@h", "http://a:99999"] {
             assert!(matches!(Target::parse(bad), Err(Failure::Usage(_))), "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_etna_is_named() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            for status in ["404 Not Found", "200 OK", "503 Service Unavailable"] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let _ = stream.read(&mut [0; 4096]).await;
+                let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 4\r\nConnection: close\r\n\r\n<p/>");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        let client = Client::new(&format!("http://{address}"), None).unwrap();
+        for status in ["404", "200", "503"] {
+            let failure = client.get("/v3/status").await.unwrap_err();
+            let Failure::Unread(text) = failure else { panic!("{failure}") };
+            assert!(
+                text.starts_with(&format!("http://{address} answered {status} and no JSON: is it an etna")),
+                "{text}"
+            );
         }
     }
 

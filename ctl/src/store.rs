@@ -36,6 +36,17 @@ pub(crate) struct StoreFlags {
     store_password_file: Option<PathBuf>,
 }
 
+/// Opens the store that was meant, in order to read: one that is not there is not made.
+pub(crate) async fn open_to_read(cli: &Cli) -> Result<Arc<dyn Engine>, Failure> {
+    let dir = cli.store.store.as_deref().and_then(|url| url.strip_prefix("embedded:"));
+    if let Some(dir) = dir.filter(|dir| !Path::new(dir).exists()) {
+        return Err(Failure::unread(format!(
+            "there is no store at {dir}: name one with --store URL, or leave it out to ask a running etna"
+        )));
+    }
+    open(cli).await
+}
+
 /// Opens the store that was meant.
 pub(crate) async fn open(cli: &Cli) -> Result<Arc<dyn Engine>, Failure> {
     let flags = &cli.store;
@@ -68,4 +79,21 @@ pub(crate) fn refuse_unused(cli: &Cli) -> Result<(), Failure> {
 /// What a store's error means, with what to look at.
 pub(crate) fn failed(engine: &dyn Engine, doing: &str, error: &etna_store::Error) -> Failure {
     Failure::store(&format!("{doing} {}", engine.describe()), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_only_read_is_not_made() {
+        let dir = std::env::temp_dir().join(format!("etnactl-typo-{}", std::process::id()));
+        let url = format!("embedded:{}", dir.display());
+        let cli = Cli::try_parse_from(["etnactl", "--store", &url, "export"]).unwrap();
+        let refused = open_to_read(&cli).await.err().unwrap();
+        assert!(matches!(&refused, Failure::Unread(text) if text.contains("there is no store at")), "{refused}");
+        assert!(!dir.exists());
+    }
 }

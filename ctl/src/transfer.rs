@@ -42,7 +42,7 @@ pub(crate) struct Import {
 
 /// Writes everything.
 pub(crate) async fn export(cli: &Cli, flags: &Export) -> Result<ExitCode, Failure> {
-    let engine = store::open(cli).await?;
+    let engine = store::open_to_read(cli).await?;
     let snapshot = engine.snapshot().await.map_err(|error| store::failed(&*engine, "cannot read", &error))?;
     let text = dump::write(&snapshot);
     match &flags.file {

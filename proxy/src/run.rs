@@ -124,9 +124,7 @@ async fn start(
     // Last, so that its readiness could be asked for until the end.
     admin.abort();
     let _ = admin.await;
-    if !drain.handed_over {
-        let _ = std::fs::remove_file(config.state_dir.join(ADDRESSES));
-    }
+    remove_addresses(&config.state_dir.join(ADDRESSES));
     tracing::info!("stopped");
     Ok(())
 }
@@ -285,6 +283,10 @@ async fn announce(state: Arc<State>, state_dir: &Path, admin: &str) {
     let mut tick = tokio::time::interval(every);
     while !state.draining.is_cancelled() {
         tick.tick().await;
+        // Another process with the same directory may have taken its own away.
+        if !state_dir.join(ADDRESSES).exists() {
+            write_addresses(&state, &state_dir.join(ADDRESSES), admin);
+        }
         let store = state.store();
         let table = state.live.table();
         let status = format!(
@@ -319,6 +321,14 @@ fn write_addresses(state: &State, path: &Path, admin: &str) {
     let written = std::fs::write(&temporary, text.to_string() + "\n").and_then(|()| std::fs::rename(&temporary, path));
     if let Err(error) = written {
         tracing::warn!(path = %path.display(), %error, "cannot write the addresses");
+    }
+}
+
+/// Only what this process has written: another one may have replaced it, or have the same directory.
+fn remove_addresses(path: &Path) {
+    let said = std::fs::read(path).ok().and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
+    if said.is_some_and(|said| said["pid"] == std::process::id()) {
+        let _ = std::fs::remove_file(path);
     }
 }
 

@@ -16,6 +16,8 @@ use etna_store::engine::Options;
 use etna_store::{Engine, Txn};
 use harness::{config, start, start_alone};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 #[tokio::test]
 async fn health_needs_a_table_and_says_what_is_missing() {
@@ -31,6 +33,36 @@ async fn health_needs_a_table_and_says_what_is_missing() {
     let answer = etna.get("/readyz").await;
     assert_eq!(answer.status, 503);
     assert!(answer.json()["reason"].as_str().unwrap().starts_with("draining"));
+}
+
+#[tokio::test]
+async fn connections_that_ask_for_nothing_keep_nobody_out() {
+    let etna = start().await;
+    let AdminAddress::Tcp(address) = etna.address.clone() else { panic!("it is TCP") };
+    let head = format!("Host: {address}\r\nContent-Type: application/json\r\n");
+    let hold = async |asked: &str| {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(asked.as_bytes()).await.unwrap();
+        stream
+    };
+    let mut watch = hold(&format!("GET /v3/store/watch?after=0 HTTP/1.1\r\n{head}\r\n")).await;
+    let mut bytes = [0; 4096];
+    assert!(watch.read(&mut bytes).await.unwrap() > 0);
+    let half_body = format!("POST /v2/backends HTTP/1.1\r\n{head}Content-Length: 1000\r\n\r\n{{");
+    let mut held = Vec::new();
+    for asked in ["", "GET /readyz HTTP/1.1\r\nHost: x", &half_body] {
+        for _ in 0..300 {
+            held.push(hold(asked).await);
+        }
+        let answer = tokio::time::timeout(Duration::from_secs(4), etna.get("/readyz")).await;
+        assert_eq!(answer.expect("it answers at once").status, 200, "{asked}");
+    }
+    // Who waited longest had to go, who follows did not.
+    let gone = tokio::time::timeout(Duration::from_secs(4), held[0].read(&mut bytes)).await.expect("it is closed");
+    assert!(!gone.is_ok_and(|read| read > 0));
+    etna.put_key("backends/b/backend", "{}").await;
+    let told = tokio::time::timeout(Duration::from_secs(4), watch.read(&mut bytes)).await.expect("it is told");
+    assert!(told.unwrap() > 0);
 }
 
 #[tokio::test]

@@ -68,8 +68,9 @@ pub(crate) async fn killed(length: Length) -> Outcome {
     bed.proxy.until_revision(revision).await;
     let last = host(routes - 1);
     eventually("the table is on disk", Duration::from_secs(20), async || {
-        let found = on_disk(&bed.proxy.state_dir, last.as_bytes());
-        ensure(found, format!("no file below {} names the last route", bed.proxy.state_dir.display()))
+        // What is still being written is not on disk.
+        let file = bed.proxy.last_table().ok_or("there is none")?;
+        ensure(holds(&file, last.as_bytes()), format!("{} does not name the last route", file.display()))
     })
     .await;
     bed.proxy.kill();
@@ -108,9 +109,7 @@ pub(crate) async fn killed(length: Length) -> Outcome {
     }
 }
 
-/// Whether a file of a folder holds some bytes.
-fn on_disk(folder: &std::path::Path, bytes: &[u8]) -> bool {
-    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut contents = files.filter_map(|file| std::fs::read(file.path()).ok());
-    contents.any(|content| content.windows(bytes.len()).any(|window| window == bytes))
+/// Whether a file holds some bytes.
+fn holds(file: &std::path::Path, bytes: &[u8]) -> bool {
+    std::fs::read(file).is_ok_and(|content| content.windows(bytes.len()).any(|window| window == bytes))
 }

@@ -166,6 +166,16 @@ impl Proxy {
         .await
     }
 
+    /// Its last table on disk, if it has written one.
+    pub fn last_table(&self) -> Option<PathBuf> {
+        let files = std::fs::read_dir(&self.state_dir).ok()?.flatten().map(|entry| entry.path());
+        let is_newest = |path: &PathBuf| {
+            path.extension().is_none()
+                && path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("last-"))
+        };
+        files.into_iter().find(is_newest)
+    }
+
     /// Everything it logged so far.
     pub fn said(&self) -> String {
         self.process.said()

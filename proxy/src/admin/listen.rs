@@ -20,11 +20,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::audit::Peer;
 use super::guard::Via;
+use super::places::{Arriving, Leaving, Place, Places};
 use crate::config::AdminAddress;
 use crate::handover::AdminSocket;
 
@@ -146,10 +146,10 @@ pub(super) async fn serve(mut socket: Socket, router: Router, stop: Cancellation
 }
 
 async fn accept(socket: &Socket, router: &Router, stop: &CancellationToken) {
-    let free = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let places = Places::new(MOST_CONNECTIONS);
     loop {
         // What waits for a place waits in the kernel's queue, which is bounded too.
-        let Ok(place) = free.clone().acquire_owned().await else { return };
+        let Some(place) = places.take().await else { return };
         let accepted = match socket {
             Socket::Tcp(listener) => listener.accept().await.map(|(stream, peer)| {
                 let local = stream.local_addr().map_or(IpAddr::from([127, 0, 0, 1]), |local| local.ip());
@@ -171,14 +171,17 @@ async fn accept(socket: &Socket, router: &Router, stop: &CancellationToken) {
     }
 }
 
-async fn connection<S>(stream: S, via: Via, router: Router, stop: CancellationToken, _place: OwnedSemaphorePermit)
+async fn connection<S>(stream: S, via: Via, router: Router, stop: CancellationToken, place: Arc<Place>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    place.waits();
     let endpoints = TowerToHyperService::new(router);
-    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+    let service = service_fn(|mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(via.clone());
-        endpoints.call(request)
+        let answer = endpoints.call(request.map(|body| Arriving::new(body, place.clone())));
+        let place = place.clone();
+        async { answer.await.map(|answer| answer.map(|body| Leaving::new(body, place))) }
     });
     let mut served = pin!(
         http1::Builder::new()
@@ -190,6 +193,8 @@ where
     );
     let ended = tokio::select! {
         ended = served.as_mut() => ended,
+        // Another one needs the place.
+        () = place.gives_way() => return,
         () = stop.cancelled() => {
             served.as_mut().graceful_shutdown();
             // Streams of changes do not end by themselves; who reads one asks the new process for what follows.

@@ -12,6 +12,7 @@ mod listen;
 mod metrics;
 pub mod objects;
 mod page;
+mod places;
 mod reply;
 mod status;
 pub mod store_api;

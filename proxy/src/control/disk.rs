@@ -1,9 +1,9 @@
 //! The last table on disk: what a start without the store serves.
 //!
-//! Two generations, `last` and `last.1`, each whole or not there: versioned, with a SHA-256 over all of it, mode 0600
-//! because values may hold secrets. Reading is total: what is damaged, of another version or of another store is
-//! refused with a reason. When it was last known to be true is the file's modification time. Not here: when it is
-//! written (`keep.rs`).
+//! Two generations of each store, `last-…` and `last-….1`, each whole or not there: versioned, with a SHA-256 over all
+//! of it, mode 0600 because values may hold secrets. Reading is total: what is damaged, of another version or of another
+//! store is refused with a reason. When it was last known to be true is the file's modification time. Not here: when it
+//! is written (`keep.rs`).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read as _, Write};
@@ -16,6 +16,8 @@ use etna_store::{Batch, Change, Revision};
 use sha2::{Digest as _, Sha256};
 
 use super::suspect::Pairs;
+
+mod place;
 
 /// What is written.
 #[derive(Clone, Debug)]
@@ -46,7 +48,9 @@ pub struct Found {
 /// Reads the newest generation that can be used; and why newer ones, if there are, cannot.
 pub fn read(dir: &Path, store: &str) -> (Option<Found>, Vec<String>) {
     let mut refused = Vec::new();
-    for (newest, path) in [(true, dir.join(NEWEST)), (false, dir.join(PREVIOUS))] {
+    let own = [(true, place::newest(dir, store)), (false, place::previous(dir, store))];
+    let others = place::others(dir, store).into_iter().map(|path| (false, path));
+    for (newest, path) in own.into_iter().chain(others) {
         match read_file(&path, store) {
             Ok(Some(found)) => return (Some(Found { newest, ..found }), refused),
             Ok(None) => {}
@@ -58,21 +62,23 @@ pub fn read(dir: &Path, store: &str) -> (Option<Found>, Vec<String>) {
 
 /// Writes a generation: the newest becomes the previous one if `rotate` says that it is of use.
 pub fn write(dir: &Path, kept: &Kept, rotate: bool) -> io::Result<()> {
-    // Two processes write here while one replaces the other.
-    let temporary = dir.join(format!("{TEMPORARY}{}", std::process::id()));
+    let temporary = place::temporary(dir, &kept.store);
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
     let file = options.open(&temporary)?;
     let written = encode(kept, BufWriter::with_capacity(BUFFER, &file)).and_then(|()| file.sync_all());
     let placed = written.and_then(|()| {
-        let newest = dir.join(NEWEST);
+        let newest = place::newest(dir, &kept.store);
         if rotate {
-            match fs::rename(&newest, dir.join(PREVIOUS)) {
+            match fs::rename(&newest, place::previous(dir, &kept.store)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
         }
         fs::rename(&temporary, &newest)?;
+        for outdated in place::others(dir, &kept.store) {
+            let _ = fs::remove_file(outdated);
+        }
         File::open(dir)?.sync_all()
     });
     if placed.is_err() {
@@ -84,24 +90,17 @@ pub fn write(dir: &Path, kept: &Kept, rotate: bool) -> io::Result<()> {
 
 /// Takes away what processes left that were killed while they wrote.
 pub fn clean(dir: &Path) {
-    let Ok(entries) = fs::read_dir(dir) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let process = name.to_str().and_then(|name| name.strip_prefix(TEMPORARY)?.parse::<u32>().ok());
-        if process.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists()) {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
+    place::clean(dir);
 }
 
 /// Notes that the newest generation is still true.
-pub fn touch(dir: &Path) -> io::Result<()> {
-    File::options().append(true).open(dir.join(NEWEST))?.set_modified(SystemTime::now())
+pub fn touch(dir: &Path, store: &str) -> io::Result<()> {
+    File::options().append(true).open(place::newest(dir, store))?.set_modified(SystemTime::now())
 }
 
-/// Where the newest generation lies.
-pub fn path(dir: &Path) -> PathBuf {
-    dir.join(NEWEST)
+/// Where a store's newest generation lies.
+pub fn path(dir: &Path, store: &str) -> PathBuf {
+    place::newest(dir, store)
 }
 
 fn read_file(path: &Path, store: &str) -> Result<Option<Found>, String> {
@@ -163,21 +162,14 @@ pub type Decoded = (Batch, Vec<(Bytes, Option<Duration>)>);
 pub fn decode(mut bytes: Bytes, store: &str, now: SystemTime) -> Result<Decoded, String> {
     let Some(signed) = bytes.len().checked_sub(DIGEST) else { return Err("it is cut off".into()) };
     let digest = bytes.split_off(signed);
-    if !bytes.starts_with(MAGIC) {
-        return Err("it is no last table".into());
-    }
     // Before the checksum: another version may have another one.
-    let mut from = Reader(bytes.slice(MAGIC.len()..));
-    match from.u32()? {
-        VERSION => {}
-        other => return Err(format!("it is of version {other}, and {VERSION} is read")),
-    }
-    if *Sha256::digest(&bytes) != *digest {
+    let head = store_of(bytes.clone());
+    if head.is_ok() && *Sha256::digest(&bytes) != *digest {
         return Err("its checksum is wrong".into());
     }
-    let of = from.field()?;
-    if !is_same_store(&String::from_utf8_lossy(&of), store) {
-        return Err(format!("it is of another store, {}", String::from_utf8_lossy(&of).escape_debug()));
+    let (of, mut from) = head?;
+    if !place::is_same_store(&of, store) {
+        return Err(format!("it is of another store, {}", of.escape_debug()));
     }
     let revision = Revision(from.u64()? as i64);
     let count = from.u64()?;
@@ -199,19 +191,18 @@ pub fn decode(mut bytes: Bytes, store: &str, now: SystemTime) -> Result<Decoded,
     Ok((Batch { revision, changes }, held))
 }
 
-/// Whether two descriptions mean one store: endpoints of a cluster come and go, its prefix stays.
-fn is_same_store(one: &str, other: &str) -> bool {
-    let parts = |text: &str| -> Option<(String, Vec<String>)> {
-        let (scheme, rest) = text.split_once("://")?;
-        let at = rest.find(['/', '?']).unwrap_or(rest.len());
-        let (hosts, prefix) = rest.split_at(at);
-        Some((format!("{}{prefix}", scheme.trim_end_matches('s')), hosts.split(',').map(str::to_owned).collect()))
-    };
-    if one == other {
-        return true;
+/// The store that a file says it is of, and what follows.
+fn store_of(bytes: Bytes) -> Result<(String, Reader), String> {
+    if !bytes.starts_with(MAGIC) {
+        return Err("it is no last table".into());
     }
-    let (Some((one, hosts)), Some((other, others))) = (parts(one), parts(other)) else { return false };
-    one == other && hosts.iter().any(|host| others.contains(host))
+    let mut from = Reader(bytes.slice(MAGIC.len()..));
+    match from.u32()? {
+        VERSION => {}
+        other => return Err(format!("it is of version {other}, and {VERSION} is read")),
+    }
+    let of = from.field()?;
+    Ok((String::from_utf8_lossy(&of).into_owned(), from))
 }
 
 struct Reader(Bytes);
@@ -254,10 +245,6 @@ impl<W: Write> Write for Hashing<W> {
     }
 }
 
-const NEWEST: &str = "last";
-const PREVIOUS: &str = "last.1";
-/// Before the number of the process.
-const TEMPORARY: &str = "last.new.";
 const MAGIC: &[u8] = b"etna last table\n";
 const VERSION: u32 = 1;
 const DIGEST: usize = 32;
@@ -270,14 +257,11 @@ const FAR: u64 = 32_503_680_000;
 mod tests {
     use super::*;
 
+    const STORE: &str = "etcd://a:1,b:2/v";
+
     fn kept(revision: i64, pairs: &[(&'static str, &'static str)]) -> Kept {
         let pairs = pairs.iter().map(|(key, value)| (Bytes::from(*key), Bytes::from(*value)));
-        Kept {
-            store: "etcd://a:1,b:2/v".into(),
-            revision: Revision(revision),
-            pairs: pairs.collect(),
-            held: Vec::new(),
-        }
+        Kept { store: STORE.into(), revision: Revision(revision), pairs: pairs.collect(), held: Vec::new() }
     }
 
     fn keys(found: Option<&Found>) -> Option<(i64, usize)> {
@@ -292,7 +276,7 @@ mod tests {
         one.held =
             vec![("sites/a".into(), None), ("nonsense".into(), Some(SystemTime::now() + Duration::from_secs(60)))];
         write(dir.path(), &one, true).unwrap();
-        let (found, refused) = read(dir.path(), "etcd://b:2,c:3/v");
+        let (found, refused) = read(dir.path(), STORE);
         let found = found.unwrap();
         assert!(refused.is_empty() && found.newest && found.age < Duration::from_secs(60));
         let pairs: Pairs = found.batch.changes.into_iter().map(|it| (it.key, it.value.unwrap())).collect();
@@ -302,16 +286,16 @@ mod tests {
 
         write(dir.path(), &kept(2, &[("sites/a", "2")]), true).unwrap();
         assert_eq!(keys(read(dir.path(), "etcd://a:1,b:2/v").0.as_ref()), Some((2, 1)));
-        fs::write(path(dir.path()), "etna last table\nnot so").unwrap();
-        let (found, refused) = read(dir.path(), "etcd://a:1/v");
+        fs::write(path(dir.path(), STORE), "etna last table\nnot so").unwrap();
+        let (found, refused) = read(dir.path(), STORE);
         assert_eq!((keys(found.as_ref()), refused.len()), (Some((1, 2)), 1));
         // A generation that is of no use does not push out the one that is.
         write(dir.path(), &kept(3, &[]), false).unwrap();
-        fs::remove_file(path(dir.path())).unwrap();
+        fs::remove_file(path(dir.path(), STORE)).unwrap();
         assert_eq!(keys(read(dir.path(), "etcd://a:1/v").0.as_ref()), Some((1, 2)));
         use std::os::unix::fs::PermissionsExt as _;
         write(dir.path(), &kept(4, &[]), true).unwrap();
-        assert_eq!(fs::metadata(path(dir.path())).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(path(dir.path(), STORE)).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]
@@ -357,20 +341,40 @@ mod tests {
         write(dir.path(), &kept(1, &[]), true).unwrap();
         for other in ["etcd://a:1/w", "etcd://c:1/v", "etcd://a:1?prefix=v", "http://a:1/v", "unix:/a", ""] {
             let (found, refused) = read(dir.path(), other);
-            assert!(found.is_none() && refused[0].contains("another store"), "{other}: {refused:?}");
+            assert!(found.is_none() && refused.is_empty(), "{other}: {refused:?}");
+            let bytes = fs::read(path(dir.path(), STORE)).unwrap();
+            assert!(decode(bytes.into(), other, UNIX_EPOCH).is_err_and(|why| why.contains("another store")));
         }
         assert!(read(dir.path(), "etcds://a:1/v").0.is_some());
-        let mut bytes = fs::read(path(dir.path())).unwrap();
+        let mut bytes = fs::read(path(dir.path(), STORE)).unwrap();
         bytes[MAGIC.len()] = 2;
-        fs::write(path(dir.path()), bytes).unwrap();
-        assert!(read(dir.path(), "etcd://a:1/v").1[0].contains("version 2"));
+        fs::write(path(dir.path(), STORE), bytes).unwrap();
+        assert!(read(dir.path(), STORE).1[0].contains("version 2"));
+    }
+
+    #[test]
+    fn stores_that_share_a_directory_do_not_take_each_others_table() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), &kept(1, &[("sites/a", "1")]), true).unwrap();
+        for revision in 10..14 {
+            let other = Kept { store: "etcd://a:1,b:2/other".into(), ..kept(revision, &[]) };
+            write(dir.path(), &other, true).unwrap();
+        }
+        assert_eq!(keys(read(dir.path(), STORE).0.as_ref()), Some((1, 1)));
+        assert_eq!(keys(read(dir.path(), "etcd://a:1,b:2/other").0.as_ref()), Some((13, 0)));
+        // An endpoint more: what was kept before is found, and goes when there is something newer.
+        let grown = Kept { store: "etcd://a:1,b:2,c:3/v".into(), ..kept(2, &[]) };
+        assert_eq!(keys(read(dir.path(), &grown.store).0.as_ref()), Some((1, 1)));
+        write(dir.path(), &grown, false).unwrap();
+        assert!(!path(dir.path(), STORE).exists());
+        assert_eq!(keys(read(dir.path(), STORE).0.as_ref()), Some((2, 0)));
     }
 
     #[test]
     fn a_full_or_read_only_disk_is_an_error_and_leaves_what_was() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), &kept(1, &[]), true).unwrap();
-        fs::create_dir(dir.path().join(PREVIOUS)).unwrap();
+        fs::create_dir(place::previous(dir.path(), STORE)).unwrap();
         assert!(write(dir.path(), &kept(2, &[]), true).is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "nothing half written stays");
         assert_eq!(keys(read(dir.path(), "etcd://a:1/v").0.as_ref()), Some((1, 0)));
@@ -384,9 +388,9 @@ mod tests {
             }
         }
         assert!(encode(&kept(1, &[]), Full).is_err());
-        fs::write(dir.path().join("last.new.4294967295"), "x").unwrap();
+        fs::write(dir.path().join("last-0.new.4294967295"), "x").unwrap();
         clean(dir.path());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
-        assert!(touch(dir.path()).is_ok() && touch(Path::new("/nonexistent")).is_err());
+        assert!(touch(dir.path(), STORE).is_ok() && touch(Path::new("/nonexistent"), STORE).is_err());
     }
 }

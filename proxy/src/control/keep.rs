@@ -114,7 +114,7 @@ impl Writer {
         self.rotate = true;
         self.state.set_store(|store| store.kept += 1);
         if self.tell.borrow().is_some() {
-            tracing::info!(file = %disk::path(&self.dir).display(), "the last table can be written again");
+            tracing::info!(file = %self.file().display(), "the last table can be written again");
             self.tell.send_replace(None);
         }
         Ok(())
@@ -123,7 +123,7 @@ impl Writer {
     fn failed(&self, error: &str) {
         self.state.set_store(|store| store.keep_errors += 1);
         let problem = Problem {
-            key: disk::path(&self.dir).display().to_string(),
+            key: self.file().display().to_string(),
             reason: format!("the last table cannot be written: {error}"),
             hint: "free space there, or make the state directory writable".into(),
             line: None,
@@ -137,9 +137,13 @@ impl Writer {
     /// What has not changed is still true, as long as the store is heard of.
     async fn touch(&self) {
         if self.state.store().following && self.tell.borrow().is_none() {
-            let dir = self.dir.clone();
-            let _ = tokio::task::spawn_blocking(move || disk::touch(&dir)).await;
+            let (dir, store) = (self.dir.clone(), self.state.engine.describe());
+            let _ = tokio::task::spawn_blocking(move || disk::touch(&dir, &store)).await;
         }
+    }
+
+    fn file(&self) -> PathBuf {
+        disk::path(&self.dir, &self.state.engine.describe())
     }
 }
 

@@ -67,7 +67,8 @@ pub(super) async fn damaged(length: Length) -> Outcome {
     until_kept(&proxy, 2.0).await;
     proxy.kill();
     scene.etcd.kill(0);
-    let (newest, previous) = (state_of(&scene, "etna").join("last"), state_of(&scene, "etna").join("last.1"));
+    let newest = proxy.last_table().expect("it is kept");
+    let previous = newest.with_extension("1");
     let (whole, before) = (read(&newest), read(&previous));
     let mode = mode(&newest);
 

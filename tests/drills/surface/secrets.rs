@@ -91,8 +91,7 @@ pub(super) async fn hidden(length: Length) -> Outcome {
     etcd.kill(0);
     etcd.resume(0);
     etcd.ready(0).await;
-    let last = proxy.state_dir.join("last");
-    eventually("the last table is there", LONG, async || ensure(last.exists(), "not yet")).await;
+    eventually("the last table is there", LONG, async || ensure(proxy.last_table().is_some(), "not yet")).await;
     look("the log", proxy.said().as_bytes(), &[TOKEN, PASSWORD, KEY]);
     for name in ["environ", "cmdline", "status", "maps"] {
         let bytes = std::fs::read(format!("/proc/{}/{name}", proxy.pid())).unwrap_or_default();

@@ -102,13 +102,13 @@ impl Suspects {
         let mut losing: HashMap<&Id, HashSet<&Id>> = HashMap::new();
         for (_, object) in gone {
             match object {
-                Some(object @ (Key::Frontend(_) | Key::Site(_) | Key::Host(_) | Key::Listener(_))) => {
+                Some(object) if is_counted(model, object) => {
                     whole.insert(object.clone());
                 }
-                Some(Key::Server(backend, id)) => {
+                Some(Key::Server(backend, id)) if model.server(backend, id).is_some() => {
                     losing.entry(backend).or_default().insert(id);
                 }
-                Some(Key::Backend(backend)) => {
+                Some(Key::Backend(backend)) if model.backend(backend).is_some() => {
                     losing.entry(backend).or_default();
                 }
                 _ => {}
@@ -130,6 +130,17 @@ impl Suspects {
         let of = frontends.chain(others).chain(model.listeners().map(drop)).take(enough).count();
         let is_mass = (gone >= FEWEST_OBJECTS && gone * 10 > of * 3) || gone >= of;
         is_mass.then_some(What::Objects { gone, of })
+    }
+}
+
+/// Whether an object goes as a whole with its key. A key whose value was never understood is none.
+fn is_counted(model: &Model, object: &Key) -> bool {
+    match object {
+        Key::Frontend(id) => model.frontend(id).is_some(),
+        Key::Site(id) => model.site(id).is_some(),
+        Key::Host(name) => model.host(name).is_some(),
+        Key::Listener(id) => model.listener(id).is_some(),
+        _ => false,
     }
 }
 

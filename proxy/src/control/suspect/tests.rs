@@ -220,6 +220,30 @@ fn a_third_of_all_objects_in_one_step_is_held() {
 }
 
 #[test]
+fn keys_that_were_never_understood_are_no_objects() {
+    let mut at = apps(&[("a", 1), ("b", 1), ("c", 1), ("d", 1), ("e", 1)]);
+    let mut junk: Vec<String> = (0..6).map(|n| frontend(&format!("junk{n}"))).collect();
+    junk.extend((0..6).map(|n| format!("backends/junk{n}/backend")));
+    junk.extend((0..6).map(|n| server(&format!("none{n}"), 0)));
+    for key in &junk {
+        at.step(&[(key, Some("{oops"))]);
+    }
+    // Declared, and without any server that can be used.
+    for n in 0..6 {
+        at.step(&[(&format!("backends/none{n}/backend"), Some(r#"{"Type":"http"}"#))]);
+    }
+    junk.push(frontend("a"));
+    at.delete(&junk);
+    assert_eq!(at.held(), 0);
+    assert!(at.model.frontend("a").is_none() && at.model.frontend("b").is_some());
+    // What is served as its last good version is one.
+    let mut at = apps(&[("a", 1), ("b", 1), ("c", 1)]);
+    at.step(&[(&frontend("a"), Some("{oops"))]);
+    at.delete(&["a", "b", "c"].map(frontend));
+    assert_eq!(at.held(), 3);
+}
+
+#[test]
 fn an_emptied_store_is_held_and_a_lost_history_for_as_long_as_it_takes() {
     let mut at = apps(&[("a", 1)]);
     at.resync(9, &[]);
