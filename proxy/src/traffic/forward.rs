@@ -26,11 +26,11 @@ use super::body::{BodyError, RequestBody, ResponseBody, Upstream};
 use super::h1::wire::Incoming;
 use super::headers::{self, Outbound};
 use super::tunnel::Tunnel;
+use super::waiting::{Choose, InLine};
 use crate::backend::balance::Ask;
 use crate::backend::health::Outcome;
 use crate::backend::place::Place;
 use crate::backend::pool::{self, Keep};
-use crate::backend::queue::Handed;
 use crate::backend::sending::Sending;
 use crate::backend::wire::{self, Broken, Connection};
 use crate::backend::{Backend, InFlight, Live, sticky};
@@ -134,7 +134,7 @@ struct Answered {
 async fn send(
     client: &Client,
     route: &Route,
-    choose: fn(&Route) -> Option<&Arc<Backend>>,
+    choose: Choose,
     backend: &mut Arc<Backend>,
     stuck: Option<u16>,
     outgoing: &mut Outgoing<'_>,
@@ -143,8 +143,7 @@ async fn send(
     let mut began = Instant::now();
     let mut ask = ask_at(client, backend, outgoing, began);
     let mut again = Again::new(ask.turn, began);
-    // When its waiting is over, while it waits.
-    let mut until = None;
+    let mut line = InLine::new(&worker.live, route, choose);
     let mut stuck = stuck;
     // Whether the request goes out as it came: it waited for no place and no connection.
     let mut at_once = true;
@@ -165,22 +164,16 @@ async fn send(
                 Place::Nobody => return Err(again.failure()),
                 Place::Full => {
                     at_once = false;
-                    let asks = Ask { tried: again.tried(), ..ask };
                     let left = backend.clone();
-                    match Box::pin(left.wait(wanted, &asks, &mut until)).await? {
-                        Some(Handed { backend: next, at, place }) => {
-                            again.goes_on_at(&next, &left, ask.turn);
-                            until = None;
-                            *backend = next;
-                            (at, place)
-                        }
-                        None => {
-                            let route = worker.live.table().route_again(&route.frontend.id);
-                            *backend = route.as_ref().and_then(choose).ok_or(Error::NoServer)?.clone();
-                            ask = ask_at(client, backend, outgoing, began);
-                            again.goes_on_at(backend, &left, ask.turn);
-                            continue;
-                        }
+                    let waits = Ask { tried: again.tried(), ..ask };
+                    let place = Box::pin(line.wait(wanted, &waits, backend)).await?;
+                    if !Arc::ptr_eq(&left.live, &backend.live) {
+                        ask = ask_at(client, backend, outgoing, began);
+                    }
+                    again.goes_on_at(backend, &left, ask.turn);
+                    match place {
+                        Some(place) => place,
+                        None => continue,
                     }
                 }
             },
