@@ -359,6 +359,17 @@ async fn who_waits_is_served_by_what_its_backend_has_become() {
         let answer = asked.await.unwrap().unwrap();
         assert_eq!((answer.status, answer.text().contains("server")), (503, true), "{}", answer.text());
     }
+    drop(line);
+
+    // It is deleted, and where it was leads to another one.
+    let revision = scene.put(&server_key("b", "b"), server_at(b.address)).await;
+    proxy.until_revision(revision).await;
+    let mut line = Line::at(&proxy, &b).await;
+    scene.put(&server_key("other", "a"), server_at(a.address)).await;
+    let leads_there = (frontend_key("b"), Some(frontend("Host(`a.test`)", "other")));
+    let gone = ["backends/b/backend".to_owned(), server_key("b", "b")].map(|key| (key, None));
+    scene.change(gone.into_iter().chain([leads_there]).collect()).await;
+    line.is_answered_by("a").await;
 }
 
 /// A request that keeps a server busy, and others that wait for it.
