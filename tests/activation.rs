@@ -69,3 +69,25 @@ async fn a_stored_listener_gets_the_socket_of_its_name() {
     assert_eq!(etna_tests::client::get(address, "a.test", "/").await.unwrap().status, 200, "{}", process.said());
     assert_eq!(listeners(&scene).await["web"], address.to_string());
 }
+
+/// The service manager tries again what failed, but not what cannot work.
+#[tokio::test]
+async fn settings_that_cannot_work_are_another_exit_code_and_leave_nothing_behind() {
+    let scene = Scene::open("unusable").await;
+    let state = scene.folder().join("never");
+    let run = |flags: &[&str]| {
+        let mut command = Command::new(binary("etna"));
+        command.args(["serve", "--listen", "127.0.0.1:0", "--state-dir"]).arg(&state).args(flags);
+        let output = command.output().expect("etna runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for (flags, said) in [
+        (["--store", "foo", "--admin", "127.0.0.1:0"], "no such kind of store"),
+        (["--store", "memory:", "--admin", "0.0.0.0:0"], "--admin-token-file"),
+    ] {
+        let (code, text) = run(&flags);
+        assert_eq!(code, Some(64), "{text}");
+        assert!(text.contains(said), "{text}");
+    }
+    assert!(!state.exists(), "something was made before the settings were looked at");
+}

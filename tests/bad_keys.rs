@@ -33,6 +33,7 @@ fn mistakes() -> Vec<Mistake> {
             r#"{"Type":"http","BackendId":"nobody","Route":"Host(`unknown.test`)"}"#,
             false,
         ),
+        text("frontends/never/frontend", r#"{"Type":"http","BackendId":"b","Route":"Host(`never.test:80`)"}"#, true),
         text("backends/b/servers/url", r#"{"URL":"not a url"}"#, true),
         text("frontends/type/frontend", r#"{"Type":"http","BackendId":7,"Route":"Host(`type.test`)"}"#, true),
         text("frontends/huge/frontend", &huge, false),
@@ -79,6 +80,11 @@ async fn one_bad_key_of_each_kind_stops_nothing_else() {
     }
     assert_eq!(proxy.get("unknown.test", "/").await.unwrap().status, 503);
     let problems = proxy.problems().await;
+    let unmatched = proxy.json("/v3/explain?url=http://never.test/").await;
+    assert_eq!(unmatched["unreadable"], serde_json::json!(["never"]), "{unmatched}");
+    let never = of(&problems, "frontends/never/frontend").expect("it is a problem");
+    assert!(never["effect"].as_str().is_some_and(|effect| effect.contains("matches nothing")), "{never}");
+    assert_eq!(proxy.get("never.test", "/").await.unwrap().status, 404);
     assert_eq!(problems.len(), mistakes.len(), "{problems:#?}");
     assert_eq!(proxy.metrics().await.sum("etna_problems", &[]), Some(mistakes.len() as f64));
 
@@ -107,6 +113,7 @@ async fn one_bad_key_of_each_kind_stops_nothing_else() {
     scene.put(&frontend_key("json"), frontend("Host(`json.test`)", "b")).await;
     scene.put(&frontend_key("rule"), frontend("Host(`rule.test`)", "b")).await;
     scene.put(&frontend_key("unknown"), frontend("Host(`unknown.test`)", "b")).await;
+    scene.put(&frontend_key("never"), frontend("Host(`never.test`)", "b")).await;
     scene.put(&server_key("b", "url"), server_at(a.address)).await;
     scene.put(&frontend_key("type"), frontend("Host(`type.test`)", "b")).await;
     scene.put(&frontend_key("huge"), frontend("Host(`huge.test`)", "b")).await;
@@ -117,7 +124,7 @@ async fn one_bad_key_of_each_kind_stops_nothing_else() {
             ensure(problems.is_empty(), format!("{problems:?}"))
         })
         .await;
-        for host in ["json.test", "rule.test", "unknown.test", "type.test", "huge.test"] {
+        for host in ["json.test", "rule.test", "unknown.test", "never.test", "type.test", "huge.test"] {
             assert_eq!(proxy.get(host, "/").await.unwrap().server(), "a", "{host}");
         }
     }

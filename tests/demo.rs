@@ -9,7 +9,7 @@ use std::time::Duration;
 use etna_tests::binaries::binary;
 use etna_tests::client;
 use etna_tests::docker::Docker;
-use etna_tests::process::Process;
+use etna_tests::process::{Process, output_of};
 use etna_tests::turn::Turn;
 use etna_tests::wait::{ensure, eventually};
 
@@ -68,6 +68,10 @@ async fn without_docker_it_shows_stand_ins_and_leaves_nothing() {
     let (public, admin) = demo.servers().await;
     assert_eq!((public.len(), admin.len()), (2, 1), "{public:?} {admin:?}");
     assert!(public.is_disjoint(&admin));
+    let said = demo.process.said();
+    let admin = said.split_whitespace().find(|word| word.starts_with("unix:")).expect("it says its admin address");
+    let status = output_of(Command::new(binary("etnactl")).args(["--admin", admin, "status"]));
+    assert!(status.contains("ready"), "{status}");
     let children = children_of(demo.process.pid());
     assert_eq!(children.len(), 3, "two public ones and an admin");
     demo.interrupt(folder.path()).await;

@@ -8,11 +8,12 @@ use etna_tests::client::{Answer, Connection, get, request};
 use etna_tests::load::{Load, Plan};
 use etna_tests::proxy::Proxy;
 use etna_tests::report::measured;
-use etna_tests::scene::Scene;
+use etna_tests::scene::{Scene, server_key};
 use etna_tests::stand_in::{Manner, StandIn};
 use etna_tests::wait::{always, ensure, eventually};
 use http::Request;
 use http_body_util::Full;
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -47,6 +48,25 @@ async fn a_request_that_runs_is_finished() {
     // One that stays idle is closed some seconds after the grace period.
     assert_eq!(proxy.end(Duration::from_secs(12)).await.code(), Some(0), "{}", proxy.said());
     assert!(idle.get("a.test", "/").await.is_err());
+}
+
+/// WordPress asks itself for `wp-cron.php` and hangs up at once.
+#[tokio::test]
+async fn a_job_whose_caller_hung_up_is_finished() {
+    let scene = Scene::open("termcron").await;
+    let a = StandIn::start("a").await;
+    scene.put("sites/blog", json!({"Preset": "wordpress", "Hosts": ["a.test"], "Public": "a", "Admin": "a"})).await;
+    scene.put(&server_key("a", "s"), json!({"URL": format!("http://{}", a.address)})).await;
+    let mut proxy = scene.proxy("etna").await;
+    a.set(Manner::Slow(Duration::from_secs(4)));
+    let mut caller = TcpStream::connect(proxy.listen).await.unwrap();
+    caller.write_all(b"POST /wp-cron.php HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+    eventually("the server has it", SOON, async || ensure(a.requests() == 1, "not yet")).await;
+    drop(caller);
+    let began = Instant::now();
+    proxy.terminate();
+    assert_eq!(proxy.end(Duration::from_secs(12)).await.code(), Some(0), "{}", proxy.said());
+    assert_eq!(a.abandoned(), 0, "cut after {:?}", began.elapsed());
 }
 
 #[tokio::test]

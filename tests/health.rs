@@ -90,6 +90,8 @@ async fn a_server_whose_check_fails_gets_nothing_until_it_is_well() {
         (&explained["servers"][1]["health"], &explained["servers"][1]["reason"]),
         (&json!("down"), &json!("status"))
     );
+    assert_eq!(explained["servers"][1]["note"], "not asked while another is well");
+    assert_eq!(explained["balancing"]["panic"], false);
     let metrics = proxy.metrics().await;
     assert_eq!(metrics.sum("etna_server_up", &[("server", "a")]), Some(0.0));
     assert_eq!(metrics.sum("etna_server_up", &[("server", "b")]), Some(1.0));
@@ -104,6 +106,8 @@ async fn a_server_whose_check_fails_gets_nothing_until_it_is_well() {
     until(&proxy, "b", "a", "down", "status").await;
     proxy.until_revision(scene.put("backends/b/backend", json!({ "Type": "http" })).await).await;
     assert_eq!(of(&proxy, "b", "a").await["health"], "unchecked");
+    let explained = proxy.json("/v3/explain?url=http://a.test/").await;
+    assert_eq!(explained["servers"][0]["reason"], json!(null), "{explained}");
 }
 
 #[tokio::test]
@@ -249,6 +253,7 @@ async fn with_nobody_well_all_are_asked_and_that_is_shown() {
     }
     until_both(&proxy, "a.test").await;
     assert_eq!(health(&proxy, "b").await["panic"], true);
+    assert_eq!(proxy.json("/v3/explain?url=http://a.test/").await["balancing"]["panic"], true);
     assert_eq!(proxy.json("/v3/status").await["health"]["panic"], json!(["b"]));
     assert_eq!(proxy.metrics().await.sum("etna_backend_panic", &[("backend", "b")]), Some(1.0));
     assert!(proxy.said().contains("no server is well"), "{}", proxy.said());

@@ -96,6 +96,9 @@ async fn a_start_without_the_store() {
     let ready = empty.admin_get("/readyz").await.unwrap();
     assert!(ready.status == 503 && ready.text().contains("starting"), "{} {}", ready.status, ready.text());
     assert_eq!(empty.get("a.test", "/").await.unwrap().status, 503);
+    has_problem(&empty, "every request is answered 503").await;
+    let said = etnactl(&empty, &["status"]);
+    assert!(said.contains("none: the store was not read yet") && said.contains("nothing is checked"), "{said}");
 
     // The store comes: neither is started again, nothing is interrupted.
     scene.etcd.resume(0);

@@ -67,9 +67,19 @@ async fn killed_and_started_again() {
     scene.etcd.kill(0);
     until_away(&proxy).await;
     load.more(600).await;
+    eventually("it is a problem", LONG, async || {
+        let problems = proxy.problems().await;
+        ensure(problems.iter().any(|problem| problem.to_string().contains("is not followed")), format!("{problems:?}"))
+    })
+    .await;
     scene.etcd.resume(0);
     scene.etcd.ready(0).await;
     let took = put_to_served(&scene, &proxy, "back").await;
+    eventually("it is none any more", LONG, async || {
+        let problems = proxy.problems().await;
+        ensure(problems.is_empty(), format!("{problems:?}"))
+    })
+    .await;
     measured(&format!("after kill -9 a put was served after {took:?}"));
     assert!(took <= Duration::from_secs(2), "{took:?}");
     load.more(100).await;

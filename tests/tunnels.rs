@@ -5,6 +5,7 @@ use std::time::Duration;
 use etna_tests::scene::{Scene, frontend, frontend_key};
 use etna_tests::stand_in::StandIn;
 use etna_tests::wait::{ensure, eventually};
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -68,6 +69,22 @@ async fn a_server_that_ends_ends_the_tunnel() {
     let mut rest = Vec::new();
     let _ = tokio::time::timeout(SOON, tunnel.read_to_end(&mut rest)).await.expect("the tunnel ends");
     assert!(rest.is_empty());
+}
+
+#[tokio::test]
+async fn a_tunnel_counts_against_a_limit_as_long_as_it_is_open() {
+    let scene = Scene::open("tunnellimit").await;
+    let a = StandIn::start("a").await;
+    scene.route("a", "a.test", &[("s", a.address)]).await;
+    let limit = json!({"Id": "limit", "Type": "connlimit", "Priority": 1,
+        "Middleware": {"Connections": 1, "Variable": "client.ip"}});
+    scene.put("frontends/a/middlewares/limit", limit).await;
+    let proxy = scene.proxy("etna").await;
+    let mut tunnel = open(proxy.listen).await;
+    echo(&mut tunnel, b"hello").await;
+    assert_eq!(proxy.get("a.test", "/").await.unwrap().status, 429);
+    drop(tunnel);
+    proxy.until_status("a.test", "/", 200).await;
 }
 
 const SOON: Duration = Duration::from_secs(5);

@@ -58,6 +58,10 @@ fn tell(output: &Output, answer: &Value) {
     }
     facts.push(("outcome".to_owned(), cell(&answer["outcome"]), Some(tone)));
     facts.push(plain("why", &answer["why"]));
+    if answer["unreadable"].as_array().is_some_and(|unreadable| !unreadable.is_empty()) {
+        let text = format!("{} (see `etnactl problems`)", cell(&answer["unreadable"]));
+        facts.push(("unreadable rules".to_owned(), text, Some(Tone::Bad)));
+    }
     for step in answer["middlewares"].as_array().into_iter().flatten() {
         let text = format!("{} ({}, priority {})", cell(&step["id"]), cell(&step["type"]), cell(&step["priority"]));
         facts.push(("middleware".to_owned(), text, None));
@@ -66,6 +70,9 @@ fn tell(output: &Output, answer: &Value) {
         if !answer[name].is_null() {
             facts.push(plain(name, &answer[name]["id"]));
         }
+    }
+    if !answer["failover"].is_null() {
+        facts.push(plain("failover", &answer["failover"]));
     }
     if !answer["sticky"].is_null() {
         let text = match answer["sticky"]["server"].as_str() {
@@ -76,6 +83,9 @@ fn tell(output: &Output, answer: &Value) {
     }
     if !answer["balancing"].is_null() {
         facts.push(("policy".to_owned(), balancing(&answer["balancing"]), None));
+        if answer["balancing"]["panic"] == true {
+            facts.push(("panic".to_owned(), "nobody is well: all are asked".into(), Some(Tone::Bad)));
+        }
     }
     output.facts(&facts);
     section(

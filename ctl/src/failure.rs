@@ -36,12 +36,7 @@ impl Failure {
     /// What a store's error means here.
     pub(crate) fn store(what: &str, error: &etna_store::Error) -> Failure {
         use etna_store::Error;
-        let mut message = format!("{what}: {error}");
-        let mut cause = std::error::Error::source(error);
-        while let Some(error) = cause {
-            message.push_str(&format!(": {error}"));
-            cause = error.source();
-        }
+        let message = format!("{what}: {}", etna_store::with_causes(error));
         match error {
             Error::Conflict | Error::Invalid { .. } | Error::Denied { .. } => Failure::Refused(message),
             Error::Compacted { .. } | Error::LeaseLost | Error::Unavailable { .. } => Failure::Unread(message),

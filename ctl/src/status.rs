@@ -31,7 +31,7 @@ pub(crate) async fn status(client: &Client, output: &Output) -> Result<ExitCode,
         plain("up since", format!("{} ago", duration(&status["uptime_seconds"]))),
         plain("store", cell(&status["store"])),
         ("following".to_owned(), following.0.to_owned(), Some(following.1)),
-        plain("revision", format!("{} (heard of {} ago)", cell(&status["revision"]), duration(&status["age_seconds"]))),
+        plain("revision", revision(&status)),
     ];
     if !status["error"].is_null() {
         facts.push(("error".to_owned(), cell(&status["error"]), Some(Tone::Bad)));
@@ -60,11 +60,21 @@ pub(crate) async fn status(client: &Client, output: &Output) -> Result<ExitCode,
     Ok(ExitCode::SUCCESS)
 }
 
+/// The revision in force, and how old it may be.
+fn revision(status: &Value) -> String {
+    match (&status["revision"], &status["age_seconds"]) {
+        (Value::Null, _) => "none: the store was not read yet".into(),
+        (revision, Value::Null) => cell(revision),
+        (revision, age) => format!("{} (heard of {} ago)", cell(revision), duration(age)),
+    }
+}
+
 /// How servers are, if the proxy says so.
 fn health(health: &Value) -> Option<(String, String, Option<Tone>)> {
     let not_well = health["not_well"].as_u64()?;
     let panicking: Vec<String> = health["panic"].as_array().into_iter().flatten().map(cell).collect();
     let (text, tone) = match (not_well, panicking.as_slice()) {
+        (0, _) if health["checked"] == 0 => ("nothing is checked".to_owned(), Tone::Faint),
         (0, _) => ("all well".to_owned(), Tone::Good),
         (n, []) => (format!("{n} not well (see `etnactl server ls`)"), Tone::Bad),
         (n, ids) => (format!("{n} not well, and none well in {}", ids.join(", ")), Tone::Bad),
@@ -162,8 +172,16 @@ mod tests {
         let text =
             |not_well: u64, panicking: Value| health(&json!({ "not_well": not_well, "panic": panicking })).unwrap().1;
         assert_eq!(text(0, json!([])), "all well");
+        assert_eq!(health(&json!({ "not_well": 0, "checked": 0, "panic": [] })).unwrap().1, "nothing is checked");
         assert!(text(1, json!([])).starts_with("1 not well (see"));
         assert_eq!(text(2, json!(["blog"])), "2 not well, and none well in blog");
+    }
+
+    #[test]
+    fn a_revision_that_was_not_read_is_none() {
+        let text = |status: Value| revision(&status);
+        assert_eq!(text(json!({ "revision": null, "age_seconds": null })), "none: the store was not read yet");
+        assert_eq!(text(json!({ "revision": 7, "age_seconds": 2.0 })), "7 (heard of 2.0s ago)");
     }
 
     #[test]

@@ -47,7 +47,22 @@ pub struct Config {
     pub zone: Option<String>,
 }
 
+/// Settings that cannot work, however often they are tried.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unusable(pub String);
+
 impl Config {
+    /// What can be told of the settings before anything is opened. An admin API whose socket comes with the process
+    /// (`has_admin`) is judged by that.
+    ///
+    /// # Errors
+    /// What is wrong, and what to write instead.
+    pub fn check(&self, has_admin: bool) -> Result<(), Unusable> {
+        etna_store::engine::check_url(&self.store).map_err(|reason| Unusable(format!("the store {reason}")))?;
+        if has_admin { Ok(()) } else { self.admin.check(self.admin_token_file.is_some()) }
+    }
+
     /// A proxy that is embedded in something else: no listeners, no grace, nothing held, never replaced.
     pub fn bare(store: String, state_dir: PathBuf, admin: AdminAddress) -> Config {
         Config {
@@ -81,6 +96,21 @@ pub enum AdminAddress {
     Unix(PathBuf),
 }
 
+impl AdminAddress {
+    /// Refuses one that is reachable from elsewhere without a token.
+    pub(crate) fn check(&self, has_token: bool) -> Result<(), Unusable> {
+        match self {
+            AdminAddress::Tcp(address) if !has_token && !address.ip().to_canonical().is_loopback() => {
+                Err(Unusable(format!(
+                    "the admin API on {address} would be open to the network: give it a token with --admin-token-file \
+                     (make one with `openssl rand -hex 32`), or listen on 127.0.0.1 or unix:/PATH"
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 impl std::str::FromStr for AdminAddress {
     type Err = String;
 
@@ -99,5 +129,22 @@ impl std::fmt::Display for AdminAddress {
             AdminAddress::Tcp(address) => address.fmt(f),
             AdminAddress::Unix(path) => write!(f, "unix:{}", path.display()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_cannot_work_are_told_before_anything_is_opened() {
+        let config = |store: &str, admin: &str| Config::bare(store.into(), PathBuf::new(), admin.parse().unwrap());
+        assert!(config("memory:", "127.0.0.1:0").check(false).is_ok());
+        assert!(config("memory:", "unix:/run/x").check(false).is_ok());
+        assert!(config("foo", "127.0.0.1:0").check(false).unwrap_err().0.contains("no such kind of store"));
+        let open = config("memory:", "0.0.0.0:8182");
+        assert!(open.check(false).unwrap_err().0.contains("--admin-token-file"));
+        assert!(open.check(true).is_ok(), "its own address is not used");
+        assert!(Config { admin_token_file: Some("token".into()), ..open }.check(false).is_ok());
     }
 }

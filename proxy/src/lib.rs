@@ -9,8 +9,8 @@
 //! * One table, one swap, one publisher: only `control` publishes. A request takes its route out of one table, once,
 //!   and looks nothing up by name after that.
 //! * The table is rebuilt from the model; events are never replayed into something that serves.
-//! * Compiling is total: a bad object keeps its last good version or its frontend answers 503; a middleware is never
-//!   skipped.
+//! * Compiling is total: a bad object keeps its last good version, matches nothing, or its frontend answers 503; a
+//!   middleware is never skipped.
 //! * Living state (counters, buckets, requests in flight, connections) is carried over by identity.
 //! * The accept loop never ends by an error and never waits for a client.
 //! * `rule`, `router`, `failover`, `backend::{balance, hash, sticky}` are pure: no clock, no I/O.

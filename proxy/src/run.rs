@@ -27,8 +27,11 @@ use crate::signals::{Told, signals};
 use crate::stats::Process;
 use crate::traffic::trust::Trusted;
 
-/// Opens the store, and serves until the process is told to stop or is replaced.
+/// Opens the store, and serves until the process is told to stop or is replaced. Settings that cannot work are
+/// [`crate::config::Unusable`].
 pub async fn run(config: Config, inherited: Inherited) -> anyhow::Result<()> {
+    // Before anything is opened, bound or made.
+    config.check(inherited.admin.as_ref().is_some_and(|admin| admin.wanted.is_none()))?;
     let program = Program::running().context("cannot tell which program this is")?;
     let link = match &inherited.predecessor {
         Some(predecessor) => {

@@ -20,7 +20,8 @@ async fn main() -> ExitCode {
         Err(error) => {
             let usage = error.downcast_ref::<Usage>().is_some();
             // The log may not have been started; this line is for whoever typed the command.
-            let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("etna-sidekick: {error:#}\n"));
+            let said = etna_store::with_causes(&*error);
+            let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("etna-sidekick: {said}\n"));
             if usage { ExitCode::from(commands::USAGE) } else { ExitCode::FAILURE }
         }
     }

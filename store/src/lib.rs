@@ -18,7 +18,7 @@ pub mod object;
 pub mod problem;
 pub mod wordpress;
 
-pub use engine::{Batch, Change, Compare, Engine, Error, Item, LeaseId, Op, Revision, Txn, open};
+pub use engine::{Batch, Change, Compare, Engine, Error, Item, LeaseId, Op, Revision, Txn, open, with_causes};
 pub use key::Key;
 pub use model::{Delta, Model};
 pub use object::{Backend, Frontend, Host, Id, Listener, Middleware, Server, Site};

@@ -17,7 +17,7 @@ pub struct Problem {
     /// Column in that line, from 1. For a rule: the column inside the rule's text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub column: Option<u32>,
-    /// What happens meanwhile: `last good version serves`, `answers 503`, `ignored`.
+    /// What happens meanwhile: `last good version serves`, `answers 503`, `it matches nothing`, `ignored`.
     pub effect: String,
 }
 

@@ -3,25 +3,22 @@
 //! Parameters: `url`, and where wanted `method`, `header` (`Name: value`, repeated), `client` (an address) and
 //! `listener`. Nothing is sent and nothing is counted; the order of servers is that of a request coming now.
 
+mod servers;
+
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use axum::extract::{RawQuery, State as Extract};
 use axum::response::Response;
-use etna_store::object::{Policy, ServerState};
 use http::header::HOST;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use super::objects::url;
 use super::reply::{self, Refusal};
-use crate::backend::balance::Ask;
-use crate::backend::slow_start::WHOLE;
-use crate::backend::{Backend, sticky};
+use crate::backend::sticky;
 use crate::control::State;
 use crate::error::Error;
 use crate::router::Candidate;
@@ -34,7 +31,19 @@ pub(super) async fn explain(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Refusal> {
     let asked = Asked::read(query.as_deref().unwrap_or_default())?;
-    Ok(reply::json(&answer(&state.live.table(), &asked)))
+    let table = state.live.table();
+    let mut answer = answer(&table, &asked);
+    if answer["frontend"].is_null() {
+        answer["unreadable"] = unreadable(&state, &table).into();
+    }
+    Ok(reply::json(&answer))
+}
+
+/// Frontends that match nothing, because their rules cannot be read.
+fn unreadable(state: &State, table: &Table) -> Vec<String> {
+    let model = state.model();
+    let missing = model.frontends().filter(|frontend| !table.frontends.contains_key(&frontend.id));
+    missing.take(MOST_SHOWN).map(|frontend| frontend.id.to_string()).collect()
 }
 
 /// The request that is asked about.
@@ -252,87 +261,10 @@ fn path(route: &Route, asked: &Asked) -> Value {
             json!({ "id": &*elsewhere.backend, "statuses": elsewhere.statuses, "exists": route.elsewhere.is_some() })
         }),
         "sticky": cookie.map(|cookie| json!({ "cookie": &**cookie, "server": stuck_id })),
-        "balancing": used.map(|used| balancing(used, key)),
+        "balancing": used.map(|used| servers::balancing(used, key)),
         "failover": frontend.spec.settings.failover_predicate.as_deref(),
-        "servers": used.map(|used| servers(used, stuck, key, now)).unwrap_or_default(),
+        "servers": used.map(|used| servers::servers(used, stuck, key, now)).unwrap_or_default(),
     })
-}
-
-/// What is set and what goes on in the backend as a whole.
-fn balancing(backend: &Backend, key: Option<u64>) -> Value {
-    let spec = &backend.spec;
-    let queue = &backend.live.queue;
-    json!({
-        "backend": &*backend.id,
-        "policy": spec.policy.name(),
-        "hash_on": (spec.policy == Policy::Hash).then(|| spec.hash_on.text()),
-        "hashed": key.is_some(),
-        "slow_start": etna_store::duration::format(spec.slow_start),
-        "limit": spec.limit.map(|limit| json!({
-            "requests": limit.requests,
-            "queue": limit.queue,
-            "wait": etna_store::duration::format(limit.wait),
-            "waiting": queue.len(),
-            "overflowed": queue.overflowed.get(),
-            "expired": queue.expired.get(),
-        })),
-        "retries_denied": backend.live.retries_denied.get(),
-    })
-}
-
-/// The servers of a backend, as the next request would try them; those that take none come last.
-fn servers(backend: &Backend, stuck: Option<u16>, key: Option<u64>, now: Instant) -> Vec<Value> {
-    let turn = backend.live.turn.load(Relaxed);
-    let mut order: Vec<u16> = stuck.into_iter().collect();
-    while order.len() < MOST_SHOWN {
-        let ask = Ask { turn, random: 0, key, now, ramping: backend.is_ramping(now), tried: &order };
-        let Some(next) = backend.schedule.pick(&backend.servers, &ask).server() else { break };
-        order.push(next);
-    }
-    let tried = order.len();
-    let rest = (0..u16::try_from(backend.servers.len()).unwrap_or(u16::MAX)).filter(|at| !order.contains(at));
-    let all: Vec<u16> = order.iter().copied().chain(rest).take(MOST_SHOWN).collect();
-    let server = |(place, at): (usize, &u16)| {
-        let server = backend.servers.get(usize::from(*at))?;
-        let live = &server.live;
-        let draining = server.spec.state == ServerState::Draining;
-        let share = live.share(now, backend.spec.slow_start);
-        let health = server.live.health.standing();
-        let note = match (stuck == Some(*at), draining, server.spec.weight) {
-            (true, ..) => "the cookie names it",
-            (_, _, 0) => "weight 0: takes no requests",
-            (_, true, _) => "draining: last resort",
-            _ if !live.has_room() => "full: others first",
-            _ if share < WHOLE => "starts slowly",
-            _ => match backend.spec.policy {
-                Policy::PowerOfTwoChoices => "drawn at random, the less loaded of two",
-                Policy::PeakEwma => "drawn at random, the faster and less loaded of two",
-                Policy::Hash if key.is_some() => "by the hash of its key",
-                Policy::Hash | Policy::WeightedRoundRobin => "",
-            },
-        };
-        Some(json!({
-            "id": &*server.spec.id,
-            "url": url(&server.spec),
-            "state": if draining { "draining" } else { "up" },
-            "draining_seconds": live.draining_for(now).map(|time| time.as_secs()),
-            "healthy": live.health.is_serving(),
-            "weight": server.spec.weight,
-            "priority": server.spec.priority,
-            "tier": backend.schedule.tier_of(*at),
-            "zone": server.spec.zone.as_deref(),
-            "near": backend.schedule.is_near(*at),
-            "share": share as f64 / WHOLE as f64,
-            "in_flight": live.in_flight(),
-            "latency_ms": backend.schedule.measures().then(|| f64::from(live.latency.read(live.millis(now))) / 1000.0),
-            "order": (place < tried).then_some(place + 1),
-            "health": health.word,
-            "reason": health.reason.word(),
-            "detail": health.detail,
-            "note": note,
-        }))
-    };
-    all.iter().enumerate().filter_map(server).collect()
 }
 
 fn parse_url(url: &str) -> Result<Uri, Refusal> {

@@ -20,7 +20,6 @@ mod token;
 
 use std::sync::Arc;
 
-use anyhow::bail;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
@@ -65,15 +64,7 @@ pub async fn bind_or_adopt(
         None => (Some(asked), None),
     };
     let address = adopted.as_ref().map_or(&config.admin, |(_, address)| address);
-    if let AdminAddress::Tcp(address) = address
-        && !token.is_set()
-        && !address.ip().to_canonical().is_loopback()
-    {
-        bail!(
-            "the admin API on {address} would be open to the network: give it a token with --admin-token-file (make \
-             one with `openssl rand -hex 32`), or listen on 127.0.0.1 or unix:/PATH"
-        );
-    }
+    address.check(token.is_set())?;
     let (socket, address) = match adopted {
         Some(adopted) => adopted,
         None => listen::bind(&config.admin).await?,

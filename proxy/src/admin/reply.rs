@@ -63,14 +63,7 @@ impl Refusal {
             Error::Denied { .. } => StatusCode::FORBIDDEN,
             Error::LeaseLost | Error::Compacted { .. } | Error::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
         };
-        let mut message = error.to_string();
-        let mut cause = std::error::Error::source(error);
-        while let Some(error) = cause {
-            message.push_str(": ");
-            message.push_str(&error.to_string());
-            cause = error.source();
-        }
-        Refusal { status, message }
+        Refusal { status, message: etna_store::with_causes(error) }
     }
 }
 

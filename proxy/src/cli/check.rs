@@ -35,7 +35,13 @@ pub(super) struct Flags {
 pub(super) fn run(flags: Flags) -> ExitCode {
     let read = match &flags.file {
         Some(path) => read_file(path),
-        None => read_store(&flags.store),
+        None => match etna_store::engine::check_url(&flags.store.url()) {
+            Ok(()) => read_store(&flags.store),
+            Err(reason) => {
+                let _ = writeln!(std::io::stderr(), "etna: the store {}", shown(&reason));
+                return ExitCode::from(super::USAGE);
+            }
+        },
     };
     let snapshot = match read {
         Ok(snapshot) => snapshot,
@@ -142,14 +148,13 @@ fn read_store(flags: &StoreFlags) -> Result<Batch, String> {
     }
     let remedy = "is it running, and reachable from here? Name another store with --store URL; where etna runs on the \
                   embedded one, ask it: --store http://127.0.0.1:8182";
-    let failed = |error: &dyn std::error::Error| {
-        let mut text = format!("cannot read the store {url}: {error}");
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            text.push_str(&format!(": {error}"));
-            cause = error.source();
+    let failed = |error: &etna_store::Error| {
+        let text = format!("cannot read the store {url}: {}", etna_store::with_causes(error));
+        match error {
+            etna_store::Error::Unavailable { .. } => format!("{text}; {remedy}"),
+            // What answers is running, and says itself what to do.
+            _ => text,
         }
-        format!("{text}; {remedy}")
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;

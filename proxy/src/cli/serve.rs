@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use etna_proxy::config::{AdminAddress, Config};
+use etna_proxy::config::{AdminAddress, Config, Unusable};
 use etna_proxy::handover::Inherited;
 use etna_store::engine::Options;
 use ipnet::IpNet;
@@ -27,7 +27,8 @@ use super::logging;
     does not get ready, nothing changes\n  \
     HUP   read the admin token file again\n\n\
     Sockets that systemd passes are used instead of binding: `default` (or unnamed) for the first --listen, `admin`\n\
-    for the admin API, any other name for the stored listener of that name.")]
+    for the admin API, any other name for the stored listener of that name.\n\n\
+    Exit codes: 0 told to stop, or replaced; 1 failed; 64 wrong usage or settings, for which trying again is no help.")]
 pub(super) struct Flags {
     #[command(flatten)]
     pub(super) store: StoreFlags,
@@ -181,7 +182,7 @@ pub(super) fn run(flags: Flags) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "cannot serve");
-            ExitCode::FAILURE
+            if error.is::<Unusable>() { ExitCode::from(super::USAGE) } else { ExitCode::FAILURE }
         }
     }
 }

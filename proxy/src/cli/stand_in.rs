@@ -108,8 +108,7 @@ fn page(id: &str, role: Role, path: &str, refused: bool) -> String {
         Role::Public => "public container",
         Role::Admin => "admin container",
     };
-    // A colour of its own, so that a change is seen before it is read.
-    let hue = id.bytes().fold(7u32, |hue, byte| hue.wrapping_mul(31).wrapping_add(u32::from(byte))) % 360;
+    let hue = hue(id);
     let text = if refused { "refuses the admin pages" } else { "answered" };
     let path: String = path.chars().take(80).flat_map(escape).collect();
     let id: String = id.chars().flat_map(escape).collect();
@@ -120,6 +119,13 @@ fn page(id: &str, role: Role, path: &str, refused: bool) -> String {
          code{{font-size:1rem}}</style><main><p>{role}</p><h1>{id}</h1><p>{text} <code>{path}</code></p>\
          <p><a href=\"/\">/</a> &middot; <a href=\"/wp-admin/\">/wp-admin/</a> &middot; refresh to ask again</p></main>\n"
     )
+}
+
+/// A colour of its own, in degrees, so that a change is seen before it is read: names that follow each other are the
+/// golden angle apart.
+fn hue(id: &str) -> u32 {
+    let number = id.bytes().fold(7u32, |number, byte| number.wrapping_mul(31).wrapping_add(u32::from(byte)));
+    ((number.wrapping_mul(0x9e37_79b9) >> 16) * 360) >> 16
 }
 
 fn escape(c: char) -> impl Iterator<Item = char> {
@@ -136,4 +142,20 @@ fn escape(c: char) -> impl Iterator<Item = char> {
 #[expect(clippy::print_stdout, reason = "whoever started it reads this line")]
 fn announce(address: SocketAddr) {
     println!("{address}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_containers_of_the_demo_differ_in_colour() {
+        let hues: Vec<u32> = ["public-1", "public-2", "admin"].map(hue).to_vec();
+        for (at, a) in hues.iter().enumerate() {
+            for b in &hues[at + 1..] {
+                let apart = a.abs_diff(*b).min(360 - a.abs_diff(*b));
+                assert!(*a < 360 && apart > 60, "{hues:?}");
+            }
+        }
+    }
 }

@@ -5,7 +5,7 @@
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use etna_store::{Batch, Delta, Error};
+use etna_store::{Batch, Delta, Error, with_causes};
 use futures_util::FutureExt as _;
 use tokio::time::timeout;
 
@@ -13,7 +13,6 @@ use super::disk::{self, Found};
 use super::follow::Control;
 use super::keep::Keeper;
 use super::suspect::Pairs;
-use super::tell::describe;
 
 impl Control {
     /// Takes up the last table on disk, and gives the first snapshot if the store answered at once.
@@ -46,7 +45,7 @@ impl Control {
         match (age, answered) {
             (Some(age), false) => {
                 let error = answer.as_ref().and_then(|answer| answer.as_ref().err());
-                let error = error.map_or_else(|| "no answer yet".into(), describe);
+                let error = error.map_or_else(|| "no answer yet".into(), |error| with_causes(error));
                 tracing::warn!(
                     store = %self.state.engine.describe(),
                     error,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use etna_store::object::Id;
-use etna_store::{Delta, Problem, Revision, key};
+use etna_store::{Delta, Problem, key};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Interval;
@@ -16,7 +16,6 @@ use tokio::time::Interval;
 use super::follow::Control;
 use super::probe::{Suspect, probe};
 use super::resync::{Resync, Step};
-use super::state::State;
 use super::suspect::Case;
 use crate::backend::Backend;
 
@@ -176,18 +175,6 @@ pub(super) fn suspicion(case: &Case, hold: Duration) -> Problem {
         line: None,
         column: None,
         effect,
-    }
-}
-
-/// What is told while a table from disk serves.
-pub(super) fn from_disk(state: &State, revision: Revision) -> Problem {
-    Problem {
-        key: state.engine.describe(),
-        reason: format!("the store was not read yet; the last table on disk serves, at revision {}", revision.0),
-        hint: "see `etnactl status` for why it does not answer".into(),
-        line: None,
-        column: None,
-        effect: "changes made meanwhile are not in force".into(),
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Control {
     pub(super) listeners: Listeners,
     /// What is known to be wrong, to log only what is new.
     pub(super) logged: BTreeSet<Problem>,
+    /// What is told because the store is not there.
+    pub(super) absent: Option<Problem>,
     pub(super) suspects: Suspects,
     pub(super) chores: Chores,
     pub(super) keeper: Option<Keeper>,
@@ -62,6 +64,7 @@ impl Control {
             afresh: false,
             listeners,
             logged: BTreeSet::new(),
+            absent: None,
             suspects: Suspects::new(Duration::ZERO),
             chores: Chores::new(tick, Instant::now()),
             keeper: None,
@@ -161,7 +164,6 @@ impl Control {
         delta.merge(self.suspects.apply(&mut self.state.model_mut(), &diff, Instant::now(), replaced));
         self.seen = snapshot.revision;
         self.behind = false;
-        self.news |= self.state.store().from_disk.is_some();
         self.state.set_store(|store| {
             store.snapshots += 1;
             store.from_disk = None;

@@ -14,23 +14,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::conn;
+use super::serving::Serving;
 use super::worker::Worker;
-
-/// A connection from when it is accepted: its task is counted before it runs for the first time.
-struct Serving(Rc<Worker>);
-
-impl Serving {
-    fn begin(worker: &Rc<Worker>) -> Serving {
-        worker.serving.set(worker.serving.get() + 1);
-        Serving(worker.clone())
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        self.0.serving.set(self.0.serving.get() - 1);
-    }
-}
 
 /// A listener's accepting tasks.
 pub(super) struct Accepting {

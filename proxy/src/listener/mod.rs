@@ -11,6 +11,7 @@ pub mod drain;
 pub mod held;
 #[cfg(test)]
 mod panics;
+pub mod serving;
 pub mod socket;
 pub mod watch;
 pub mod worker;

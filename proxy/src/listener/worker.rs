@@ -323,6 +323,8 @@ async fn run(shared: Shared, mut inbox: mpsc::Receiver<Command>) {
     tokio::task::spawn_local(look(worker.clone()));
     let mut accepting: HashMap<Id, Accepting> = HashMap::new();
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    // Seconds in which the process did not run are nobody's fault.
+    seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let drain = loop {
         let command = tokio::select! {
             command = inbox.recv() => command,

@@ -1,6 +1,7 @@
 //! `connlimit`: so many requests at once for each value of a variable, as vulcand's connection limiter.
 
 use std::collections::HashMap;
+use std::hash::RandomState;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Deserialize;
@@ -25,20 +26,21 @@ struct ConnLimit {
     most: u32,
     variable: Variable,
     running: Arc<Running>,
+    keys: RandomState,
 }
 
-type Running = Mutex<HashMap<String, u32>>;
+type Running = Mutex<HashMap<u64, u32>>;
 
 /// One request counted against its value's limit until its response has ended or the client has left.
 struct Permit {
     running: Arc<Running>,
-    value: String,
+    value: u64,
 }
 
 impl Permit {
-    fn take(running: &Arc<Running>, value: String, most: u32) -> Option<Permit> {
+    fn take(running: &Arc<Running>, value: u64, most: u32) -> Option<Permit> {
         let mut counts = running.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(value.clone()).or_default();
+        let count = counts.entry(value).or_default();
         if *count >= most {
             if *count == 0 {
                 counts.remove(&value);
@@ -64,7 +66,8 @@ impl Drop for Permit {
 
 impl Middleware for ConnLimit {
     fn handle<'a>(&'a self, request: Request, next: Next<'a>) -> Answer<'a> {
-        let permit = Permit::take(&self.running, self.variable.of(&request), self.most);
+        let permit =
+            Permit::take(&self.running, self.variable.of(&request.head, request.client, &self.keys), self.most);
         Box::pin(async move {
             let Some(permit) = permit else { return Err(Error::Limited(1)) };
             let response = next.run(request).await?;
@@ -82,6 +85,7 @@ fn build(settings: &RawValue) -> Result<Arc<dyn Middleware>, BadSettings> {
         most: settings.connections,
         variable: Variable::parse(&settings.variable)?,
         running: Arc::default(),
+        keys: RandomState::new(),
     }))
 }
 
@@ -96,12 +100,12 @@ mod tests {
     #[test]
     fn permits_are_given_back_when_dropped() {
         let running = Arc::new(Running::default());
-        let first = Permit::take(&running, "a".into(), 1);
+        let first = Permit::take(&running, 1, 1);
         assert!(first.is_some());
-        assert!(Permit::take(&running, "a".into(), 1).is_none());
-        assert!(Permit::take(&running, "b".into(), 1).is_some());
+        assert!(Permit::take(&running, 1, 1).is_none());
+        assert!(Permit::take(&running, 2, 1).is_some());
         drop(first);
-        assert!(Permit::take(&running, "a".into(), 1).is_some());
+        assert!(Permit::take(&running, 1, 1).is_some());
         assert!(running.lock().unwrap().is_empty());
     }
 }

@@ -3,6 +3,7 @@
 //! Buckets survive every change of the frontend and of its servers; vulcand's did not.
 
 use std::collections::HashMap;
+use std::hash::RandomState;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,13 +36,14 @@ struct RateLimit {
     burst: u64,
     variable: Variable,
     /// For each value, when its bucket is full again.
-    full_at: Mutex<HashMap<String, Instant>>,
+    full_at: Mutex<HashMap<u64, Instant>>,
+    keys: RandomState,
 }
 
 impl RateLimit {
     /// Takes one request out of a bucket, or says after how long that will be possible. The bucket is kept as the
     /// moment when it is full again (GCRA): one instant per value, exact, nothing to refill.
-    fn take(&self, value: String, now: Instant) -> Result<(), Duration> {
+    fn take(&self, value: u64, now: Instant) -> Result<(), Duration> {
         let mut buckets = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() >= MOST_BUCKETS && !buckets.contains_key(&value) {
             buckets.retain(|_, full_at| *full_at > now);
@@ -64,7 +66,7 @@ impl RateLimit {
 
 impl Middleware for RateLimit {
     fn handle<'a>(&'a self, request: Request, next: Next<'a>) -> Answer<'a> {
-        match self.take(self.variable.of(&request), Instant::now()) {
+        match self.take(self.variable.of(&request.head, request.client, &self.keys), Instant::now()) {
             Ok(()) => next.run(request),
             Err(wait) => Box::pin(std::future::ready(Err(Error::Limited(whole_seconds(wait))))),
         }
@@ -80,12 +82,19 @@ fn build(settings: &RawValue) -> Result<Arc<dyn Middleware>, BadSettings> {
             hint: EXAMPLE.into(),
         });
     }
+    if settings.period_seconds > LONGEST_PERIOD {
+        return Err(BadSettings {
+            reason: format!("ratelimit: PeriodSeconds must be at most {LONGEST_PERIOD}, a year"),
+            hint: EXAMPLE.into(),
+        });
+    }
     let interval = Duration::from_secs(settings.period_seconds).div_f64(settings.requests as f64);
     Ok(Arc::new(RateLimit {
         interval: interval.max(Duration::from_nanos(1)),
         burst: settings.burst,
         variable: Variable::parse(&settings.variable)?,
         full_at: Mutex::default(),
+        keys: RandomState::new(),
     }))
 }
 
@@ -101,6 +110,8 @@ fn client_ip() -> String {
     "client.ip".into()
 }
 
+/// In seconds.
+const LONGEST_PERIOD: u64 = 365 * 24 * 60 * 60;
 /// Values counted at once; past that new ones are limited, as memory is.
 const MOST_BUCKETS: usize = 65_536;
 const EXAMPLE: &str = r#"write {"Requests":10,"PeriodSeconds":1,"Burst":20,"Variable":"client.ip"}"#;
@@ -115,6 +126,7 @@ mod tests {
             burst,
             variable: Variable::ClientIp,
             full_at: Mutex::default(),
+            keys: RandomState::new(),
         }
     }
 
@@ -123,12 +135,12 @@ mod tests {
         let limit = limit(10, 3);
         let start = Instant::now();
         for _ in 0..3 {
-            assert_eq!(limit.take("a".into(), start), Ok(()));
+            assert_eq!(limit.take(1, start), Ok(()));
         }
-        assert_eq!(limit.take("a".into(), start), Err(Duration::from_millis(100)));
-        assert_eq!(limit.take("b".into(), start), Ok(()));
-        assert_eq!(limit.take("a".into(), start + Duration::from_millis(100)), Ok(()));
-        assert!(limit.take("a".into(), start + Duration::from_millis(150)).is_err());
+        assert_eq!(limit.take(1, start), Err(Duration::from_millis(100)));
+        assert_eq!(limit.take(2, start), Ok(()));
+        assert_eq!(limit.take(1, start + Duration::from_millis(100)), Ok(()));
+        assert!(limit.take(1, start + Duration::from_millis(150)).is_err());
     }
 
     #[test]
@@ -137,6 +149,7 @@ mod tests {
         assert!(read(r#"{"Requests":1,"PeriodSeconds":1,"Burst":3,"Variable":"client.ip"}"#).is_ok());
         assert!(read(r#"{"requests":1,"variable":"request.header.X-Key"}"#).is_ok());
         assert!(read(r#"{"Requests":0}"#).is_err());
+        assert!(read(r#"{"Requests":1,"PeriodSeconds":9223372036854775807}"#).is_err());
         assert!(read(r#"{"Requests":1,"Variable":"moon"}"#).is_err());
         assert!(read(r#"[]"#).is_err());
     }

@@ -1,8 +1,14 @@
 //! What limits count by: vulcand's limiting variables.
 
-use http::header::{HOST, HeaderName};
+use std::hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState};
+use std::net::IpAddr;
 
-use super::{BadSettings, Request};
+use http::header::HeaderName;
+use http::request::Parts;
+
+use super::BadSettings;
+use crate::rule::host_of;
+use crate::traffic::headers;
 
 /// `client.ip`, `request.host` or `request.header.<Name>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,22 +32,40 @@ impl Variable {
         })
     }
 
-    /// A request's value. IPv6 clients count by their /64: one customer has that many addresses.
-    pub(super) fn of(&self, request: &Request) -> String {
-        let header = |name: &HeaderName| {
-            String::from_utf8_lossy(request.head.headers.get(name).map_or(b"".as_slice(), |value| value.as_bytes()))
-                .into_owned()
-        };
+    /// A request's value, as a number that takes no more room for a long one; nobody without the keys can find two
+    /// values of one number. IPv6 clients count by their /64: one customer has that many addresses.
+    pub(super) fn of(&self, head: &Parts, client: IpAddr, keys: &RandomState) -> u64 {
+        let mut hasher = keys.build_hasher();
         match self {
-            Variable::ClientIp => match request.client {
-                std::net::IpAddr::V4(ip) => ip.to_string(),
-                std::net::IpAddr::V6(ip) => {
-                    let [a, b, c, d, ..] = ip.segments();
-                    format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
-                }
+            Variable::ClientIp => match client {
+                IpAddr::V4(ip) => ip.hash(&mut hasher),
+                IpAddr::V6(ip) => ip.segments()[..4].hash(&mut hasher),
             },
-            Variable::Host => header(&HOST),
-            Variable::Header(name) => header(name),
+            // However it is spelled, it leads to the same frontend.
+            Variable::Host => host_of(headers::host(head).unwrap_or_default()).hash(&mut hasher),
+            Variable::Header(name) => {
+                head.headers.get(name).map_or(b"".as_slice(), |value| value.as_bytes()).hash(&mut hasher);
+            }
         }
+        hasher.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_the_same_however_it_is_spelled() {
+        let keys = RandomState::new();
+        let of = |host: &str| {
+            let (head, ()) = http::Request::get("/").header("host", host).body(()).unwrap().into_parts();
+            let client = "192.0.2.1".parse().unwrap();
+            Variable::Host.of(&head, client, &keys)
+        };
+        for spelled in ["A.test", "a.test:1", "a.test.", "a.TEST.:80"] {
+            assert_eq!(of(spelled), of("a.test"), "{spelled}");
+        }
+        assert_ne!(of("b.test"), of("a.test"));
     }
 }

@@ -12,6 +12,7 @@ mod literal;
 pub(crate) mod logic;
 mod matcher;
 mod names;
+mod never;
 mod parse;
 mod pattern;
 mod rank;

@@ -11,6 +11,7 @@ use regex::RegexBuilder;
 
 use super::logic::{self, Leaves, Scanner};
 use super::names::{self, Name};
+use super::never::{self, Never};
 use super::{Expr, Expression, Matcher, Pattern, RuleError, literal};
 
 pub(super) fn parse(source: &str) -> Result<Expr, RuleError> {
@@ -120,10 +121,10 @@ impl Parser<'_> {
         Ok(match name.name {
             "Host" => Matcher::Host(self.host(first)?),
             "HostRegexp" => Matcher::HostRegexp(self.expression(first, true)?),
-            "Path" => Matcher::Path(self.pattern(first, '/')?),
+            "Path" => Matcher::Path(self.possible(first, '/', never::path)?),
             "PathPrefix" => Matcher::PathPrefix(self.prefix(first)?),
             "PathRegexp" => Matcher::PathRegexp(self.expression(first, false)?),
-            "Method" => Matcher::Method(self.pattern(first, ' ')?),
+            "Method" => Matcher::Method(self.possible(first, ' ', never::method)?),
             "MethodRegexp" => Matcher::MethodRegexp(self.expression(first, false)?),
             "Header" => Matcher::Header(self.header(first)?, self.pattern(last, '/')?),
             "HeaderRegexp" => Matcher::HeaderRegexp(self.header(first)?, self.expression(last, false)?),
@@ -158,7 +159,19 @@ impl Parser<'_> {
                 "write a name like \"example.com\"",
             ));
         }
-        self.pattern(&Argument { text: host.to_owned(), at: argument.at }, '.')
+        self.possible(&Argument { text: host.to_owned(), at: argument.at }, '.', never::host)
+    }
+
+    /// A pattern that some request may match.
+    fn possible(
+        &self,
+        argument: &Argument,
+        separator: char,
+        check: impl Fn(&Pattern) -> Result<(), Never>,
+    ) -> Result<Pattern, RuleError> {
+        let pattern = self.pattern(argument, separator)?;
+        check(&pattern).map_err(|never| self.scan.error_at(argument.at, never.message, &never.hint))?;
+        Ok(pattern)
     }
 
     fn pattern(&self, argument: &Argument, separator: char) -> Result<Pattern, RuleError> {
@@ -169,11 +182,8 @@ impl Parser<'_> {
     }
 
     fn prefix(&self, argument: &Argument) -> Result<Box<str>, RuleError> {
-        if argument.text.starts_with('/') {
-            return Ok(argument.text.as_str().into());
-        }
-        let hint = format!("write {}", literal::quote(&format!("/{}", argument.text)));
-        Err(self.scan.error_at(argument.at, "a path begins with a slash", &hint))
+        never::prefix(&argument.text).map_err(|never| self.scan.error_at(argument.at, never.message, &never.hint))?;
+        Ok(argument.text.as_str().into())
     }
 
     fn segment(&self, argument: &Argument) -> Result<Box<str>, RuleError> {

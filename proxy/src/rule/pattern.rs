@@ -85,13 +85,16 @@ impl Pattern {
         }
     }
 
+    /// The pieces of literal text in it.
+    pub(crate) fn literals(&self) -> impl Iterator<Item = &str> {
+        let pieces =
+            self.parts.iter().filter_map(|part| if let Part::Literal(text) = part { Some(&**text) } else { None });
+        self.literal().into_iter().chain(pieces)
+    }
+
     /// Bytes of literal text in it.
     pub(crate) fn literal_length(&self) -> usize {
-        if self.parts.is_empty() {
-            return self.source.len();
-        }
-        let length = |part: &Part| if let Part::Literal(text) = part { text.len() } else { 0 };
-        self.parts.iter().map(length).sum()
+        self.literals().map(str::len).sum()
     }
 
     /// Whether a value matches from end to end. As in vulcand a placeholder takes all it can and gives nothing back.

@@ -187,7 +187,7 @@ impl Compiler {
                         hint: error.hint,
                         line: None,
                         column: Some(error.column),
-                        effect: effect(old.is_some()).into(),
+                        effect: if old.is_some() { LAST_GOOD } else { MATCHES_NOTHING }.into(),
                     });
                     None
                 }
@@ -320,7 +320,7 @@ fn chain(model: &Model, id: &Id, old: Option<&Frontend>, problems: &mut Vec<Prob
                     hint: error.hint,
                     line: None,
                     column: None,
-                    effect: effect(known.is_some()).into(),
+                    effect: if known.is_some() { LAST_GOOD } else { "its frontend answers 503" }.into(),
                 });
                 match known {
                     Some(step) => steps.push(step.clone()),
@@ -350,15 +350,11 @@ fn failover(
                 hint: error.hint,
                 line: None,
                 column: Some(error.column),
-                effect: if known.is_some() { "its last good version serves" } else { "the default is in force" }.into(),
+                effect: if known.is_some() { LAST_GOOD } else { "the default is in force" }.into(),
             });
             known
         }
     }
-}
-
-fn effect(has_good: bool) -> &'static str {
-    if has_good { "its last good version serves" } else { "answers 503" }
 }
 
 /// The key an operator edits to change a frontend: its own, a site's, or one of the old layout.
@@ -373,5 +369,7 @@ fn cookie_name(sticky: &etna_store::object::Sticky, backend: &str) -> Arc<str> {
     }
 }
 
+const LAST_GOOD: &str = "its last good version serves";
+const MATCHES_NOTHING: &str = "it matches nothing: its requests are answered 404, or by another frontend";
 /// Servers are numbered with 16 bits inside a backend.
 const MOST_SERVERS: usize = 10_000;

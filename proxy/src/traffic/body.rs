@@ -216,7 +216,7 @@ impl ResponseBody {
     /// Takes the tunnel out, where there is one.
     pub fn take_tunnel(&mut self) -> Option<Tunnel> {
         match &mut self.source {
-            Source::Tunnel(tunnel) => tunnel.take().map(|tunnel| *tunnel),
+            Source::Tunnel(tunnel) => tunnel.take().map(|tunnel| tunnel.guarded(self._guard.take())),
             Source::Whole(_) | Source::Upstream(_) => None,
         }
     }

@@ -15,6 +15,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use etna_store::object::OnClientAbort;
+use futures_util::FutureExt as _;
 use http::header::{CONNECTION, HeaderValue, SET_COOKIE, UPGRADE};
 use http::request::Parts;
 use http::{Method, StatusCode};
@@ -37,6 +38,7 @@ use crate::backend::{Backend, InFlight, Live, sticky};
 use crate::error::Error;
 use crate::failover::Predicate;
 use crate::listener::conn::Client;
+use crate::listener::serving::Serving;
 use crate::middleware::{self, Response};
 use crate::table::Route;
 
@@ -44,9 +46,10 @@ use crate::table::Route;
 pub async fn forward(client: Rc<Client>, route: Route, request: middleware::Request) -> Result<Response, Error> {
     match route.frontend.spec.on_client_abort {
         OnClientAbort::Cancel => exchange(client, route, request).await,
-        // In a task of its own it goes on when the client's connection is dropped.
+        // In a task of its own it goes on when the client's connection is dropped, and a drain waits for it.
         OnClientAbort::Continue => {
-            let task = tokio::task::spawn_local(exchange(client, route, request));
+            let serving = Serving::begin(&client.worker);
+            let task = tokio::task::spawn_local(exchange(client, route, request).inspect(move |_| drop(serving)));
             task.await.unwrap_or(Err(Error::Upstream))
         }
     }

@@ -54,6 +54,7 @@ pub fn write(out: &mut Vec<u8>, head: &Parts, how: &Outbound<'_>) {
     out.extend_from_slice(target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     let client_host = headers.get(HOST).map(|host| host.as_bytes());
+    let client_host = client_host.or_else(|| head.uri.authority().map(|authority| authority.as_str().as_bytes()));
     // A client of HTTP/1.0 may name none; a server of HTTP/1.1 must be given one.
     if let Some(host) = how.host.or(client_host.filter(|host| !host.is_empty())).or(Some(how.authority)) {
         field(out, "host", host);
@@ -113,6 +114,7 @@ pub fn host(head: &Parts) -> Result<&str, &'static str> {
         (Some(field), Some(authority)) if field.eq_ignore_ascii_case(authority.as_str()) => Ok(field),
         (Some(_), Some(_)) => Err("Host and target name different hosts"),
         (None, _) if head.version >= http::Version::HTTP_11 => Err("no Host field"),
+        (None, Some(authority)) if !is_host(authority.as_str()) => Err("the target's host is malformed"),
         (None, Some(authority)) => Ok(authority.as_str()),
         (None, None) => Ok(""),
     }
@@ -341,7 +343,10 @@ mod tests {
             };
             let mut out = Vec::new();
             write(&mut out, &head, &how);
-            assert!(out.starts_with(line.as_bytes()), "{}", String::from_utf8_lossy(&out));
+            let text = String::from_utf8_lossy(&out);
+            assert!(text.starts_with(line), "{text}");
+            let host = if target == "*" { "s1:80" } else { "a" };
+            assert!(text.contains(&format!("\r\nhost: {host}\r\n")), "{text}");
         }
     }
 
@@ -383,5 +388,8 @@ mod tests {
         assert!(host(&parts(http::Request::get("/").header("host", "a").header("host", "a"))).is_err());
         assert!(host(&parts(http::Request::get("/"))).is_err());
         assert_eq!(host(&parts(http::Request::get("/").version(http::Version::HTTP_10))), Ok(""));
+        let old = |target: &str| parts(http::Request::get(target).version(http::Version::HTTP_10));
+        assert_eq!(host(&old("http://a.test/")), Ok("a.test"));
+        assert!(host(&old("http://u@a.test/")).is_err());
     }
 }

@@ -2,9 +2,12 @@
 //!
 //! It opens only after the server answered 101 to a request that asked for it; the client's bytes wait until then.
 
+use std::any::Any;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt as _;
 
 use super::h1::wire::Wire;
@@ -18,6 +21,8 @@ use crate::stats::Process;
 pub struct Tunnel {
     server: Connection,
     _in_flight: InFlight,
+    /// What middlewares hold until here.
+    _guard: Option<Box<dyn Any + Send>>,
 }
 
 /// One tunnel: counted as long as this value lives.
@@ -40,7 +45,12 @@ impl Drop for Open {
 impl Tunnel {
     /// The server's side.
     pub fn new(server: Connection, in_flight: InFlight) -> Tunnel {
-        Tunnel { server, _in_flight: in_flight }
+        Tunnel { server, _in_flight: in_flight, _guard: None }
+    }
+
+    /// The same, holding what middlewares guard it by.
+    pub(super) fn guarded(self, guard: Option<Box<dyn Any + Send>>) -> Tunnel {
+        Tunnel { _guard: guard, ..self }
     }
 
     /// Joins the client's connection and the server's until both have ended, either breaks, or a drain's time is over.
@@ -49,6 +59,11 @@ impl Tunnel {
         client.watch.enter(Phase::Busy);
         let Some((mut client, ahead)) = client.into_tunnel() else { return };
         let (mut server, early) = self.server.into_tunnel();
+        // Nothing need be said in a tunnel for hours: the kernel asks whether the other side is still there.
+        let keepalive = TcpKeepalive::new().with_time(ASK_AFTER).with_interval(ASK_EVERY);
+        for side in [&client, &server] {
+            let _ = SockRef::from(side).set_tcp_keepalive(&keepalive);
+        }
         let joined = async {
             // What either said right after the switch comes first.
             client.write_all(&early).await?;
@@ -63,5 +78,7 @@ impl Tunnel {
     }
 }
 
+const ASK_AFTER: Duration = Duration::from_secs(60);
+const ASK_EVERY: Duration = Duration::from_secs(10);
 /// Bytes on their way, each way.
 const BUFFER: usize = 4 * 1024;

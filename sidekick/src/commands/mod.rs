@@ -62,7 +62,11 @@ async fn open_patiently(settings: &Settings) -> anyhow::Result<Arc<dyn Engine>> 
         match open(settings).await {
             Err(error) if matches!(error.downcast_ref(), Some(etna_store::Error::Unavailable { .. })) => {
                 if throttle.admits(std::time::Instant::now()) {
-                    tracing::warn!(event = "store-trouble", error = format!("{error:#}"), "waiting for the store");
+                    tracing::warn!(
+                        event = "store-trouble",
+                        error = etna_store::with_causes(&*error),
+                        "waiting for the store"
+                    );
                 }
                 sleep(backoff.failed()).await;
             }

@@ -3,6 +3,7 @@
 //! An engine keeps keys and values at revisions, and leases. It is where both walks begin: a change enters through
 //! [`Engine::commit`] and leaves through [`Engine::watch`]. It does not know what a key means.
 
+mod causes;
 mod core;
 pub mod embedded;
 pub mod etcd;
@@ -19,8 +20,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
+pub use causes::with_causes;
 pub use limits::{LARGEST_TXN, LONGEST_KEY, MOST_OPS};
-pub use open::open;
+pub use open::{check_url, open};
 
 /// A point in a store's history. Grows by one per committed transaction; never goes back while the store lives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -27,6 +27,18 @@ pub async fn open(url: &str, options: &Options) -> Result<Arc<dyn Engine>, Error
     })
 }
 
+/// Whether a URL names a store; nothing is opened.
+///
+/// # Errors
+/// What is wrong with it, and the forms there are.
+pub fn check_url(url: &str) -> Result<(), String> {
+    match parse(url) {
+        Ok(_) => Ok(()),
+        Err(Error::Invalid { reason }) => Err(reason),
+        Err(other) => Err(other.to_string()),
+    }
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum Place {
     Memory,
@@ -163,6 +175,7 @@ mod tests {
         for url in table {
             let Err(Error::Invalid { reason }) = parse(url) else { panic!("{url} was taken") };
             assert!(reason.contains("embedded:DIR") && !reason.contains("secret"), "{reason}");
+            assert_eq!(check_url(url), Err(reason));
         }
     }
 }

@@ -33,6 +33,12 @@ pub(super) fn backend(backend: &Backend) -> Value {
         add(&mut fields, "HashOn", backend.hash_on.text());
     }
     let usual = Backend::implicit(backend.id.clone());
+    let idle = Some(backend.timeouts.idle).filter(|idle| *idle != usual.timeouts.idle);
+    for (name, limit) in [("Idle", idle), ("Total", backend.timeouts.total)] {
+        if let Some(limit) = limit {
+            fields["Settings"]["Timeouts"][name] = duration(limit).into();
+        }
+    }
     for (name, value, usual) in
         [("SlowStart", backend.slow_start, usual.slow_start), ("DrainTimeout", backend.drain, usual.drain)]
     {
@@ -216,7 +222,7 @@ fn health_check(check: &HealthCheck) -> Value {
 fn sticky(sticky: &Sticky) -> Value {
     match &sticky.cookie {
         Some(cookie) => json!({ "Cookie": cookie }),
-        None => json!({}),
+        None => true.into(),
     }
 }
 
@@ -233,4 +239,23 @@ fn object(value: Value) -> Map<String, Value> {
 
 fn add(fields: &mut Map<String, Value>, name: &str, value: impl Into<Value>) {
     fields.insert(name.to_owned(), value.into());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_is_shown_as_it_is_in_force_and_can_be_stored_again() {
+        let read = |text: &str| Backend::decode("b".into(), text.as_bytes(), &mut Vec::new()).unwrap();
+        let plain = backend(&read(r#"{"Type":"http"}"#));
+        assert_eq!(plain["Settings"]["Timeouts"], json!({ "Read": "1m0s", "Dial": "5s", "TLSHandshake": "10s" }));
+        assert!(plain.get("Sticky").is_none());
+        let written = read(r#"{"Type":"http","Settings":{"Timeouts":{"Idle":"7s","Total":"2m"}},"Sticky":true}"#);
+        let shown = backend(&written);
+        assert_eq!(shown["Settings"]["Timeouts"]["Idle"], "7s");
+        assert_eq!(shown["Settings"]["Timeouts"]["Total"], "2m0s");
+        assert_eq!(shown["Sticky"], true);
+        assert_eq!(read(&shown.to_string()), written);
+    }
 }

@@ -81,7 +81,7 @@ async fn demo(flags: Flags) -> anyhow::Result<()> {
         ended = &mut proxy => return ended.context("the proxy broke")?,
     };
     let result = match &containers {
-        Ok(_) => show(flags.listen, with_docker, flags.seconds, &mut proxy).await,
+        Ok(_) => show(&flags, &admin, with_docker, &mut proxy).await,
         Err(_) => Ok(()),
     };
     match containers {
@@ -101,11 +101,12 @@ enum Containers {
 }
 
 async fn show(
-    listen: SocketAddr,
+    flags: &Flags,
+    admin: &Path,
     with_docker: bool,
-    seconds: Option<u64>,
     proxy: &mut tokio::task::JoinHandle<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
+    let listen = flags.listen;
     tokio::select! {
         served = containers::wait_until_served(listen) => served?,
         ended = &mut *proxy => return ended.context("the proxy broke")?,
@@ -113,11 +114,13 @@ async fn show(
     step("serving", "2 public containers, 1 admin container");
     let what = if with_docker { "container" } else { "stand-in" };
     say(&format!(
-        "\n  Open       http://{listen}/            refresh: the {what} id changes\n  \
-           and        http://{listen}/wp-admin/   refresh: it does not\n\n  Ctrl-C stops everything.\n"
+        "\n  Open       http://{listen}/            refresh: the {what}'s name changes\n  \
+           and        http://{listen}/wp-admin/   refresh: it does not\n  \
+           Look       etnactl --admin unix:{} status\n\n  Ctrl-C stops everything.\n",
+        admin.display()
     ));
     let limit = async {
-        match seconds {
+        match flags.seconds {
             Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
             None => std::future::pending().await,
         }

@@ -116,11 +116,15 @@ impl Place {
 /// Loads the store; a process that is just ending is waited for.
 async fn load_when_free(dir: &Path) -> Result<(Disk, Core), Error> {
     let start = Instant::now();
+    let mut told = false;
     loop {
         match load(dir.to_owned(), Instant::now()).await {
             Err(Error::Unavailable { context, .. })
                 if context.contains(disk::IN_USE) && start.elapsed() < LONGEST_WAIT =>
             {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::info!(dir = %dir.display(), "another process has the store open: waiting for its end");
+                }
                 tokio::time::sleep(BETWEEN_TRIES).await;
             }
             other => return other,

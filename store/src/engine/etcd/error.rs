@@ -5,7 +5,7 @@
 use std::error::Error as _;
 use std::fmt::Write as _;
 
-use crate::engine::{Error, Revision};
+use crate::engine::{Error, Revision, causes};
 
 /// An error, and what it says about the member and the request.
 #[derive(Debug)]
@@ -71,11 +71,11 @@ impl Trouble {
                 let context = format!(
                     "{context}: etcd's quota is used up ({said}); compact and defragment it, then `etcdctl alarm disarm`"
                 );
-                Trouble::lasting(Error::Unavailable { context, source: Some(Box::new(error)) })
+                Trouble::lasting(Error::Unavailable { context, source: None })
             }
             RESOURCE_EXHAUSTED => {
                 let context = format!("{context}: {said}");
-                Trouble::lasting(Error::Unavailable { context, source: Some(Box::new(error)) })
+                Trouble::lasting(Error::Unavailable { context, source: None })
             }
             _ => unavailable(context, error),
         }
@@ -98,12 +98,9 @@ fn unavailable(context: &str, error: etcd_client::Error) -> Trouble {
         etcd_client::Error::GRpcStatus(status) => {
             context.push_str(status.message());
             let mut source = status.source();
-            for _ in 0..DEEPEST_SOURCE {
+            for _ in 0..causes::DEEPEST {
                 let Some(cause) = source else { break };
-                let text = cause.to_string();
-                if !context.ends_with(&text) {
-                    let _ = write!(context, ": {text}");
-                }
+                causes::add(&mut context, &cause.to_string());
                 source = cause.source();
             }
         }
@@ -112,7 +109,8 @@ fn unavailable(context: &str, error: etcd_client::Error) -> Trouble {
         }
     }
     let unsent = UNSENT.iter().any(|said| context.contains(said));
-    Trouble { error: Error::Unavailable { context, source: Some(Box::new(error)) }, broken: true, unsent }
+    // All that the library's error says is said.
+    Trouble { error: Error::Unavailable { context, source: None }, broken: true, unsent }
 }
 
 const INVALID_ARGUMENT: i32 = 3;
@@ -123,4 +121,3 @@ const FAILED_PRECONDITION: i32 = 9;
 const OUT_OF_RANGE: i32 = 11;
 /// What is said when there was no connection, or the member had nobody to pass the request on to.
 const UNSENT: [&str; 4] = ["tcp connect error", "dns error", "no leader", "tls handshake"];
-const DEEPEST_SOURCE: usize = 8;
