@@ -10,6 +10,7 @@ use etna_tests::stand_in::{Manner, StandIn};
 use etna_tests::wait::{ensure, eventually};
 use http_body_util::Full;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
 /// How often each server answers so many requests.
 async fn spread(proxy: &Proxy, host: &str, requests: usize) -> BTreeMap<String, usize> {
@@ -315,6 +316,98 @@ async fn nobody_waits_for_longer_than_is_said() {
     assert_eq!(proxy.get("a.test", "/").await.unwrap().status, 503);
     assert_eq!(proxy.metrics().await.sum("etna_backend_queued_total", &[("outcome", "expired")]), Some(1.0));
     hanging.abort();
+}
+
+#[tokio::test]
+async fn who_waits_is_served_by_what_its_backend_has_become() {
+    let scene = Scene::open("waitschange").await;
+    let (a, b) = (StandIn::start("a").await, StandIn::start("b").await);
+    let limit = |requests| json!({"Type": "http", "Limit": {"Requests": requests, "Queue": 100, "Wait": "10m"}});
+    scene.put("backends/b/backend", limit(1)).await;
+    scene.route("b", "a.test", &[("a", a.address)]).await;
+    let proxy = scene.proxy("etna").await;
+
+    // Another server takes the place of the one they wait for, which is as busy as before.
+    let mut line = Line::at(&proxy, &a).await;
+    let there = (server_key("b", "b"), Some(server_at(b.address)));
+    scene.change(vec![there, (server_key("b", "a"), None)]).await;
+    line.is_answered_by("b").await;
+    drop(line);
+
+    // The only one begins to drain.
+    let mut line = Line::at(&proxy, &b).await;
+    let revision = scene.put(&server_key("b", "b"), server(&b, json!({"State": "draining"}))).await;
+    proxy.until_revision(revision).await;
+    line.held.abort();
+    line.is_answered_by("b").await;
+    // All drain already.
+    let mut line = Line::at(&proxy, &b).await;
+    line.held.abort();
+    line.is_answered_by("b").await;
+
+    // It may be given more.
+    let mut line = Line::at(&proxy, &b).await;
+    scene.put("backends/b/backend", limit(2)).await;
+    line.is_answered_by("b").await;
+    scene.put("backends/b/backend", limit(1)).await;
+    drop(line);
+
+    // It has no server any more: nobody waits for what will not come.
+    let mut line = Line::at(&proxy, &b).await;
+    scene.delete(&server_key("b", "b")).await;
+    for asked in line.waiting.drain(..) {
+        let answer = asked.await.unwrap().unwrap();
+        assert_eq!((answer.status, answer.text().contains("server")), (503, true), "{}", answer.text());
+    }
+    drop(line);
+
+    // It is deleted, and where it was leads to another one.
+    let revision = scene.put(&server_key("b", "b"), server_at(b.address)).await;
+    proxy.until_revision(revision).await;
+    let mut line = Line::at(&proxy, &b).await;
+    scene.put(&server_key("other", "a"), server_at(a.address)).await;
+    let leads_there = (frontend_key("b"), Some(frontend("Host(`a.test`)", "other")));
+    let gone = ["backends/b/backend".to_owned(), server_key("b", "b")].map(|key| (key, None));
+    scene.change(gone.into_iter().chain([leads_there]).collect()).await;
+    line.is_answered_by("a").await;
+}
+
+/// A request that keeps a server busy, and others that wait for it.
+struct Line {
+    held: JoinHandle<Result<Answer, String>>,
+    waiting: Vec<JoinHandle<Result<Answer, String>>>,
+}
+
+impl Line {
+    async fn at(proxy: &Proxy, server: &StandIn) -> Line {
+        let listen = proxy.listen;
+        let ask = || tokio::spawn(async move { etna_tests::client::get(listen, "a.test", "/").await });
+        server.set(Manner::Hang);
+        let before = server.requests();
+        let held = ask();
+        eventually("the place is taken", SOON, async || ensure(server.requests() > before, "not yet")).await;
+        let waiting: Vec<_> = (0..3).map(|_| ask()).collect();
+        eventually("three wait", SOON, async || {
+            let waiting = proxy.metrics().await.sum("etna_backend_queue", &[("backend", "b")]);
+            ensure(waiting == Some(3.0), format!("{waiting:?}"))
+        })
+        .await;
+        server.set(Manner::Answer);
+        Line { held, waiting }
+    }
+
+    async fn is_answered_by(&mut self, server: &str) {
+        for asked in self.waiting.drain(..) {
+            let answer = tokio::time::timeout(SOON, asked).await.expect("it is answered soon").unwrap().unwrap();
+            assert_eq!((answer.status, answer.server()), (200, server), "{}", answer.text());
+        }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.held.abort();
+    }
 }
 
 fn cookie(answer: &Answer) -> String {

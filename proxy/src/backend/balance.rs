@@ -64,11 +64,8 @@ pub struct Ask<'a> {
 pub enum Pick {
     /// This server.
     Server(u16),
-    /// There are servers, and none may be given more now. `ill_too`: none of them is well.
-    Full {
-        /// Whether ill servers are asked, because all are ill.
-        ill_too: bool,
-    },
+    /// There are servers, and none may be given more now.
+    Full,
     /// Every server was tried, or there is none.
     Nobody,
 }
@@ -78,7 +75,7 @@ impl Pick {
     pub fn server(self) -> Option<u16> {
         match self {
             Pick::Server(at) => Some(at),
-            Pick::Full { .. } | Pick::Nobody => None,
+            Pick::Full | Pick::Nobody => None,
         }
     }
 }
@@ -143,7 +140,7 @@ impl Schedule {
                 return Pick::Server(at);
             }
             if self.limited && tier.all.members.iter().any(|at| !ask.tried.contains(at) && is_well(servers, *at)) {
-                return Pick::Full { ill_too: false };
+                return Pick::Full;
             }
         }
         self.pick_among_ill(servers, ask)
@@ -156,7 +153,7 @@ impl Schedule {
             return Pick::Server(at);
         }
         let untried = |tier: &Tier| tier.all.members.iter().any(|at| !ask.tried.contains(at));
-        if self.limited && self.tiers.iter().any(untried) { Pick::Full { ill_too: true } } else { Pick::Nobody }
+        if self.limited && self.tiers.iter().any(untried) { Pick::Full } else { Pick::Nobody }
     }
 
     fn within(&self, tier: &Tier, servers: &[Server], ask: &Ask<'_>, well: bool) -> Option<u16> {

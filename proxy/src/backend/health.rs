@@ -268,6 +268,9 @@ impl Backend {
         if let Some(server) = self.servers.get(usize::from(at)) {
             tracing::info!(backend = %self.id, server = %server.spec.id, how, "server is back");
         }
+        if !self.live.queue.is_empty() {
+            self.live.queue.serve();
+        }
     }
 
     #[cold]

@@ -42,6 +42,8 @@ pub struct Slot(pub u32);
 /// A backend compiled for serving.
 #[derive(Debug)]
 pub struct Backend {
+    /// Which version of it this is: a later one has a higher number.
+    pub(crate) number: u64,
     /// Its name.
     pub id: Id,
     /// What is stored of it.
@@ -103,8 +105,6 @@ pub struct Live {
     in_flight: AtomicU32,
     /// Most requests it is given at once; `u32::MAX`: no limit.
     limit: AtomicU32,
-    /// Whether it takes clients that are not stuck to it, in the table in force.
-    open: AtomicBool,
     /// Since when it drains, in its milliseconds plus one; 0: it does not.
     draining: AtomicU64,
     born: Instant,
@@ -147,7 +147,6 @@ impl Live {
             hash: hash::bytes(spec.id.as_bytes()),
             in_flight: AtomicU32::new(0),
             limit: AtomicU32::new(NO_LIMIT),
-            open: AtomicBool::new(spec.state == ServerState::Up && spec.weight > 0),
             draining: AtomicU64::new(0),
             born: Instant::now(),
             ramp: Ramp::default(),
@@ -181,11 +180,6 @@ impl Live {
         self.in_flight.load(SeqCst) < self.limit.load(Relaxed)
     }
 
-    /// Whether it takes clients that are not stuck to it, in the table in force.
-    pub fn takes_new(&self) -> bool {
-        self.open.load(Relaxed)
-    }
-
     /// For how long it has been draining.
     pub fn draining_for(&self, now: Instant) -> Option<Duration> {
         let since = self.draining.load(Relaxed).checked_sub(1)?;
@@ -200,7 +194,6 @@ impl Live {
     /// What the table that comes into force says of it.
     pub(crate) fn follow(&self, spec: &etna_store::Server, limit: Option<u32>, now: Instant) {
         self.limit.store(limit.unwrap_or(NO_LIMIT), Relaxed);
-        self.open.store(spec.state == ServerState::Up && spec.weight > 0, Relaxed);
         match spec.state {
             ServerState::Up => self.draining.store(0, Relaxed),
             ServerState::Draining => {
@@ -208,11 +201,6 @@ impl Live {
                 let _ = self.draining.compare_exchange(0, self.millis(now) + 1, Relaxed, Relaxed);
             }
         }
-    }
-
-    /// It is in no table any more.
-    pub(crate) fn close(&self) {
-        self.open.store(false, Relaxed);
     }
 }
 
@@ -285,7 +273,7 @@ impl Drop for InFlight {
         // In this order: who enters the queue looks at the number of requests after that.
         self.0.in_flight.fetch_sub(1, SeqCst);
         if !self.0.queue.is_empty() {
-            self.0.queue.serve(&self.0);
+            self.0.queue.serve();
         }
     }
 }
@@ -313,15 +301,6 @@ pub(crate) mod test {
         Server { live: Arc::new(Live::new(0, "b", &spec)), spec: Arc::new(spec) }
     }
 
-    /// A server with a number and a limit.
-    pub(crate) fn limited(number: u64, limit: u32) -> Server {
-        let spec =
-            etna_store::Server::decode("s".into(), br#"{"URL":"http://127.0.0.1:80"}"#, &mut Vec::new()).unwrap();
-        let live = Live::new(number, "b", &spec);
-        live.limit.store(limit, Relaxed);
-        Server { live: Arc::new(live), spec: Arc::new(spec) }
-    }
-
     /// A backend of these servers, and what more its value says.
     pub(crate) fn backend(servers: Vec<Server>, more: &str, zone: Option<&str>) -> Backend {
         let value = format!(r#"{{"Type":"http"{more}}}"#);
@@ -329,6 +308,7 @@ pub(crate) mod test {
         let limit = spec.limit.map(|limit| limit.requests);
         servers.iter().for_each(|server| server.live.follow(&server.spec, limit, Instant::now()));
         Backend {
+            number: 0,
             id: "b".into(),
             schedule: Schedule::new(&spec, &servers, zone),
             hash: HashKey::new(&spec.hash_on),

@@ -1,10 +1,14 @@
 //! A place at a server for one request: chosen and counted at once, or waited for.
 //!
 //! Where a backend has no limit there is always room and nothing waits. Where it has, a client that is stuck to a server
-//! waits for that one, everybody else for any.
+//! waits for that one, everybody else for whichever the schedule picks when one becomes free. A change of the backend
+//! while somebody waits is `queue.rs`.
+
+use std::sync::Arc;
+use std::time::Instant;
 
 use super::balance::{Ask, Pick};
-use super::queue::Wants;
+use super::queue::Handed;
 use super::{Backend, InFlight, Server};
 use crate::error::Error;
 
@@ -14,10 +18,7 @@ pub enum Place {
     /// This server's.
     At(u16, InFlight),
     /// None is free now: [`Backend::wait`] for one.
-    Full {
-        /// Whether ill servers are asked, because all are ill.
-        ill_too: bool,
-    },
+    Full,
     /// Every server was tried, or there is none.
     Nobody,
 }
@@ -34,45 +35,47 @@ impl Backend {
         for _ in 0..RACES {
             let at = match stuck.map_or_else(|| self.schedule.pick(&self.servers, ask), Pick::Server) {
                 Pick::Server(at) => at,
-                Pick::Full { ill_too } => return Place::Full { ill_too },
+                Pick::Full => return Place::Full,
                 Pick::Nobody => return Place::Nobody,
             };
             if let Some(place) = self.server(at).and_then(|server| InFlight::enter_within(&server.live)) {
                 return Place::At(at, place);
             }
         }
-        Place::Full { ill_too: false }
+        Place::Full
     }
 
-    /// Waits for a place; `Overloaded` if too many wait already, or none becomes free in time. Leaving it is safe.
-    pub async fn wait(&self, stuck: Option<u16>, ask: &Ask<'_>, ill_too: bool) -> Result<(u16, InFlight), Error> {
+    /// Waits for a place, perhaps in a newer version of the backend. `None`: the backend was deleted, or has no server any
+    /// more that was not tried, and the table is to be asked again. `Overloaded` if too many wait already, or none becomes
+    /// free in time: `until`, which is set to the end of the backend's `Wait` where it is not known. Leaving it is safe.
+    pub async fn wait(
+        self: &Arc<Backend>,
+        stuck: Option<u16>,
+        ask: &Ask<'_>,
+        until: &mut Option<Instant>,
+    ) -> Result<Option<Handed>, Error> {
         let Some(limit) = &self.spec.limit else { return Err(Error::Overloaded) };
-        let number = |at: u16| self.server(at).map(|server| server.live.number);
-        let wants = match stuck.and_then(number) {
-            Some(number) => Wants::Only(number),
-            None => Wants::Any {
-                tried: ask.tried.iter().filter_map(|at| number(*at)).collect(),
-                newest: self.servers.iter().map(|server| server.live.number).max().unwrap_or_default(),
-                ill_too,
-            },
-        };
         let queue = &self.live.queue;
-        let Some(mut waiting) = queue.enter(wants, limit.queue as usize) else { return Err(Error::Overloaded) };
+        let until = *until.get_or_insert_with(|| Instant::now() + limit.wait);
+        let Some(mut waiting) = queue.enter(self, stuck, ask, limit.queue as usize) else {
+            return Err(Error::Overloaded);
+        };
         // What became free while we lined up was handed to nobody.
-        if let Place::At(at, place) = self.place(stuck, ask) {
-            return Ok((at, place));
-        }
-        match tokio::time::timeout(limit.wait, &mut waiting.handed).await {
-            Ok(Ok(place)) => {
-                let known = self.servers.iter().position(|server| std::ptr::eq(&*server.live, &**place.live()));
-                let at = known.and_then(|at| u16::try_from(at).ok()).ok_or(Error::Overloaded)?;
-                Ok((at, place))
-            }
+        queue.serve();
+        match tokio::time::timeout_at(until.into(), &mut waiting.handed).await {
+            Ok(Ok(handed)) => Ok(Some(handed)),
+            Ok(Err(_)) if Instant::now() < until => Ok(None),
             Ok(Err(_)) | Err(_) => {
                 queue.expired.add(1);
                 Err(Error::Overloaded)
             }
         }
+    }
+
+    /// Where a server stands in this version of the backend.
+    pub fn at(&self, number: u64) -> Option<u16> {
+        let at = self.servers.iter().position(|server| server.live.number == number)?;
+        u16::try_from(at).ok()
     }
 
     fn server(&self, at: u16) -> Option<&Server> {
@@ -87,21 +90,19 @@ const RACES: u32 = 4;
 mod tests {
     use super::*;
     use crate::backend::test;
-    use std::sync::Arc;
-    use std::time::Instant;
 
     fn ask() -> Ask<'static> {
         Ask { turn: 0, random: 0, key: None, now: Instant::now(), ramping: false, tried: &[] }
     }
 
-    fn backend(limit: &str) -> Backend {
+    fn backend(limit: &str) -> Arc<Backend> {
         let backend = test::backend(Vec::new(), &format!(r#","Limit":{limit}"#), None);
-        let server = test::limited(1, 1);
+        let server = test::server("s", "");
         let live = crate::backend::Live::new(1, "b", &server.spec).waiting_in(backend.live.queue.clone());
         live.follow(&server.spec, Some(1), Instant::now());
         let servers = vec![Server { spec: server.spec, live: Arc::new(live) }];
         let schedule = crate::backend::balance::Schedule::new(&backend.spec, &servers, None);
-        Backend { servers, schedule, ..backend }
+        Arc::new(Backend { servers, schedule, ..backend })
     }
 
     fn taken(backend: &Backend) -> InFlight {
@@ -111,20 +112,23 @@ mod tests {
         }
     }
 
+    async fn wait(backend: &Arc<Backend>, stuck: Option<u16>) -> Result<Option<Handed>, Error> {
+        backend.wait(stuck, &ask(), &mut None).await
+    }
+
     #[tokio::test]
     async fn who_waits_gets_the_place_that_becomes_free() {
         let backend = backend("1");
         for stuck in [None, Some(0)] {
             let held = taken(&backend);
-            assert!(matches!(backend.place(stuck, &ask()), Place::Full { .. }));
-            let asked = ask();
+            assert!(matches!(backend.place(stuck, &ask()), Place::Full));
             let free = async {
                 tokio::task::yield_now().await;
                 assert_eq!(backend.live.queue.len(), 1);
                 drop(held);
             };
-            let (place, ()) = tokio::join!(backend.wait(stuck, &asked, false), free);
-            assert_eq!(place.unwrap().0, 0);
+            let (handed, ()) = tokio::join!(wait(&backend, stuck), free);
+            assert_eq!(handed.unwrap().unwrap().at, 0);
             assert_eq!((backend.live.queue.len(), backend.servers[0].live.in_flight()), (0, 0));
         }
     }
@@ -133,20 +137,30 @@ mod tests {
     async fn whoever_waits_too_long_or_finds_the_queue_full_is_told_so() {
         let backend = backend(r#"{"Requests":1,"Queue":1,"Wait":"10ms"}"#);
         let _held = taken(&backend);
-        let asked = ask();
-        let (first, second) = tokio::join!(backend.wait(None, &asked, false), backend.wait(None, &asked, false));
+        let (first, second) = tokio::join!(wait(&backend, None), wait(&backend, None));
         assert_eq!((first.unwrap_err(), second.unwrap_err()), (Error::Overloaded, Error::Overloaded));
         let queue = &backend.live.queue;
         assert_eq!((queue.waited.get(), queue.expired.get(), queue.overflowed.get(), queue.len()), (1, 1, 1, 0));
     }
 
     #[tokio::test]
+    async fn whoever_waits_again_has_what_is_left_of_its_time() {
+        let backend = backend(r#"{"Requests":1,"Wait":"1h"}"#);
+        let _held = taken(&backend);
+        let mut until = Some(Instant::now());
+        assert_eq!(backend.wait(None, &ask(), &mut until).await.unwrap_err(), Error::Overloaded);
+        // Even where there is nothing to wait for any more.
+        backend.live.queue.follow(None);
+        assert_eq!(backend.wait(None, &ask(), &mut until).await.unwrap_err(), Error::Overloaded);
+        assert!(backend.wait(None, &ask(), &mut None).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
     async fn who_leaves_the_queue_leaves_nothing_behind() {
         let backend = backend("1");
         let held = taken(&backend);
-        let asked = ask();
         {
-            let mut waiting = std::pin::pin!(backend.wait(None, &asked, false));
+            let mut waiting = std::pin::pin!(wait(&backend, None));
             assert!(futures_util::poll!(waiting.as_mut()).is_pending());
             // Handed over, and never looked at.
             drop(held);

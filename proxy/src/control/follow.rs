@@ -298,6 +298,7 @@ impl Control {
             !Arc::ptr_eq(&next.listeners, &current.listeners) || self.state.store().revision.is_none();
         let listeners = next.listeners.clone();
         drop(self.state.live.publish(next));
+        self.compiler.tell_waiting();
         drop(current);
         if listeners_changed {
             self.listeners.reconcile(&listeners).await;

@@ -16,7 +16,7 @@ use super::slots::Slots;
 use super::{Frontend, Step, Table};
 use crate::backend::balance::Schedule;
 use crate::backend::hash::HashKey;
-use crate::backend::{Backend, Live, Server, sticky};
+use crate::backend::{Backend, BackendLive, Live, Server, sticky};
 use crate::failover::Predicate;
 use crate::middleware;
 use crate::rule::Rule;
@@ -28,6 +28,9 @@ pub struct Compiler {
     /// By what they are about: a frontend's id, or something with a slash, which no id has.
     problems: BTreeMap<Id, Vec<Problem>>,
     servers_made: u64,
+    backends_made: u64,
+    /// Backends that the last table has otherwise than the one before; those who wait at them are not told yet.
+    moved: Vec<(Arc<BackendLive>, Option<Arc<Backend>>)>,
     /// The zone this proxy is in.
     zone: Option<String>,
     /// Whether the problems differ from when they were last asked about.
@@ -42,6 +45,7 @@ impl Compiler {
 
     /// The table that shows the model, given the one in force and what changed since.
     pub fn compile(&mut self, model: &Model, delta: &Delta, current: &Table) -> Table {
+        self.moved.clear();
         let mut next = current.clone();
         next.loaded = true;
         next.revision = model.revision();
@@ -55,6 +59,13 @@ impl Compiler {
             self.listeners(model, delta, &mut next);
         }
         next
+    }
+
+    /// Tells those who wait for a server that their backend changed. Once the last table is in force: they may look at it.
+    pub fn tell_waiting(&mut self) {
+        for (live, backend) in self.moved.drain(..) {
+            live.queue.follow(backend.as_ref());
+        }
     }
 
     /// What could be decoded but not compiled as written.
@@ -74,6 +85,7 @@ impl Compiler {
         if next.is_none() {
             self.tell(&format!("backends/{id}").into(), Vec::new());
         }
+        self.moved.extend(old.as_ref().map(|old| (old.live.clone(), next.clone())));
         let came_or_went = old.is_some() != next.is_some();
         table.backends.set(slot.0 as usize, next);
         self.slots.free(id, &table.backends);
@@ -135,14 +147,9 @@ impl Compiler {
             servers.truncate(MOST_SERVERS);
         }
         self.tell(&format!("backends/{}", spec.id).into(), problems);
-        let stays = |gone: &Server| {
-            let at = servers.binary_search_by(|server| server.spec.id.cmp(&gone.spec.id));
-            at.is_ok_and(|at| Arc::ptr_eq(&servers[at].live, &gone.live))
-        };
-        for gone in old.iter().flat_map(|old| &old.servers).filter(|gone| !stays(gone)) {
-            gone.live.close();
-        }
+        self.backends_made += 1;
         let backend = Backend {
+            number: self.backends_made,
             id: spec.id.clone(),
             schedule: Schedule::new(spec, &servers, self.zone.as_deref()),
             hash: (spec.policy == Policy::Hash).then(|| HashKey::new(&spec.hash_on)).flatten(),

@@ -138,13 +138,21 @@ impl Table {
             return Err(Error::NoRoute);
         }
         let none = if self.loaded { Error::NoRoute } else { Error::Starting };
-        let frontend = self.router.find(head).ok_or(none)?.clone();
-        Ok(Route {
+        Ok(self.route_of(self.router.find(head).ok_or(none)?))
+    }
+
+    /// The route of a frontend's requests, if it is still there, for one that was on its way when the table changed.
+    pub fn route_again(&self, frontend: &Id) -> Option<Route> {
+        Some(self.route_of(self.frontends.get(frontend)?))
+    }
+
+    fn route_of(&self, frontend: &Arc<Frontend>) -> Route {
+        Route {
             backend: self.backend(frontend.backend).cloned(),
             fallback: frontend.fallback.and_then(|slot| self.backend(slot)).cloned(),
             elsewhere: frontend.elsewhere.as_ref().and_then(|(_, slot)| self.backend(*slot)).cloned(),
-            frontend,
-        })
+            frontend: frontend.clone(),
+        }
     }
 
     /// The backend in a slot.

@@ -16,8 +16,7 @@ use crate::failover::{Attempt, Predicate};
 use crate::stats::Retries;
 
 /// A request's attempts so far.
-pub(super) struct Again<'a> {
-    backend: &'a Backend,
+pub(super) struct Again {
     turn: u64,
     started: Instant,
     tried: Vec<u16>,
@@ -55,10 +54,10 @@ impl Ended {
     }
 }
 
-impl<'a> Again<'a> {
+impl Again {
     /// Nothing was tried yet. `turn`: the backend's requests so far.
-    pub(super) fn new(backend: &'a Backend, turn: u64, started: Instant) -> Again<'a> {
-        Again { backend, turn, started, tried: Vec::new(), sent: 0, failure: Error::NoServer }
+    pub(super) fn new(turn: u64, started: Instant) -> Again {
+        Again { turn, started, tried: Vec::new(), sent: 0, failure: Error::NoServer }
     }
 
     /// The servers that failed the request.
@@ -71,11 +70,18 @@ impl<'a> Again<'a> {
         self.failure
     }
 
+    /// It goes on at another version of its backend, or at another backend, whose requests so far are `turn`.
+    pub(super) fn goes_on_at(&mut self, next: &Backend, left: &Backend, turn: u64) {
+        self.turn = turn;
+        let number = |at: u16| left.servers.get(usize::from(at)).map(|server| server.live.number);
+        self.tried = self.tried.iter().filter_map(|at| next.at(number(*at)?)).collect();
+    }
+
     /// How long connecting to a server may take: not all of `Dial` while there is another one to ask.
-    pub(super) fn connect_limit(&self, at: u16, ask: &Ask<'_>) -> Duration {
-        let dial = self.backend.spec.timeouts.dial;
+    pub(super) fn connect_limit(&self, backend: &Backend, at: u16, ask: &Ask<'_>) -> Duration {
+        let dial = backend.spec.timeouts.dial;
         let tried: Vec<u16> = self.tried.iter().copied().chain([at]).collect();
-        if dial > QUICK && self.has_another(&tried, ask) { QUICK } else { dial }
+        if dial > QUICK && has_another(backend, &tried, ask) { QUICK } else { dial }
     }
 
     /// No connection to a server could be made: another one is asked, unless that went on for too long.
@@ -87,11 +93,12 @@ impl<'a> Again<'a> {
         if self.started.elapsed() > LONGEST { Err(self.failure) } else { Ok(()) }
     }
 
-    /// Whether the request is sent once more, after an attempt at a server; then its body is back at its beginning.
+    /// Whether the request is sent once more, after an attempt at a server that ended in some way; then its body is back
+    /// at its beginning.
     pub(super) fn may(
         &mut self,
-        at: u16,
-        ended: Ended,
+        backend: &Backend,
+        (at, ended): (u16, Ended),
         predicate: Option<&Predicate>,
         method: &Method,
         body: &mut Sending,
@@ -107,28 +114,28 @@ impl<'a> Again<'a> {
             }
             None => self.sent < MOST && ended == Ended::Unanswered && is_idempotent(method),
         };
-        if !wanted || !body.can_rewind() || !self.has_another(&self.tried, ask) {
+        if !wanted || !body.can_rewind() || !has_another(backend, &self.tried, ask) {
             return false;
         }
-        let live = &self.backend.live;
+        let live = &backend.live;
         if !live.budget.withdraw(self.turn, live.millis(ask.now)) {
             live.retries_denied.add(1);
             return false;
         }
         body.rewind()
     }
+}
 
-    /// Takes in how fast a server was, where the policy goes by it.
-    pub(super) fn measure(&self, live: &Live, began: Instant, failed: bool) {
-        if self.backend.schedule.measures() {
-            let now = Instant::now();
-            let took = now.saturating_duration_since(began);
-            live.latency.record(if failed { took.max(latency::FAILURE) } else { took }, live.millis(now));
-        }
-    }
+fn has_another(backend: &Backend, tried: &[u16], ask: &Ask<'_>) -> bool {
+    backend.schedule.pick(&backend.servers, &Ask { tried, ..*ask }) != Pick::Nobody
+}
 
-    fn has_another(&self, tried: &[u16], ask: &Ask<'_>) -> bool {
-        self.backend.schedule.pick(&self.backend.servers, &Ask { tried, ..*ask }) != Pick::Nobody
+/// Takes in how fast a server was, where the policy goes by it.
+pub(super) fn measure(backend: &Backend, live: &Live, began: Instant, failed: bool) {
+    if backend.schedule.measures() {
+        let now = Instant::now();
+        let took = now.saturating_duration_since(began);
+        live.latency.record(if failed { took.max(latency::FAILURE) } else { took }, live.millis(now));
     }
 }
 
@@ -175,7 +182,7 @@ mod tests {
         let now = Instant::now();
         let predicate = (!predicate.is_empty()).then(|| Predicate::parse(predicate).unwrap());
         let mut body = Sending::new(RequestBody::whole(Bytes::from_static(b"x")), false, false);
-        Again::new(backend, 0, now).may(0, ended, predicate.as_ref(), &method, &mut body, &ask(now))
+        Again::new(0, now).may(backend, (0, ended), predicate.as_ref(), &method, &mut body, &ask(now))
     }
 
     #[test]
@@ -208,7 +215,7 @@ mod tests {
     #[test]
     fn another_server_is_not_kept_waiting_for() {
         let now = Instant::now();
-        assert_eq!(Again::new(&backend(2), 0, now).connect_limit(0, &ask(now)), QUICK);
-        assert_eq!(Again::new(&backend(1), 0, now).connect_limit(0, &ask(now)), Duration::from_secs(5));
+        assert_eq!(Again::new(0, now).connect_limit(&backend(2), 0, &ask(now)), QUICK);
+        assert_eq!(Again::new(0, now).connect_limit(&backend(1), 0, &ask(now)), Duration::from_secs(5));
     }
 }

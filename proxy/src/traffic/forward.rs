@@ -27,6 +27,7 @@ use super::body::{BodyError, RequestBody, ResponseBody, Upstream};
 use super::h1::wire::Incoming;
 use super::headers::{self, Outbound};
 use super::tunnel::Tunnel;
+use super::waiting::{Choose, InLine};
 use crate::backend::balance::Ask;
 use crate::backend::health::Outcome;
 use crate::backend::place::Place;
@@ -55,7 +56,7 @@ pub async fn forward(client: Rc<Client>, route: Route, request: middleware::Requ
 }
 
 async fn exchange(client: Rc<Client>, route: Route, request: middleware::Request) -> Result<Response, Error> {
-    let backend = route.serving().cloned().ok_or(Error::NoServer)?;
+    let mut backend = route.serving().cloned().ok_or(Error::NoServer)?;
 
     let middleware::Request { head, body, client: _ } = request;
     let spec = &route.frontend.spec.settings;
@@ -65,6 +66,7 @@ async fn exchange(client: Rc<Client>, route: Route, request: middleware::Request
     let believe = spec.trust_forward_header || client.worker.trusted.contains(client.peer.address);
     let cookie = route.frontend.cookie.as_ref().or(backend.cookie.as_ref());
     let stuck = cookie.and_then(|cookie| sticky::find(&backend, cookie, &head.headers, Instant::now));
+    let stuck_to = stuck.map(|at| backend.servers[usize::from(at)].live.number);
     let framing = framing(&head, &body);
     let mut outgoing = Outgoing {
         framing,
@@ -82,24 +84,25 @@ async fn exchange(client: Rc<Client>, route: Route, request: middleware::Request
     if let Some(total) = backend.spec.timeouts.total {
         client.watch.ends_within(total);
     }
-    let mut asked = &backend;
-    let mut answered = send(&client, &backend, stuck, &mut outgoing).await?;
+    let mut answered = send(&client, &route, Route::serving, &mut backend, stuck, &mut outgoing).await?;
+    let cookie = route.frontend.cookie.as_ref().or(backend.cookie.as_ref());
+    let mut second = None;
     if let (Some((statuses, _)), Some(elsewhere)) = (&route.frontend.elsewhere, &route.elsewhere)
         && statuses.contains(&answered.head.status.as_u16())
         && !elsewhere.schedule.is_empty()
         && outgoing.body.rewind()
     {
         drop(answered);
-        asked = elsewhere;
-        answered = Box::pin(send(&client, elsewhere, None, &mut outgoing)).await?;
+        let second = second.insert(elsewhere.clone());
+        answered =
+            Box::pin(send(&client, &route, |route| route.elsewhere.as_ref(), second, None, &mut outgoing)).await?;
     }
-    let set_cookie =
-        cookie.filter(|_| stuck.is_none_or(|at| !Arc::ptr_eq(&backend.servers[usize::from(at)].live, &answered.live)));
+    let set_cookie = cookie.filter(|_| stuck_to != Some(answered.live.number));
     let set_cookie = set_cookie.and_then(|cookie| {
         let secure = client.peer.is_secure(&outgoing.head.headers, believe);
         sticky::set_cookie(cookie, &answered.live, secure)
     });
-    deliver(&client, asked, answered, outgoing.body, websocket, set_cookie)
+    deliver(&client, second.as_ref().unwrap_or(&backend), answered, outgoing.body, websocket, set_cookie)
 }
 
 /// A request as servers get it. Nothing of it is used up by sending it, but the body.
@@ -129,24 +132,21 @@ struct Answered {
     live: Arc<Live>,
 }
 
+/// Sends a request to a server of a backend that `choose` took from its route. While it waits for one, the backend may
+/// change; then `backend` is what it went to.
 async fn send(
     client: &Client,
-    backend: &Backend,
+    route: &Route,
+    choose: Choose,
+    backend: &mut Arc<Backend>,
     stuck: Option<u16>,
     outgoing: &mut Outgoing<'_>,
 ) -> Result<Answered, Error> {
     let worker = &client.worker;
     let mut began = Instant::now();
-    let turn = backend.live.turn.fetch_add(1, Relaxed);
-    let ask = Ask {
-        turn,
-        random: worker.random(),
-        key: backend.hash.as_ref().and_then(|hash| hash.of(&outgoing.head, client_address(client, outgoing))),
-        now: began,
-        ramping: backend.is_ramping(began),
-        tried: &[],
-    };
-    let mut again = Again::new(backend, turn, began);
+    let mut ask = ask_at(client, backend, outgoing, began);
+    let mut again = Again::new(ask.turn, began);
+    let mut line = InLine::new(&worker.live, route, choose);
     let mut stuck = stuck;
     // Whether the request goes out as it came: it waited for no place and no connection.
     let mut at_once = true;
@@ -165,10 +165,19 @@ async fn send(
             None => match backend.place(wanted, &Ask { tried: again.tried(), ..ask }) {
                 Place::At(at, in_flight) => (at, in_flight),
                 Place::Nobody => return Err(again.failure()),
-                Place::Full { ill_too } => {
+                Place::Full => {
                     at_once = false;
-                    let ask = Ask { tried: again.tried(), ..ask };
-                    Box::pin(backend.wait(wanted, &ask, ill_too)).await?
+                    let left = backend.clone();
+                    let waits = Ask { tried: again.tried(), ..ask };
+                    let place = Box::pin(line.wait(wanted, &waits, backend)).await?;
+                    if !Arc::ptr_eq(&left.live, &backend.live) {
+                        ask = ask_at(client, backend, outgoing, began);
+                    }
+                    again.goes_on_at(backend, &left, ask.turn);
+                    match place {
+                        Some(place) => place,
+                        None => continue,
+                    }
                 }
             },
         };
@@ -180,7 +189,7 @@ async fn send(
         let mut connection = match kept {
             Some(connection) => connection,
             // Boxed: connecting is rare, and its state would otherwise be moved with every request.
-            None => match Box::pin(pool::connect(live, again.connect_limit(at, &ask))).await {
+            None => match Box::pin(pool::connect(live, again.connect_limit(backend, at, &ask))).await {
                 Ok(connection) => {
                     at_once = false;
                     worker.process.upstream_connections.add(1);
@@ -223,10 +232,10 @@ async fn send(
             Some(Ok(head)) => {
                 live.requests.record(head.status, began.elapsed());
                 backend.observe(at, Outcome::Answered(head.status));
-                again.measure(live, began, false);
+                again::measure(backend, live, began, false);
                 let ended = Ended::Answered(head.status);
                 let Outgoing { failover, head: Parts { method, .. }, body, .. } = outgoing;
-                if failover.is_none() || !again.may(at, ended, *failover, method, body, &ask) {
+                if failover.is_none() || !again.may(backend, (at, ended), *failover, method, body, &ask) {
                     return Ok(Answered { head, connection, in_flight, live: live.clone() });
                 }
                 ended
@@ -244,7 +253,7 @@ async fn send(
             }
             other => {
                 live.request_errors.add(1);
-                again.measure(live, began, true);
+                again::measure(backend, live, began, true);
                 let ended = match other {
                     None => Ended::Late,
                     Some(Err(Broken::Unanswered { .. })) => Ended::Unanswered,
@@ -253,13 +262,25 @@ async fn send(
                 tracing::debug!(backend = %backend.id, server = %server.spec.id, ?ended, "no answer");
                 backend.observe(at, if ended == Ended::Late { Outcome::Late } else { Outcome::Broken });
                 let Outgoing { failover, head: Parts { method, .. }, body, .. } = outgoing;
-                if !again.may(at, ended, *failover, method, body, &ask) {
+                if !again.may(backend, (at, ended), *failover, method, body, &ask) {
                     return Err(ended.error());
                 }
                 ended
             }
         };
         again::count(&worker.process.retries, ended);
+    }
+}
+
+/// A request that asks a backend for a server for the first time.
+fn ask_at(client: &Client, backend: &Backend, outgoing: &Outgoing<'_>, now: Instant) -> Ask<'static> {
+    Ask {
+        turn: backend.live.turn.fetch_add(1, Relaxed),
+        random: client.worker.random(),
+        key: backend.hash.as_ref().and_then(|hash| hash.of(&outgoing.head, client_address(client, outgoing))),
+        now,
+        ramping: backend.is_ramping(now),
+        tried: &[],
     }
 }
 

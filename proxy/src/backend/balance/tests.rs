@@ -132,7 +132,7 @@ fn full_servers_are_passed_over_and_do_not_open_the_next_tier() {
         let first = InFlight::enter_within(&backend.servers[0].live).unwrap();
         assert!((0..8).all(|turn| pick(&backend, turn, &[]) == Some(1)));
         let _second = InFlight::enter_within(&backend.servers[1].live).unwrap();
-        assert_eq!(backend.schedule.pick(&backend.servers, &ask(0, &[])), Pick::Full { ill_too: false });
+        assert_eq!(backend.schedule.pick(&backend.servers, &ask(0, &[])), Pick::Full);
         assert_eq!(pick(&backend, 0, &[0, 1]), Some(2), "those that failed it are not waited for");
         drop(first);
         assert_eq!(pick(&backend, 0, &[]), Some(0));
@@ -212,7 +212,7 @@ proptest! {
                 prop_assert!(server.live.has_room());
                 prop_assert!(server.takes_new() || server.spec.state == ServerState::Draining);
             }
-            Pick::Full { .. } => prop_assert!(limit.is_some()),
+            Pick::Full => prop_assert!(limit.is_some()),
             Pick::Nobody => {
                 let left = (0u16..).zip(&backend.servers).any(|(at, server)| {
                     !tried.contains(&at) && (server.takes_new() || server.spec.state == ServerState::Draining)

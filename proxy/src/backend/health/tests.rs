@@ -19,6 +19,7 @@ fn backend(servers: usize, more: &str) -> Backend {
         })
         .collect();
     Backend {
+        number: 0,
         id: "b".into(),
         spec: Arc::new(spec),
         check: None,
