@@ -52,7 +52,7 @@ pub(crate) enum Verb {
 /// Does it.
 pub(crate) async fn run(cli: &Cli, verb: &Verb) -> Result<ExitCode, Failure> {
     let engine = match verb {
-        Verb::Get { .. } | Verb::Rm { .. } => store::open_to_read(cli).await?,
+        Verb::Ls { .. } | Verb::Get { .. } | Verb::Rm { .. } => store::open_to_read(cli).await?,
         Verb::Put { .. } => store::open(cli).await?,
     };
     let get = async |key: &str| engine.get(key).await.map_err(|error| store::failed(&*engine, "cannot read", &error));
