@@ -302,7 +302,10 @@ pub(crate) mod test {
     }
 
     /// A backend of these servers, and what more its value says.
-    pub(crate) fn backend(servers: Vec<Server>, more: &str, zone: Option<&str>) -> Backend {
+    pub(crate) fn backend(mut servers: Vec<Server>, more: &str, zone: Option<&str>) -> Backend {
+        // As old as each other, to the millisecond: what is not known of them is the same.
+        let born = Instant::now();
+        servers.iter_mut().filter_map(|server| Arc::get_mut(&mut server.live)).for_each(|live| live.born = born);
         let value = format!(r#"{{"Type":"http"{more}}}"#);
         let spec = Arc::new(etna_store::Backend::decode("b".into(), value.as_bytes(), &mut Vec::new()).unwrap());
         let limit = spec.limit.map(|limit| limit.requests);
