@@ -136,10 +136,13 @@ fn port(container: &Container, trail: &mut Trail) -> Result<u16, bool> {
         );
         return port.ok_or(true);
     }
-    let tcp = |key: &String| match key.split_once('/') {
-        Some((port, "tcp")) => port.parse::<u16>().ok(),
-        None => key.parse::<u16>().ok(),
-        Some(_) => None,
+    let tcp = |key: &String| {
+        let port = match key.split_once('/') {
+            Some((port, "tcp")) => port,
+            None => key,
+            Some(_) => return None,
+        };
+        port.parse::<u16>().ok().filter(|port| *port > 0)
     };
     let bound = |bindings: &Option<Vec<Binding>>| bindings.as_ref().is_some_and(|bindings| !bindings.is_empty());
     let settings = &container.network_settings;

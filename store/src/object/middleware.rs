@@ -47,8 +47,10 @@ impl Middleware {
                 return Err(fields.flaw(reason, r#"write "Middleware":{…} with the settings of this kind"#));
             }
         };
-        let settings = RawValue::from_string(settings.to_owned());
-        let settings = settings.map_err(|error| fields.flaw(format!("not JSON: {error}"), "correct the settings"))?;
+        // Kept as written, but only if it can be shown: a string may hold half a surrogate pair.
+        let settings = serde_json::from_str::<serde_json::Value>(settings)
+            .and_then(|_| RawValue::from_string(settings.to_owned()))
+            .map_err(|error| fields.flaw(format!("not JSON: {error}"), "correct the settings"))?;
         Ok(Middleware { id, frontend, kind, priority: fields.integer("Priority")?, settings: settings.into() })
     }
 
@@ -81,6 +83,8 @@ mod tests {
     #[test]
     fn an_envelope_has_a_type_and_settings() {
         assert_eq!(decode(r#"{"Middleware":{}}"#).unwrap_err().reason, "Type is missing");
+        let half = decode(r#"{"Type":"x","Middleware":{"a":"\ud800"}}"#).unwrap_err();
+        assert!(half.reason.starts_with("not JSON: "), "{half:?}");
         assert_eq!(decode(r#"{"Type":"x"}"#).unwrap_err().reason, "Middleware, the settings, is missing");
         assert!(decode(r#"{"Type":"x","Middleware":{},"Priority":1.5}"#).is_err());
     }
