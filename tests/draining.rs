@@ -78,11 +78,13 @@ async fn connections_are_taken_for_the_grace_period_and_told_to_go() {
     proxy.terminate();
     not_ready(&proxy).await;
     let told = Instant::now();
-    always("new connections are answered", Duration::from_secs(1), async || {
+    let answered = async || {
         let answer = proxy.get("a.test", "/").await?;
         ensure((answer.status, answer.header("connection")) == (200, "close"), format!("{answer:?}"))
-    })
-    .await;
+    };
+    // Each worker is told for itself.
+    eventually("clients are told to go", Duration::from_secs(1), answered).await;
+    always("new connections are answered", Duration::from_secs(1), answered).await;
     no_new_connections(proxy.listen).await;
     assert!(told.elapsed() > Duration::from_millis(1500), "{:?}", told.elapsed());
     assert_eq!(proxy.end(Duration::from_secs(2)).await.code(), Some(0), "{}", proxy.said());

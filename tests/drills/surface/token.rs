@@ -1,7 +1,10 @@
 //! Tokens are shown in one place alone; changes leave one line each, whatever they are called.
 
+use std::time::Duration;
+
 use etna_tests::client::{raw, request, send};
 use etna_tests::scene::Scene;
+use etna_tests::wait::{ensure, eventually};
 use http_body_util::Full;
 use serde_json::{Value, json};
 
@@ -66,6 +69,12 @@ pub(super) async fn audited(_length: Length) -> Outcome {
             wrong.push(format!("{method} {path}: {answer:?}"));
         }
     }
+    // The log is written by a thread of its own.
+    eventually("the last change is told", Duration::from_secs(5), async || {
+        let told = audit(&proxy.said()).len() - before;
+        ensure(told >= changes.len(), format!("{told} are"))
+    })
+    .await;
     let said = proxy.said();
     let lines = audit(&said);
     if lines.len() - before != changes.len() {
