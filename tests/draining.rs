@@ -56,6 +56,8 @@ async fn a_job_whose_caller_hung_up_is_finished() {
     let scene = Scene::open("termcron").await;
     let a = StandIn::start("a").await;
     scene.put("sites/blog", json!({"Preset": "wordpress", "Hosts": ["a.test"], "Public": "a", "Admin": "a"})).await;
+    // A check would be a request, too, and one that is given up.
+    scene.put("backends/a/backend", json!({"Type": "http", "HealthCheck": false})).await;
     scene.put(&server_key("a", "s"), json!({"URL": format!("http://{}", a.address)})).await;
     let mut proxy = scene.proxy("etna").await;
     a.set(Manner::Slow(Duration::from_secs(4)));
