@@ -23,7 +23,7 @@ use crate::listener::Listeners;
 use crate::listener::admission::{Admission, connections_for};
 use crate::listener::drain::Drain;
 use crate::listener::worker::{Handle, Shared};
-use crate::signals::{Told, signals};
+use crate::signals::{Signals, Told, signals};
 use crate::stats::Process;
 use crate::traffic::trust::Trusted;
 
@@ -60,6 +60,7 @@ async fn start(
     link: Option<Link>,
     program: Option<Program>,
 ) -> anyhow::Result<()> {
+    let handled = Signals::handle().context("cannot handle signals")?;
     std::fs::create_dir_all(&config.state_dir)
         .with_context(|| format!("cannot create the state directory {}", config.state_dir.display()))?;
     tracing::info!(store = %engine.describe(), workers = config.workers, "starting");
@@ -96,7 +97,7 @@ async fn start(
         upgrade,
         token: admin.token(),
     };
-    tokio::spawn(signals(told));
+    tokio::spawn(signals(handled, told));
     let mut control = Control::new(state.clone(), listeners).in_zone(config.zone.clone()).holding(config.hold);
     if is_elsewhere(&state.engine.describe()) {
         control = control.keeping_in(config.state_dir.clone());

@@ -1,8 +1,9 @@
 //! What signals do. Each is an order to somebody else; nothing happens here.
 
+use std::io;
 use std::sync::Arc;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -22,17 +23,29 @@ pub(crate) struct Told {
     pub(crate) token: Arc<Shown>,
 }
 
+/// The signals that are handled: from when this is made, none of them ends the process by itself.
+pub(crate) struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+    usr2: Signal,
+}
+
+impl Signals {
+    /// Handles them from now on; those that come early wait.
+    pub(crate) fn handle() -> io::Result<Signals> {
+        Ok(Signals {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+            usr2: signal(SignalKind::user_defined2())?,
+        })
+    }
+}
+
 /// TERM and INT drain, a second one ends at once; USR2 replaces the process; HUP reads files again.
-pub(crate) async fn signals(told: Told) {
-    let (Ok(mut term), Ok(mut int), Ok(mut hup), Ok(mut usr2)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::hangup()),
-        signal(SignalKind::user_defined2()),
-    ) else {
-        tracing::error!("cannot handle signals: stop this process with SIGKILL only");
-        return;
-    };
+pub(crate) async fn signals(signals: Signals, told: Told) {
+    let Signals { mut term, mut int, mut hup, mut usr2 } = signals;
     loop {
         tokio::select! {
             _ = term.recv() => {}
