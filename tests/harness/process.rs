@@ -78,7 +78,8 @@ impl Process {
     /// Ends it at once, as `kill -9` does.
     pub fn kill(&mut self) {
         if self.leads {
-            let group = format!("kill -KILL -- -{}", self.pid());
+            // Without the `--` that some shells do not know.
+            let group = format!("kill -KILL -{}", self.pid());
             let _ = Command::new("sh").args(["-c", &group]).stderr(Stdio::null()).status();
         }
         let _ = self.child.kill();
@@ -131,3 +132,21 @@ pub fn try_output_of(command: &mut Command) -> Result<String, String> {
 const LINES_SHOWN: usize = 40;
 /// How long a program may be open for writing in somebody else's hands.
 const NOT_BUSY: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_group_dies_with_its_handle() {
+        let folder = crate::etcd::folder("group");
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 1000 & echo $!; wait"]).stdin(Stdio::null());
+        let group = Process::start_group("group", &mut command, folder.path());
+        let other: u32 = eventually("it says whom it started", NOT_BUSY, async || group.said().trim().parse()).await;
+        assert!(is_running(other));
+        drop(group);
+        eventually("all of it is gone", NOT_BUSY, async || if is_running(other) { Err("not yet") } else { Ok(()) })
+            .await;
+    }
+}
