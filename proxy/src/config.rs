@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use etna_store::engine::Options;
+use etna_store::seal::Keyring;
 use ipnet::IpNet;
 use tracing_appender::non_blocking::ErrorCounter;
 
@@ -45,6 +47,8 @@ pub struct Config {
     pub upgrade_drain: Duration,
     /// Where it stands: servers of the same zone are preferred.
     pub zone: Option<String>,
+    /// What opens sealed key pairs.
+    pub keyring: Option<Arc<Keyring>>,
 }
 
 /// Settings that cannot work, however often they are tried.
@@ -83,6 +87,7 @@ impl Config {
             upgrade: Duration::ZERO,
             upgrade_drain: Duration::ZERO,
             zone: None,
+            keyring: None,
         }
     }
 }

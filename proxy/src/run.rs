@@ -66,6 +66,7 @@ async fn start(
     tracing::info!(store = %engine.describe(), workers = config.workers, "starting");
     let mut state = State::new(engine);
     state.log_lost = config.log_lost.clone();
+    state.keyring = config.keyring.clone();
     let state = Arc::new(state);
     let (force, gate, handed_over) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let workers = start_workers(&config, &state, &force, &gate)?;

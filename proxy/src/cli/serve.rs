@@ -4,12 +4,14 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use etna_proxy::config::{AdminAddress, Config, Unusable};
 use etna_proxy::handover::Inherited;
 use etna_store::engine::Options;
+use etna_store::seal::Keyring;
 use ipnet::IpNet;
 
 use super::logging;
@@ -46,6 +48,10 @@ pub(super) struct Flags {
     /// File with the token the admin API asks for; needed where it does not listen on loopback.
     #[arg(long, env = "ETNA_ADMIN_TOKEN_FILE", value_name = "FILE")]
     admin_token_file: Option<PathBuf>,
+    /// File with the keys that open sealed key pairs, one a line, the one that seals first; no other user may read it
+    /// [default: the systemd credential seal-key, if there is one].
+    #[arg(long, env = "ETNA_SEAL_KEY_FILE", value_name = "FILE")]
+    seal_key: Option<PathBuf>,
     /// Worker threads [default: one per core].
     #[arg(long, env = "ETNA_WORKERS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
     workers: Option<u16>,
@@ -153,6 +159,13 @@ pub(super) fn run(flags: Flags) -> ExitCode {
             return ExitCode::from(super::USAGE);
         }
     };
+    let keyring = match seal_key_file(flags.seal_key).map(|file| Keyring::read(&file)).transpose() {
+        Ok(keyring) => keyring.map(Arc::new),
+        Err(error) => {
+            tracing::error!(%error, "cannot serve");
+            return ExitCode::FAILURE;
+        }
+    };
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let config = Config {
         store: flags.store.url(),
@@ -172,6 +185,7 @@ pub(super) fn run(flags: Flags) -> ExitCode {
         upgrade: Duration::from_secs(flags.upgrade_seconds),
         upgrade_drain: Duration::from_secs(flags.upgrade_drain_seconds),
         zone: flags.zone.filter(|zone| !zone.is_empty()),
+        keyring,
     };
     // Before there are threads.
     let inherited = match Inherited::take() {
@@ -193,6 +207,12 @@ pub(super) fn run(flags: Flags) -> ExitCode {
             if error.is::<Unusable>() { ExitCode::from(super::USAGE) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// The file of seal keys that was given, or the credential of that name (`LoadCredential=seal-key:…`).
+fn seal_key_file(given: Option<PathBuf>) -> Option<PathBuf> {
+    let credential = || Some(PathBuf::from(std::env::var_os("CREDENTIALS_DIRECTORY")?).join("seal-key"));
+    given.filter(|file| !file.as_os_str().is_empty()).or_else(|| credential().filter(|file| file.exists()))
 }
 
 /// `300`, `5m`, `1m30s`: whole seconds within a range.

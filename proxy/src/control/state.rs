@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use etna_store::object::Id;
+use etna_store::seal::Keyring;
 use etna_store::{Engine, Model, Problem, Revision};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -33,6 +34,8 @@ pub struct State {
     pub upgrades: Upgrades,
     /// Counts lines of the log that were lost.
     pub log_lost: Option<ErrorCounter>,
+    /// What opens sealed key pairs.
+    pub keyring: Option<Arc<Keyring>>,
     /// When the process started.
     pub started: Instant,
     model: RwLock<Model>,
@@ -122,6 +125,7 @@ impl State {
             health: crate::health::Totals::default(),
             upgrades: Upgrades::default(),
             log_lost: None,
+            keyring: None,
             started: Instant::now(),
             model: RwLock::default(),
             problems: watch::Sender::new(Arc::from([])),
