@@ -4,8 +4,10 @@
 
 pub(crate) mod backend;
 pub(crate) mod frontend;
+pub(crate) mod host;
 pub(crate) mod listener;
 pub(crate) mod middleware;
+pub(crate) mod secret;
 pub(crate) mod server;
 pub(crate) mod site;
 
@@ -117,7 +119,7 @@ pub(crate) async fn upsert(client: &Client, output: &Output, write: Write<'_>) -
     if output.is_json() {
         output.json(&object);
     } else {
-        let id = object["Id"].as_str().unwrap_or_default();
+        let id = object["Id"].as_str().or(object["Name"].as_str()).unwrap_or_default();
         output::print(&format!("{} {}\n", output.toned(output::Tone::Good, "ok"), clean(id)));
     }
     Ok(ExitCode::SUCCESS)
@@ -143,7 +145,7 @@ pub(crate) async fn remove(client: &Client, output: &Output, path: &str, key: &K
 }
 
 /// A refusal that names its object and what to do: the API's texts are vulcand's, and have neither.
-fn with_remedy(failure: Failure, key: &Key) -> Failure {
+pub(crate) fn with_remedy(failure: Failure, key: &Key) -> Failure {
     match failure {
         Failure::Refused(message) if message == "Object not found" => {
             let [noun, parent] = match key {
@@ -152,6 +154,7 @@ fn with_remedy(failure: Failure, key: &Key) -> Failure {
                 Key::Frontend(_) => ["frontend", ""],
                 Key::Middleware(..) => ["middleware", " -f FRONTEND"],
                 Key::Listener(_) => ["listener", ""],
+                Key::Host(_) => ["host", ""],
                 Key::Site(_) => ["site", ""],
                 _ => return Failure::Refused(message),
             };
