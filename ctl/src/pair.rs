@@ -4,6 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use etna_store::seal::{KeyPair, Keyring};
 use rustls::sign::CertifiedKey;
@@ -53,6 +55,12 @@ pub(crate) fn read(cert: &Path, key: &Path) -> Result<KeyPair, Failure> {
         Failure::refused(format!("{} and {} are no key pair: {reason}", cert.display(), key.display()))
     })?;
     Ok(pair)
+}
+
+/// A key pair as settings have it: its envelope in base64.
+pub(crate) fn sealed(ring: &Keyring, pair: &KeyPair) -> Result<Value, Failure> {
+    let envelope = ring.seal(pair).map_err(|error| Failure::refused(error.to_string()))?;
+    Ok(STANDARD.encode(envelope).into())
 }
 
 fn fits(pair: &KeyPair) -> Result<(), String> {

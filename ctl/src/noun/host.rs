@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use etna_store::seal::Keyring;
 use etna_store::{Key, Model};
@@ -199,8 +197,7 @@ impl Upsert {
             let names = told.names.join(", ");
             complain_softly(&format!("the certificate is not for {}: it is for {names}", self.name));
         }
-        let envelope = ring.seal(&pair).map_err(|error| Failure::refused(error.to_string()))?;
-        Ok(Some(STANDARD.encode(envelope).into()))
+        pair::sealed(&ring, &pair).map(Some)
     }
 }
 

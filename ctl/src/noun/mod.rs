@@ -10,7 +10,9 @@ pub(crate) mod middleware;
 pub(crate) mod secret;
 pub(crate) mod server;
 pub(crate) mod site;
+mod tls;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -212,6 +214,14 @@ pub(crate) fn add(object: &mut Map<String, Value>, name: &str, part: Map<String,
     if !part.is_empty() {
         object.insert(name.to_owned(), Value::Object(part));
     }
+}
+
+/// What a PEM file holds, as JSON; whether it is one is for the proxy to say.
+pub(crate) fn pem(path: Option<&Path>) -> Result<Option<Value>, Failure> {
+    let Some(path) = path else { return Ok(None) };
+    let text = std::fs::read_to_string(path);
+    text.map(|text| Some(text.into()))
+        .map_err(|error| Failure::unread(format!("cannot read {}: {error}", path.display())))
 }
 
 /// A text that was given, as JSON.
