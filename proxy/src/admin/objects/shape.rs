@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use etna_store::object::{
-    Ajax, Backend, CheckKind, Checking, Frontend, HashOn, HealthCheck, Host, HttpVersion, Listener, Middleware,
-    Network, OnClientAbort, Policy, Protocol, Scheme, Server, ServerState, Site, Sticky,
+    Ajax, Backend, CheckKind, Checking, Frontend, HashOn, HealthCheck, Host, HttpVersion, HttpsMode, Listener,
+    Middleware, Network, OnClientAbort, Policy, Protocol, Scheme, Server, ServerState, Site, Sticky,
 };
 use serde_json::{Map, Value, json};
 
@@ -114,6 +114,12 @@ pub(super) fn frontend(frontend: &Frontend) -> Value {
     }
     if frontend.on_client_abort == OnClientAbort::Continue {
         add(&mut fields, "OnClientAbort", "continue");
+    }
+    if frontend.https != HttpsMode::Off {
+        add(&mut fields, "Https", frontend.https.name());
+    }
+    if frontend.hsts > 0 {
+        add(&mut fields, "Hsts", frontend.hsts);
     }
     if let Some(status) = frontend.deny {
         add(&mut fields, "Deny", status);
