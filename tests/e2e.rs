@@ -18,6 +18,7 @@ mod secrets;
 mod sidekick;
 mod store_fails;
 mod store_gone;
+mod tls;
 mod tunnels;
 mod upgrade;
 mod wordpress;

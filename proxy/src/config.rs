@@ -19,6 +19,8 @@ pub struct Config {
     pub store_options: Options,
     /// Addresses of the command line's listeners.
     pub listen: Vec<SocketAddr>,
+    /// Those of them that speak TLS.
+    pub listen_https: Vec<SocketAddr>,
     /// Where the admin API listens.
     pub admin: AdminAddress,
     /// File with the token that the admin API asks for.
@@ -73,6 +75,7 @@ impl Config {
             store,
             store_options: Options::default(),
             listen: Vec::new(),
+            listen_https: Vec::new(),
             admin,
             admin_token_file: None,
             workers: 1,

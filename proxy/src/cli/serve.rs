@@ -32,8 +32,8 @@ use super::logging;
     HUP   read the admin token file again\n\n\
     With USR2 the new binary gets the sockets and this one finishes what runs; if the new one does not get ready, \
     nothing changes.\n\n\
-    Sockets that systemd passes are used instead of binding: `default` (or unnamed) for the first --listen, `admin` \
-    for the admin API, any other name for the stored listener of that name.\n\n\
+    Sockets that systemd passes are used instead of binding: `default` (or unnamed) for the first --listen, \
+    `https` for the first --listen-https, `admin` for the admin API, any other name for the stored listener of that name.\n\n\
     Exit codes: 0 told to stop, or replaced; 1 failed; 64 wrong usage or settings, for which trying again is no help.")]
 pub(super) struct Flags {
     #[command(flatten)]
@@ -42,6 +42,9 @@ pub(super) struct Flags {
     #[arg(long, env = "ETNA_LISTEN", value_name = "IP:PORT", value_delimiter = ',', default_value = "0.0.0.0:8181",
         value_parser = listen_address)]
     listen: Vec<SocketAddr>,
+    /// Address to accept HTTPS on, with the certificates of the stored hosts; may be given more than once.
+    #[arg(long, env = "ETNA_LISTEN_HTTPS", value_name = "IP:PORT", value_delimiter = ',', value_parser = listen_address)]
+    listen_https: Vec<SocketAddr>,
     /// Address of the admin API: IP:PORT, or unix:/PATH.
     #[arg(long, env = "ETNA_ADMIN", value_name = "ADDRESS", default_value = "127.0.0.1:8182")]
     admin: AdminAddress,
@@ -172,6 +175,7 @@ pub(super) fn run(flags: Flags) -> ExitCode {
         store_options: flags.store.options(),
         state_dir: flags.store.state_dir(),
         listen: flags.listen,
+        listen_https: flags.listen_https,
         admin: flags.admin,
         admin_token_file: flags.admin_token_file,
         workers: flags.workers.map_or(cores, usize::from),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use etna_store::object::Id;
@@ -17,6 +17,7 @@ use super::suspect::Case;
 use super::upgrades::Upgrades;
 use crate::stats::Process;
 use crate::table::LiveTable;
+use crate::tls::tickets::{Epoch, Tickets};
 
 /// Everything the admin side may look at.
 pub struct State {
@@ -32,6 +33,8 @@ pub struct State {
     pub health: crate::health::Totals,
     /// How replacing the binary went.
     pub upgrades: Upgrades,
+    /// Seals and opens tickets of TLS sessions.
+    pub tickets: Arc<Tickets>,
     /// Counts lines of the log that were lost.
     pub log_lost: Option<ErrorCounter>,
     /// What opens sealed key pairs.
@@ -124,6 +127,7 @@ impl State {
             draining: CancellationToken::new(),
             health: crate::health::Totals::default(),
             upgrades: Upgrades::default(),
+            tickets: Tickets::new(Epoch::at(SystemTime::now())),
             log_lost: None,
             keyring: None,
             started: Instant::now(),
