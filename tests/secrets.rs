@@ -51,6 +51,8 @@ async fn private_keys_are_sealed_and_outlive_their_seal_key() {
     assert!(made.success());
     let proxy = scene.proxy_with("etna", &["--seal-key", &seal_key]).await;
 
+    // A listener may come before the certificates.
+    done(&proxy, &["listener", "upsert", "--id", "tls", "--proto", "https", "--addr", "127.0.0.1:0"]).await;
     let name = "*.shop.test";
     let (cert, key) = certificate(&folder, name);
     let (_, other_key) = certificate(&folder, "other.test");
