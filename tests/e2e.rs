@@ -14,6 +14,7 @@ mod health;
 mod hot_swap;
 mod routing;
 mod scale;
+mod secrets;
 mod sidekick;
 mod store_fails;
 mod store_gone;

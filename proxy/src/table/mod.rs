@@ -5,7 +5,7 @@
 //! come out of the same table. Only the control loop publishes (`LiveTable::publish` holds the one `store`).
 
 pub mod compile;
-mod edge;
+pub(crate) mod edge;
 mod slots;
 
 use std::collections::BTreeMap;
