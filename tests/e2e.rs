@@ -12,6 +12,7 @@ mod failures;
 mod headers;
 mod health;
 mod hot_swap;
+mod proxy_protocol;
 mod routing;
 mod scale;
 mod secrets;
