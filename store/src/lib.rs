@@ -13,8 +13,10 @@ pub mod duration;
 pub mod engine;
 mod json;
 pub mod key;
+pub mod lease;
 pub mod model;
 pub mod object;
+pub mod pace;
 pub mod problem;
 pub mod wordpress;
 
