@@ -8,6 +8,8 @@ use etna_store::engine::Options;
 use ipnet::IpNet;
 use tracing_appender::non_blocking::ErrorCounter;
 
+use crate::announce::Announce;
+
 /// How a proxy runs.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -45,6 +47,8 @@ pub struct Config {
     pub upgrade_drain: Duration,
     /// Where it stands: servers of the same zone are preferred.
     pub zone: Option<String>,
+    /// How it announces itself to the tier in front; `None`: not.
+    pub announce: Option<Announce>,
 }
 
 /// Settings that cannot work, however often they are tried.
@@ -60,6 +64,9 @@ impl Config {
     /// What is wrong, and what to write instead.
     pub fn check(&self, has_admin: bool) -> Result<(), Unusable> {
         etna_store::engine::check_url(&self.store).map_err(|reason| Unusable(format!("the store {reason}")))?;
+        if let Some(announce) = &self.announce {
+            announce.check(&self.store).map_err(Unusable)?;
+        }
         if has_admin { Ok(()) } else { self.admin.check(self.admin_token_file.is_some()) }
     }
 
@@ -83,6 +90,7 @@ impl Config {
             upgrade: Duration::ZERO,
             upgrade_drain: Duration::ZERO,
             zone: None,
+            announce: None,
         }
     }
 }

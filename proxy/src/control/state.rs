@@ -14,6 +14,7 @@ use tracing_appender::non_blocking::ErrorCounter;
 
 use super::suspect::Case;
 use super::upgrades::Upgrades;
+use crate::announce::Announced;
 use crate::stats::Process;
 use crate::table::LiveTable;
 
@@ -31,6 +32,8 @@ pub struct State {
     pub health: crate::health::Totals,
     /// How replacing the binary went.
     pub upgrades: Upgrades,
+    /// How this process is announced to the tier in front.
+    pub announced: Announced,
     /// Counts lines of the log that were lost.
     pub log_lost: Option<ErrorCounter>,
     /// When the process started.
@@ -121,6 +124,7 @@ impl State {
             draining: CancellationToken::new(),
             health: crate::health::Totals::default(),
             upgrades: Upgrades::default(),
+            announced: Announced::default(),
             log_lost: None,
             started: Instant::now(),
             model: RwLock::default(),
