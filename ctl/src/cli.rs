@@ -120,6 +120,15 @@ pub(crate) enum Command {
         etnactl site upsert --id blog --host blog.example.com --public blog-public"
     )]
     Site(noun::site::Verb),
+    /// Proxies that announce themselves in a store.
+    #[command(
+        subcommand,
+        alias = "proxy",
+        after_help = "Examples:\n  \
+        etnactl proxies ls\n  \
+        etnactl --store etcd://127.0.0.1:2379/vulcand proxies ls"
+    )]
+    Proxies(noun::proxies::Verb),
     /// Write everything that is stored to a file.
     Export(transfer::Export),
     /// Put what a file holds into the store.
@@ -187,9 +196,13 @@ mod tests {
             crate::store::refuse_unused(&Cli::try_parse_from(words).unwrap()).is_err()
         };
         assert!(refused("--store embedded:/x backend upsert --id b") && refused("status --store etcd://a/b"));
-        for line in
-            ["--store embedded:/x export", "--store etcd://a/b import f", "--store etcd://a/b key get k", "status"]
-        {
+        for line in [
+            "--store embedded:/x export",
+            "--store etcd://a/b import f",
+            "--store etcd://a/b key get k",
+            "--store etcd://a/b proxies ls",
+            "status",
+        ] {
             assert!(!refused(line), "{line}");
         }
     }

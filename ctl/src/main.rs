@@ -78,6 +78,7 @@ async fn ask(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Middleware(verb) => noun::middleware::run(&client()?, &output, verb).await,
         Command::Listener(verb) => noun::listener::run(&client()?, &output, verb).await,
         Command::Site(verb) => noun::site::run(&client()?, &output, verb).await,
+        Command::Proxies(verb) => noun::proxies::run(&cli, &output, verb).await,
         Command::Export(flags) => transfer::export(&cli, flags).await,
         Command::Import(flags) => transfer::import(&cli, flags).await,
         Command::Key(verb) => key::run(&cli, verb).await,

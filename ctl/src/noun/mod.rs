@@ -6,6 +6,7 @@ pub(crate) mod backend;
 pub(crate) mod frontend;
 pub(crate) mod listener;
 pub(crate) mod middleware;
+pub(crate) mod proxies;
 pub(crate) mod server;
 pub(crate) mod site;
 
