@@ -18,5 +18,6 @@ mod sidekick;
 mod store_fails;
 mod store_gone;
 mod tunnels;
+mod two_tiers;
 mod upgrade;
 mod wordpress;

@@ -203,13 +203,17 @@ impl Place {
             return Ok(());
         }
         let key = Key::Backend(self.announce.backend.as_str().into());
-        for path in [Some(key.path()), key.short_path()].into_iter().flatten() {
-            if within(&format!("reading {path}"), engine.get(&path)).await?.is_some() {
-                self.has_backend = true;
-                return Ok(());
-            }
+        let path = key.path();
+        self.has_backend = within(&format!("reading {path}"), engine.get(&path)).await?.is_some();
+        if let (false, Some(short)) = (self.has_backend, key.short_path()) {
+            // A role for `backends/cores/` does not cover it: then nobody with that role has written it.
+            let read = within(&format!("reading {short}"), engine.get(&short)).await;
+            self.has_backend = matches!(read, Ok(Some(_)));
         }
-        let (path, value) = (key.path(), record::backend(&self.announce.backend));
+        if self.has_backend {
+            return Ok(());
+        }
+        let value = record::backend(&self.announce.backend);
         let txn = Txn { compares: vec![Compare::Absent(path.clone())], ops: vec![Op::Put(path.clone(), value, None)] };
         match within(&format!("writing {path}"), engine.commit(txn)).await {
             Ok(_) => tracing::info!(store = self.describe(), key = path, "created the backend of announced proxies"),
