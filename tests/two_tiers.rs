@@ -165,11 +165,11 @@ async fn cores_that_restart_and_are_replaced_fail_nothing() {
             ensure(server["Meta"]["pid"] == pid.as_str(), server.to_string())
         };
         eventually("the next process is announced", LONG, told).await;
-        // The former one's lease is the next one's.
-        always("it stays", TTL * 2, async || ensure(tiers.server(&name(n)).await.is_some(), "it is gone")).await;
         assert_ne!(former.to_string(), pid);
         load[0].more(100).await;
     }
+    // The former ones' leases are the next ones'.
+    always("they stay", TTL * 2, async || ensure(tiers.announced().await.len() == 3, "one is gone")).await;
     tiers.until_in_rotation().await;
     for (kind, load) in ["kept", "new"].into_iter().zip(load) {
         let report = load.stop().await;
@@ -222,6 +222,38 @@ async fn cores_that_are_killed_fail_what_they_were_answering_and_go_with_their_l
     })
     .await;
     assert_eq!(tiers.cores[0].problems().await, Vec::<Value>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_away_stops_nothing_and_is_told_when_it_is_back() {
+    let scene = Scene::with_etcd("tiers-away", 1).await;
+    let a = StandIn::start("a").await;
+    scene.route("a", "a.test", &[("s1", a.address)]).await;
+    let tiers = Tiers::start(scene, &[]).await;
+    tiers.scene.etcd.kill(0);
+    let is_about_it = |problem: &Value| problem["reason"].as_str().is_some_and(|text| text.contains("announce"));
+    for core in &tiers.cores {
+        eventually("it is a problem", LONG, async || {
+            ensure(core.problems().await.iter().any(is_about_it), "no problem yet")
+        })
+        .await;
+    }
+    always("requests are answered", TTL * 2, async || {
+        let answer = tiers.front.get("a.test", "/").await?;
+        ensure(answer.status == 200, answer.text())
+    })
+    .await;
+    tiers.scene.etcd.resume(0);
+    tiers.scene.etcd.ready(0).await;
+    tiers.until_in_rotation().await;
+    for core in &tiers.cores {
+        eventually("the problem is solved", LONG, async || {
+            let problems = core.problems().await;
+            ensure(problems.is_empty(), format!("{problems:?}"))
+        })
+        .await;
+        assert_eq!(core.json("/v3/status").await["announcement"]["places"][0]["state"], "announced");
+    }
 }
 
 /// A request from an address of its own, and what the server says that it got.
@@ -411,6 +443,40 @@ async fn the_example_of_three_cores_and_a_front_works_as_written() {
     let host = output_of(Command::new("uname").arg("-n"));
     assert!(servers.iter().all(|server| server["Id"].as_str().is_some_and(|id| id.starts_with(host.trim()))));
     assert_eq!(front.problems().await, Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn the_documented_roles_of_etcd_are_enough() {
+    let mut scene = Scene::with_etcd("tiers-roles", 1).await;
+    let a = StandIn::start("a").await;
+    scene.route("a", "a.test", &[("s1", a.address)]).await;
+    for file in ["root", "etcd", "sidekick", "operator", "front"] {
+        std::fs::write(scene.folder().join(format!("{file}-password")), format!("{file}-pw\n")).unwrap();
+    }
+    let (before, enable) = (commands("## Users and roles of etcd"), "etcdctl auth enable");
+    assert!(before.contains(enable));
+    let script = before.replace(enable, &format!("{}\n{enable}", commands("Where etcd has users (above)")));
+    let script = script.replace("/etc/etna/", &format!("{}/", scene.folder().display()));
+    let script = script.replace("/vulcand/", &format!("{}/", scene.prefix));
+    let script = script.replace("/front/", &format!("{}-front/", scene.prefix));
+    let mut command = Command::new("sh");
+    command.args(["-euc", &script]).env("ETCDCTL_API", "3").env("ETCDCTL_ENDPOINTS", scene.etcd.url(0));
+    output_of(&mut command);
+    scene.sign_in("root", "root-pw").await;
+
+    let password = |name: &str| scene.folder().join(format!("{name}-password")).display().to_string();
+    let (cores, fronts) = (password("etcd"), password("front"));
+    let core = start_core(&scene, 1, &["--store-user", "etna", "--store-password-file", &cores]).await;
+    let flags = ["--store-user", "etna-front", "--store-password-file", &fronts];
+    let front = Proxy::start("front", &front_store(&scene), &flags, scene.folder()).await;
+    eventually("the front sees it", LONG, async || {
+        let backends = front.json("/v2/backends").await;
+        ensure(backends["Backends"][0]["HealthCheck"]["Type"] == "tcp", backends.to_string())?;
+        let servers = front.json("/v2/backends/cores/servers").await;
+        ensure(servers["Servers"][0]["Id"] == "core-1", servers.to_string())
+    })
+    .await;
+    assert_eq!(core.problems().await, Vec::<Value>::new());
 }
 
 /// The commands below a heading of `units/README.md`.

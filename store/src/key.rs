@@ -152,10 +152,11 @@ impl Key {
         Key::Shared(format!("{PROXIES}{id}").into())
     }
 
-    /// The id of a proxy that says something of itself under this key.
+    /// The id of a proxy that says something of itself under this key. `proxies/release` is no proxy's: it is put to
+    /// release suspects.
     pub fn as_proxy(&self) -> Option<&str> {
         let Key::Shared(path) = self else { return None };
-        path.strip_prefix(PROXIES).filter(|id| !id.contains('/'))
+        path.strip_prefix(PROXIES).filter(|id| !id.contains('/') && *id != RELEASE)
     }
 
     /// The other spelling under which this key is read.
@@ -278,6 +279,7 @@ fn legacy_frontend(host: &str, name: &str) -> Id {
 }
 
 const PROXIES: &str = "proxies/";
+const RELEASE: &str = "release";
 const LONGEST_SHOWN: usize = 600;
 
 #[cfg(test)]
@@ -346,8 +348,9 @@ mod tests {
         let proxy = Key::proxy("core-01");
         assert_eq!((proxy.path().as_str(), proxy.as_proxy()), ("proxies/core-01", Some("core-01")));
         assert_eq!(Key::parse(proxy.path().as_bytes()), Ok(proxy));
-        assert_eq!(Key::parse(b"proxies/a/b").unwrap().as_proxy(), None);
-        assert_eq!(Key::parse(b"acme/a").unwrap().as_proxy(), None);
+        for other in ["proxies/a/b", "proxies/release", "acme/a"] {
+            assert_eq!(Key::parse(other.as_bytes()).unwrap().as_proxy(), None, "{other}");
+        }
     }
 
     #[test]

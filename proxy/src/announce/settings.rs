@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use etna_store::Key;
+
 /// How a proxy announces itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announce {
@@ -33,6 +35,9 @@ impl Announce {
                     "{flag} {text:?} is no id: write up to {LONGEST_ID} letters, digits, dots, underscores and hyphens"
                 ));
             }
+        }
+        if Key::proxy(&self.id).as_proxy().is_none() {
+            return Err(format!("--announce {:?} means something else below proxies/: choose another name", self.id));
         }
         if let Some(store) = &self.store {
             etna_store::engine::check_url(store).map_err(|reason| format!("--announce-store {reason}"))?;
@@ -115,6 +120,7 @@ mod tests {
         for (wrong, says) in [
             (Announce { id: "a/b".into(), ..announce() }, "--announce \"a/b\""),
             (Announce { id: "x".repeat(129), ..announce() }, "128"),
+            (Announce { id: "release".into(), ..announce() }, "another name"),
             (Announce { backend: String::new(), ..announce() }, "--announce-to"),
             (Announce { store: Some("nonsense:".into()), ..announce() }, "--announce-store"),
             (own, "one process"),
