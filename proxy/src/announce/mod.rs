@@ -1,10 +1,10 @@
 //! `--announce ID`: this proxy as a server of a backend in another tier's store, under a lease.
 //!
 //! A front-tier `etna` follows that store and balances over the proxies that announce themselves there. The walk of an
-//! announcement: ready ([`Announcer::start`] waits for it) → [`place`] keeps a lease and makes the keys say what
-//! [`record`] says → drained ([`Announcer::drain`]) → gone ([`Announcer::end`]). A process that is replaced just stops:
+//! announcement: ready ([`Announcer::start`] waits for it) → `place` keeps a lease and makes the keys say what
+//! `record` says → drained ([`Announcer::drain`]) → gone ([`Announcer::end`]). A process that is replaced just stops:
 //! its successor finds the lease in the state directory and goes on with it. Runs on the control side; no failure here
-//! stops anything else, each is a problem, a line in the log and a metric ([`status`]).
+//! stops anything else, each is a problem, a line in the log and a metric (`status`).
 
 mod place;
 mod record;
