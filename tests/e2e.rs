@@ -17,6 +17,7 @@ mod scale;
 mod sidekick;
 mod store_fails;
 mod store_gone;
+mod tls;
 mod tunnels;
 mod two_tiers;
 mod upgrade;

@@ -18,6 +18,7 @@ pub mod model;
 pub mod object;
 pub mod pace;
 pub mod problem;
+pub mod seal;
 pub mod wordpress;
 
 pub use engine::{Batch, Change, Compare, Engine, Error, Item, LeaseId, Op, Revision, Txn, open, with_causes};

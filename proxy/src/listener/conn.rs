@@ -1,6 +1,6 @@
 //! One client connection: served until it ends or its worker says so.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,9 +9,11 @@ use std::time::Duration;
 use etna_store::object::Id;
 use tokio::net::TcpStream;
 
-use super::watch::{Order, Watch};
+use super::stream::Stream;
+use super::watch::{Order, Phase, Watch};
 use super::worker::Worker;
 use crate::stats::Process;
+use crate::tls::handshake::{self, Secured, Spoken};
 use crate::traffic::h1;
 use crate::traffic::h1::wire::Wire;
 use crate::traffic::trust::Peer;
@@ -24,6 +26,8 @@ pub struct Client {
     pub listener: Id,
     /// Who it is.
     pub peer: Peer,
+    /// What its TLS handshake settled, where it had one.
+    pub secured: Option<Secured>,
     /// What its worker watches of it.
     pub watch: Arc<Watch>,
 }
@@ -34,6 +38,8 @@ pub(super) struct Arrived {
     pub(super) listener: Id,
     /// The listener's port, in text.
     pub(super) port: Rc<str>,
+    /// Whether TLS is spoken there.
+    pub(super) tls: bool,
 }
 
 /// Counts a connection that a bug of ours ends.
@@ -71,6 +77,53 @@ async fn turn_away(worker: &Worker, stream: TcpStream) {
     let _ = tokio::time::timeout(TURNED_AWAY, said).await;
 }
 
+/// Shakes hands, where TLS is spoken, and answers what is asked.
+async fn converse(worker: Rc<Worker>, arrived: Arrived, stream: TcpStream, peer: IpAddr, watch: Arc<Watch>) {
+    let (stream, secured) = if arrived.tls {
+        // Boxed, as it is over soon.
+        let Some((stream, secured)) = Box::pin(secure(&worker, &arrived.listener, stream)).await else { return };
+        watch.enter(Phase::Head);
+        (stream, Some(secured))
+    } else {
+        (Stream::Plain(stream), None)
+    };
+    let proto = if arrived.tls { "https" } else { "http" };
+    let scratch = worker.scratch.clone();
+    let client = Rc::new(Client {
+        listener: arrived.listener,
+        peer: Peer { address: peer, text: peer.to_string(), proto, port: arrived.port },
+        secured,
+        watch: watch.clone(),
+        worker,
+    });
+    h1::serve(client, Wire::new(stream, watch, scratch)).await;
+}
+
+/// The handshake, and what it settled; `None` when it came to nothing, which rustls has told the client.
+async fn secure(worker: &Worker, listener: &Id, stream: TcpStream) -> Option<(Stream, Secured)> {
+    let handshakes = &worker.process.handshakes;
+    let accepted = match worker.tls.of(&worker.live, listener) {
+        Ok(config) => handshake::accept(config, stream).await,
+        Err(error) => Err(std::io::Error::other(error)),
+    };
+    match accepted {
+        Ok((stream, secured)) => {
+            let counter = match (secured.resumed, secured.is_13) {
+                (true, _) => &handshakes.resumed,
+                (false, true) => &handshakes.full_13,
+                (false, false) => &handshakes.full_12,
+            };
+            counter.add(1);
+            (secured.protocol != Spoken::Acme).then_some((stream, secured))
+        }
+        Err(error) => {
+            handshakes.failed.add(1);
+            tracing::debug!(%listener, %error, "a TLS handshake failed");
+            None
+        }
+    }
+}
+
 /// Serves a connection to its end.
 pub(super) async fn serve(worker: Rc<Worker>, arrived: Arrived, stream: TcpStream, peer: SocketAddr) {
     let _panics = Panics(worker.process.clone());
@@ -81,13 +134,7 @@ pub(super) async fn serve(worker: Rc<Worker>, arrived: Arrived, stream: TcpStrea
     };
     let running = worker.running();
     let watch = running.watch().clone();
-    let client = Rc::new(Client {
-        listener: arrived.listener,
-        peer: Peer { address: peer, text: peer.to_string(), proto: "http", port: arrived.port },
-        watch: watch.clone(),
-        worker,
-    });
-    let mut serving = pin!(h1::serve(client.clone(), Wire::new(stream, watch.clone(), client.worker.scratch.clone())));
+    let mut serving = pin!(converse(worker, arrived, stream, peer, watch.clone()));
     loop {
         tokio::select! {
             biased;

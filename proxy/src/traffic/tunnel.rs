@@ -61,7 +61,7 @@ impl Tunnel {
         let (mut server, early) = self.server.into_tunnel();
         // Nothing need be said in a tunnel for hours: the kernel asks whether the other side is still there.
         let keepalive = TcpKeepalive::new().with_time(ASK_AFTER).with_interval(ASK_EVERY);
-        for side in [&client, &server] {
+        for side in [client.tcp(), &server] {
             let _ = SockRef::from(side).set_tcp_keepalive(&keepalive);
         }
         let joined = async {
