@@ -21,5 +21,6 @@ mod store_fails;
 mod store_gone;
 mod tls;
 mod tunnels;
+mod two_tiers;
 mod upgrade;
 mod wordpress;

@@ -290,7 +290,25 @@ fn process(state: &State, now: Instant) -> String {
     for (result, count) in [("ok", upgraded.ok), ("failed", upgraded.failed)] {
         sample(&mut out, "etna_upgrades_total", &[("result", result)], count);
     }
+    announced(&mut out, state);
     out
+}
+
+/// Only of a proxy that announces itself.
+fn announced(out: &mut String, state: &State) {
+    let counts = state.announced.counts();
+    if counts.is_empty() {
+        return;
+    }
+    family(out, "etna_announced", "Whether this proxy is announced in a store.", Kind::Gauge);
+    for (store, is_there, _) in &counts {
+        sample(out, "etna_announced", &[("store", store)], u64::from(*is_there));
+    }
+    let help = "Times the announcement could not be made as it should be.";
+    family(out, "etna_announce_failures_total", help, Kind::Counter);
+    for (store, _, failures) in &counts {
+        sample(out, "etna_announce_failures_total", &[("store", store)], failures);
+    }
 }
 
 /// Microseconds as seconds, exactly.
