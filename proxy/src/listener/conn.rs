@@ -1,22 +1,25 @@
 //! One client connection: served until it ends or its worker says so.
 
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::{BufMut as _, BytesMut};
 use etna_store::object::Id;
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
 use super::watch::{Order, Watch};
 use super::worker::Worker;
 use crate::stats::Process;
-use crate::traffic::h1;
 use crate::traffic::h1::wire::Wire;
 use crate::traffic::trust::Peer;
+use crate::traffic::{h1, h2};
 
 /// A client's connection, as its requests see it.
+#[derive(Clone)]
 pub struct Client {
     /// The worker it runs on.
     pub worker: Rc<Worker>,
@@ -87,7 +90,16 @@ pub(super) async fn serve(worker: Rc<Worker>, arrived: Arrived, stream: TcpStrea
         watch: watch.clone(),
         worker,
     });
+    if client.worker.live.knows_h2c(&client.listener) {
+        let mut serving = Box::pin(speak(client, stream));
+        return until_told(&watch, serving.as_mut()).await;
+    }
     let mut serving = pin!(h1::serve(client.clone(), Wire::new(stream, watch.clone(), client.worker.scratch.clone())));
+    until_told(&watch, serving.as_mut()).await;
+}
+
+/// Goes on until it ends, or the worker says that it must.
+async fn until_told(watch: &Watch, mut serving: Pin<&mut impl Future<Output = ()>>) {
     loop {
         tokio::select! {
             biased;
@@ -99,6 +111,24 @@ pub(super) async fn serve(worker: Rc<Worker>, arrived: Arrived, stream: TcpStrea
             },
         }
     }
+}
+
+/// Speaks what the client begins with: HTTP/2 if that is its preface, else HTTP/1.1 (RFC 9113 section 3.3).
+async fn speak(client: Rc<Client>, mut stream: TcpStream) {
+    let mut ahead = BytesMut::with_capacity(h2::PREFACE.len());
+    while ahead.len() < h2::PREFACE.len() && h2::PREFACE.starts_with(&ahead) {
+        let missing = h2::PREFACE.len() - ahead.len();
+        let mut room = (&mut ahead).limit(missing);
+        if !matches!(stream.read_buf(&mut room).await, Ok(1..)) {
+            return;
+        }
+    }
+    if ahead == *h2::PREFACE.as_slice() {
+        return h2::serve(client, stream, ahead.freeze()).await;
+    }
+    let wire = Wire::new(stream, client.watch.clone(), client.worker.scratch.clone());
+    wire.begins_with(&ahead);
+    h1::serve(client, wire).await;
 }
 
 const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n\
