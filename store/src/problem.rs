@@ -32,17 +32,25 @@ pub struct Flaw {
     pub line: Option<u32>,
     /// Column in that line, in characters from 1.
     pub column: Option<u32>,
+    /// What happens meanwhile, where that is no matter of the key.
+    pub effect: Option<&'static str>,
 }
 
 impl Flaw {
     /// A flaw of the value as a whole.
     pub fn new(reason: impl Into<String>, hint: impl Into<String>) -> Flaw {
-        Flaw { reason: reason.into(), hint: hint.into(), line: None, column: None }
+        Flaw { reason: reason.into(), hint: hint.into(), line: None, column: None, effect: None }
     }
 
-    /// The problem it is, once key and effect are known.
-    pub fn into_problem(self, key: impl Into<String>, effect: impl Into<String>) -> Problem {
-        let Flaw { reason, hint, line, column } = self;
-        Problem { key: key.into(), reason, hint, line, column, effect: effect.into() }
+    /// The same, with what happens meanwhile.
+    pub fn meanwhile(self, effect: &'static str) -> Flaw {
+        Flaw { effect: Some(effect), ..self }
+    }
+
+    /// The problem it is, once the key is known, and the effect that such flaws have at that key.
+    pub fn into_problem(self, key: impl Into<String>, usual: impl Into<String>) -> Problem {
+        let Flaw { reason, hint, line, column, effect } = self;
+        let effect = effect.map_or_else(|| usual.into(), String::from);
+        Problem { key: key.into(), reason, hint, line, column, effect }
     }
 }

@@ -214,6 +214,7 @@ mod tests {
     use regex::Regex;
 
     use super::*;
+    use crate::object::HttpsMode;
 
     fn site(admin: Option<&str>, ajax: Ajax) -> Site {
         Site {
@@ -224,6 +225,8 @@ mod tests {
             ajax,
             uploads_fallback: true,
             sticky: Sticky::default(),
+            https: HttpsMode::default(),
+            hsts: 0,
         }
     }
 

@@ -31,7 +31,9 @@ pub fn check(data: &[u8]) {
     let put = Change { key: path.into(), value: Some(checked.value.clone()) };
     model.apply(&Batch { revision: Revision(1), changes: vec![put] });
     let text = checked.shown.to_string();
-    assert!(noun != Noun::Host || checked.shown["Settings"]["KeyPair"].is_null(), "a key pair is shown: {text}");
+    for settings in [&checked.shown["Settings"], &checked.shown["Settings"]["TLS"]] {
+        assert!(noun == Noun::Middleware || settings["KeyPair"].is_null(), "a key pair is shown: {text}");
+    }
     assert!(checked.ttl.is_none_or(|ttl| !ttl.is_zero()));
     again(noun, parent, &text);
 }
@@ -43,6 +45,10 @@ fn again(noun: Noun, parent: &str, shown: &str) {
     match read(noun, parent, body.as_bytes()) {
         Ok(again) if noun == Noun::Host => {
             assert_eq!(again.shown["Name"].to_string().to_lowercase(), again.shown["Name"].to_string())
+        }
+        // Key pairs are never shown, so that they are not sent again.
+        Ok(again) if noun == Noun::Backend && shown.contains(r#""HasKeyPair":true"#) => {
+            assert!(again.shown["Settings"]["TLS"].get("HasKeyPair").is_none())
         }
         Ok(again) => assert_eq!(again.shown.to_string(), shown),
         Err(refusal) => panic!("{shown} was shown and is refused: {refusal:?}"),

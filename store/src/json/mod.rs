@@ -52,6 +52,7 @@ impl<'a> Node<'a> {
                     hint: "correct the JSON at this place".into(),
                     line: u32::try_from(error.line()).ok(),
                     column: u32::try_from(error.column().max(1)).ok(),
+                    effect: None,
                 })
             }
         }
@@ -311,7 +312,7 @@ fn flaw_at(whole: &str, offset: usize, reason: String, hint: String) -> Flaw {
     let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
     let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
     let column = 1 + String::from_utf8_lossy(&before[start..]).chars().count();
-    Flaw { reason, hint, line: u32::try_from(line).ok(), column: u32::try_from(column).ok() }
+    Flaw { reason, hint, line: u32::try_from(line).ok(), column: u32::try_from(column).ok(), effect: None }
 }
 
 #[cfg(test)]

@@ -168,9 +168,7 @@ impl Model {
                 Some(Good::KeyPair(key_pair)) => (None, Some(key_pair.to_vec())),
                 _ => continue,
             };
-            let (_, host) = parts.get_or_insert_with(|| {
-                (alias.raw.clone(), Host { name: name.clone(), default: false, key_pair: None })
-            });
+            let (_, host) = parts.get_or_insert_with(|| (alias.raw.clone(), Host::plain(name.clone())));
             host.default |= default.unwrap_or_default();
             host.key_pair = host.key_pair.take().or(key_pair);
         }

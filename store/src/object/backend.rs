@@ -1,10 +1,11 @@
 //! A backend: a set of servers with common settings and a balancing policy. The servers are keys of their own.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::balancing::{self, HashOn, Limit, Policy};
 use super::health::Checking;
-use super::{Id, not_in_force, only_http};
+use super::{BackendTls, Id, ProxyVersion, only_http, word};
 use crate::json::{self, Fields, Node, clip};
 use crate::problem::Flaw;
 
@@ -31,6 +32,38 @@ pub struct Backend {
     pub sticky: Option<Sticky>,
     /// How its servers are checked (ours: `HealthCheck`).
     pub health_check: Checking,
+    /// How its https servers are spoken to (vulcand's `Settings.TLS` and our additions, absent by default).
+    pub tls: Option<Arc<BackendTls>>,
+    /// What its servers speak (ours: `Settings.Protocol`, default `http1`).
+    pub protocol: HttpVersion,
+    /// What tells its servers the client's address in front of a connection (ours: `Settings.ProxyProtocol`, absent
+    /// by default).
+    pub proxy_protocol: Option<ProxyVersion>,
+}
+
+/// A version of HTTP that is spoken with servers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum HttpVersion {
+    /// `http1`: HTTP/1.1.
+    #[default]
+    Http1,
+    /// `h2`: HTTP/2, by ALPN over TLS and with prior knowledge in the clear.
+    H2,
+}
+
+impl HttpVersion {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            HttpVersion::Http1 => "http1",
+            HttpVersion::H2 => "h2",
+        }
+    }
+
+    fn decode(settings: &Fields<'_>) -> Result<HttpVersion, Flaw> {
+        let known = [HttpVersion::Http1, HttpVersion::H2].map(|version| (version.name(), version));
+        settings.get("Protocol").map_or(Ok(HttpVersion::default()), |node| word(&node, &known))
+    }
 }
 
 /// vulcand's `Settings.Timeouts`; absent fields take the defaults, and zero, Go's "no limit", is a day.
@@ -79,6 +112,9 @@ impl Backend {
             limit: None,
             sticky: None,
             health_check: Checking::Preset,
+            tls: None,
+            protocol: HttpVersion::default(),
+            proxy_protocol: None,
         }
     }
 
@@ -88,7 +124,10 @@ impl Backend {
         let fields = Node::parse(&text)?.fields()?;
         only_http(&fields)?;
         let settings = fields.object("Settings")?;
-        not_in_force(&settings, "TLS", notes);
+        let tls = match settings.get("TLS") {
+            Some(node) => Some(Arc::new(BackendTls::decode(&node.fields()?, notes)?)),
+            None => None,
+        };
         Ok(Backend {
             id,
             timeouts: Timeouts::decode(&settings)?,
@@ -100,6 +139,9 @@ impl Backend {
             limit: Limit::decode(&fields)?,
             sticky: Sticky::decode(&fields)?,
             health_check: Checking::decode(&fields)?,
+            tls,
+            protocol: HttpVersion::decode(&settings)?,
+            proxy_protocol: ProxyVersion::decode(&settings)?,
         })
     }
 
@@ -230,8 +272,42 @@ mod tests {
         assert_eq!(backend.timeouts.tls_handshake, Duration::from_secs(10));
         assert_eq!(backend.keep_alive, KeepAlive { period: Duration::from_secs(60), max_idle: 12 });
         assert_eq!(notes.len(), 1);
-        assert_eq!(notes[0].reason, "setting Settings.TLS is not in force yet");
+        assert!(notes[0].reason.contains("not verified"), "{notes:?}");
         assert_eq!(notes[0].line, Some(2));
+        assert!(backend.tls.unwrap().settings.insecure_skip_verify);
+    }
+
+    #[test]
+    fn towards_servers() {
+        let json = r#"{"Type":"http","Settings":{"Protocol":"H2","ProxyProtocol":"proxy_v2","TLS":{
+            "CA":"-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n","ServerName":"App.Test.","KeyPair":"e30="}}}"#;
+        let backend = decode(json).unwrap();
+        assert_eq!((backend.protocol, backend.proxy_protocol), (HttpVersion::H2, Some(ProxyVersion::V2)));
+        let tls = backend.tls.unwrap();
+        assert_eq!((tls.server_name.as_deref(), tls.key_pair.as_deref()), (Some("app.test"), Some(&b"{}"[..])));
+        assert!(tls.ca.is_some() && format!("{tls:?}").contains("(sealed)"));
+        for (settings, reason) in [
+            (r#"{"Protocol":"h3"}"#, "Settings.Protocol is \"h3\""),
+            (r#"{"ProxyProtocol":"PROXY"}"#, "Settings.ProxyProtocol is \"PROXY\""),
+            (r#"{"TLS":{"CA":""}}"#, "Settings.TLS.CA has no certificate"),
+            (
+                r#"{"TLS":{"CA":"-----BEGIN CERTIFICATE-----\n*\n-----END CERTIFICATE-----"}}"#,
+                "Settings.TLS.CA is not PEM",
+            ),
+            (
+                r#"{"TLS":{"CA":"-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----"}}"#,
+                "Settings.TLS.CA holds a private",
+            ),
+            (r#"{"TLS":{"ServerName":"a:443"}}"#, "Settings.TLS.ServerName \"a:443\" is not"),
+            (r#"{"TLS":{"KeyPair":{"Key":"k"}}}"#, "Settings.TLS.KeyPair is not sealed"),
+            (r#"{"TLS":{"MaxVersion":"VersionTLS10"}}"#, "Settings.TLS.MaxVersion allows only"),
+        ] {
+            let flaw = decode(&format!(r#"{{"Type":"http","Settings":{settings}}}"#)).unwrap_err();
+            assert!(flaw.reason.starts_with(reason), "{settings}: {}", flaw.reason);
+            assert!(flaw.line.is_some() && !flaw.hint.is_empty());
+        }
+        let none = decode(r#"{"Type":"http","Settings":{"ProxyProtocol":"NONE","TLS":null}}"#).unwrap();
+        assert_eq!(none, Backend::implicit("b".into()));
     }
 
     #[test]

@@ -1,21 +1,23 @@
 //! A host: a server name and its certificate.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-
-use super::{Id, not_in_force};
-use crate::json::{self, Node};
+use super::certificate::sealed;
+use super::{Acme, Id, Ocsp, not_in_force};
+use crate::json::{self, Node, clip};
 use crate::problem::Flaw;
 
 /// `hosts/<name>/host`.
 #[derive(Clone, PartialEq)]
 pub struct Host {
-    /// The name, from the key, in lower case.
+    /// The name, from the key, in lower case: `example.com`, or `*.example.com` for all names one label longer.
     pub name: Id,
     /// Whether its certificate serves names that no other host has.
     pub default: bool,
     /// vulcand's sealed `KeyPair`, still sealed.
     pub key_pair: Option<Vec<u8>>,
+    /// How it gets a certificate of its own; a key pair that can be used goes before it, as in vulcand.
+    pub acme: Option<Acme>,
+    /// Whether proof is stapled that the certificate is not revoked.
+    pub ocsp: Ocsp,
 }
 
 impl Host {
@@ -23,13 +25,27 @@ impl Host {
     pub fn decode(name: Id, value: &[u8], notes: &mut Vec<Flaw>) -> Result<Host, Flaw> {
         let text = json::text(value)?;
         let settings = Node::parse(&text)?.fields()?.object("Settings")?;
-        not_in_force(&settings, "AutoCert", notes);
-        let ocsp = settings.object("OCSP")?;
-        if ocsp.boolean("Enabled")? {
-            not_in_force(&ocsp, "Enabled", notes);
+        let name: Id = name.to_lowercase().into();
+        if !can_match(&name) {
+            let reason = format!("no client asks for the host {:?}", clip(&name));
+            notes.push(Flaw::new(reason, "a wildcard is the whole first label, like *.example.com"));
         }
-        let key_pair = settings.get("KeyPair").map(key_pair).transpose()?.filter(|sealed| !sealed.is_empty());
-        Ok(Host { name: name.to_lowercase().into(), default: settings.boolean("Default")?, key_pair })
+        let ocsp = Ocsp::decode(&settings, notes)?;
+        if ocsp.enabled {
+            not_in_force(&settings.object("OCSP")?, "Enabled", notes);
+        }
+        Ok(Host {
+            default: settings.boolean("Default")?,
+            key_pair: settings.get("KeyPair").map(sealed).transpose()?.flatten(),
+            acme: Acme::decode(&name, &settings, notes)?,
+            ocsp,
+            name,
+        })
+    }
+
+    /// A host without settings.
+    pub(crate) fn plain(name: Id) -> Host {
+        Host { name, default: false, key_pair: None, acme: None, ocsp: Ocsp::default() }
     }
 
     /// Reads `hosts/<name>/options` of vulcand up to 0.7: whether it is the default.
@@ -46,16 +62,10 @@ impl Host {
     }
 }
 
-fn key_pair(node: Node<'_>) -> Result<Vec<u8>, Flaw> {
-    if node.text().starts_with('{') {
-        let reason = "Settings.KeyPair is not sealed";
-        return Err(node.flaw(reason, "seal it first; a private key must not lie open in the store"));
-    }
-    // Go's decoder passes over line ends.
-    let text: String = node.string()?.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
-    STANDARD.decode(text).map_err(|error| {
-        node.flaw(format!("Settings.KeyPair is not base64: {error}"), "store the sealed envelope in standard base64")
-    })
+/// A wildcard stands for the first label alone (RFC 6125, section 6.4.3).
+fn can_match(name: &str) -> bool {
+    let rest = name.strip_prefix("*.").unwrap_or(name);
+    !rest.is_empty() && !rest.contains('*')
 }
 
 impl std::fmt::Debug for Host {
@@ -65,12 +75,17 @@ impl std::fmt::Debug for Host {
             .field("name", &self.name)
             .field("default", &self.default)
             .field("key_pair", &key_pair)
+            .field("acme", &self.acme)
+            .field("ocsp", &self.ocsp)
             .finish()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::super::Challenge;
     use super::*;
 
     fn decode(json: &str) -> Result<Host, Flaw> {
@@ -82,7 +97,7 @@ mod tests {
         let json = r#"{"Name":"x","Settings":{"Default":true,"KeyPair":"e30=",
             "OCSP":{"Enabled":false,"Period":"","Responders":null,"SkipSignatureCheck":false}}}"#;
         let host = decode(json).unwrap();
-        assert_eq!(host, Host { name: "a.test".into(), default: true, key_pair: Some(b"{}".to_vec()) });
+        assert_eq!(host, Host { default: true, key_pair: Some(b"{}".to_vec()), ..Host::plain("a.test".into()) });
         assert!(format!("{host:?}").contains("(sealed)"));
         assert_eq!(decode("{}").unwrap().key_pair, None);
         assert_eq!(decode(r#"{"Settings":{"KeyPair":null}}"#).unwrap().key_pair, None);
@@ -99,12 +114,79 @@ mod tests {
     #[test]
     fn what_is_not_in_force_is_said() {
         let mut notes = Vec::new();
-        let json = br#"{"Settings":{"AutoCert":{"Email":"a@b"},"OCSP":{"Enabled":true}}}"#;
-        Host::decode("h".into(), json, &mut notes).unwrap();
+        let json = br#"{"Settings":{"OCSP":{"Enabled":true,"Period":"2h","Responders":["http://r"],"SkipSignatureCheck":true}}}"#;
+        let host = Host::decode("h".into(), json, &mut notes).unwrap();
         let reasons: Vec<&str> = notes.iter().map(|note| note.reason.as_str()).collect();
-        assert_eq!(
-            reasons,
-            ["setting Settings.AutoCert is not in force yet", "setting Settings.OCSP.Enabled is not in force yet"]
-        );
+        assert_eq!(reasons, ["setting Settings.OCSP.Enabled is not in force yet"]);
+        assert_eq!((host.ocsp.period, host.ocsp.responders.len()), (Duration::from_secs(7_200), 1));
+        let json = br#"{"Settings":{"OCSP":{"Period":"often"}}}"#;
+        assert_eq!(Host::decode("h".into(), json, &mut notes).unwrap().ocsp, Ocsp::default());
+        assert!(notes[1].reason.starts_with("Settings.OCSP.Period is not a duration"), "{notes:?}");
+    }
+
+    #[test]
+    fn certificates_by_acme() {
+        let acme = |json: &str| decode(&format!(r#"{{"Settings":{json}}}"#)).map(|host| host.acme);
+        let ours = r#"{"Acme":{"Email":"a@b.test","Directory":"https://ca.test/dir","challenge":"TLS-ALPN-01","renew_before":"720h"}}"#;
+        let month = Some(Duration::from_secs(30 * 86_400));
+        let full = Acme {
+            email: Some("a@b.test".into()),
+            directory: Some("https://ca.test/dir".into()),
+            challenge: Challenge::TlsAlpn01,
+            renew_before: month,
+        };
+        assert_eq!(acme(ours).unwrap(), Some(full.clone()));
+        let vulcands = r#"{"AutoCert":{"Email":"a@b.test","RenewBefore":2592000000000000,
+            "DirectoryURL":"https://ca.test/dir","Key":""}}"#;
+        assert_eq!(acme(vulcands).unwrap(), Some(Acme { challenge: Challenge::Any, ..full }));
+        for (json, is) in [
+            ("{\"Acme\":true}", true),
+            ("{\"Acme\":{}}", true),
+            ("{\"AutoCert\":{}}", true),
+            ("{\"Acme\":false}", false),
+        ] {
+            assert_eq!(acme(json).unwrap(), is.then(Acme::default), "{json}");
+        }
+        for (json, reason) in [
+            (r#"{"Acme":{"Mail":"a@b"}}"#, "unknown field \"Settings.Acme.Mail\""),
+            (r#"{"Acme":{"Email":"nobody"}}"#, "\"nobody\" is not a mail address"),
+            (r#"{"Acme":{"Email":"a@b, c@d"}}"#, "\"a@b, c@d\" is not a mail address"),
+            (r#"{"Acme":{"Challenge":"dns-01"}}"#, "Settings.Acme.Challenge is \"dns-01\""),
+            (r#"{"Acme":{"Directory":"http://ca.test/"}}"#, "Settings.Acme.Directory \"http://ca.test/\" is not"),
+            (r#"{"Acme":{"RenewBefore":"30d"}}"#, "Settings.Acme.RenewBefore is a duration with an unknown unit"),
+            (r#"{"Acme":7}"#, "Settings.Acme must be true or an object"),
+            (r#"{"AutoCert":{"RenewBefore":"720h"}}"#, "Settings.AutoCert.RenewBefore must be a whole number"),
+        ] {
+            let flaw = acme(json).unwrap_err();
+            assert!(flaw.reason.starts_with(reason), "{json}: {}", flaw.reason);
+            assert!(flaw.line.is_some() && !flaw.hint.is_empty());
+        }
+        assert!(acme(r#"{"Acme":{"Directory":"http://127.0.0.1:14000/dir"}}"#).unwrap().is_some());
+    }
+
+    #[test]
+    fn notes_of_certificates_by_acme() {
+        let mut notes = Vec::new();
+        let json = br#"{"Settings":{"AutoCert":{"Key":"-----BEGIN EC PRIVATE KEY-----\nMHcCAQEE"}}}"#;
+        let host = Host::decode("h".into(), json, &mut notes).unwrap();
+        assert!(host.acme.is_some() && notes[0].reason.contains("a private key in the clear"));
+        assert!(!format!("{host:?} {notes:?}").contains("MHcCAQEE"));
+        notes.clear();
+        let host = Host::decode("*.a.test".into(), br#"{"Settings":{"Acme":{}}}"#, &mut notes).unwrap();
+        assert!(host.acme.is_none() && notes[0].reason.contains("wildcard name"), "{notes:?}");
+        notes.clear();
+        Host::decode("h".into(), br#"{"Settings":{"Acme":false,"AutoCert":{}}}"#, &mut notes).unwrap();
+        assert_eq!(notes[0].reason, "Settings.Acme says it already");
+    }
+
+    #[test]
+    fn a_wildcard_is_the_first_label() {
+        for (name, notes) in
+            [("*.example.com", 0), ("example.com", 0), ("a.*.com", 1), ("*", 1), ("w*.a", 1), ("*.*.a", 1)]
+        {
+            let mut said = Vec::new();
+            assert_eq!(&*Host::decode(name.into(), b"{}", &mut said).unwrap().name, name);
+            assert_eq!(said.len(), notes, "{name}");
+        }
     }
 }

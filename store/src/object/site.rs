@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Id, Sticky, not_in_force};
-use crate::json::{self, Fields, Node, clip, nearest};
+use super::{Id, Sticky, at, host_name, not_in_force, word};
+use crate::json::{self, Fields, Node, clip};
 use crate::problem::Flaw;
 
 /// `sites/<id>`.
@@ -23,6 +23,38 @@ pub struct Site {
     pub uploads_fallback: bool,
     /// Stickiness on the admin backend.
     pub sticky: Sticky,
+    /// What happens to requests in the clear.
+    pub https: HttpsMode,
+    /// For how many seconds browsers are told to come by https only (`Strict-Transport-Security`, RFC 6797), said on
+    /// answers over TLS; 0 (default): nothing is said.
+    pub hsts: u32,
+}
+
+/// What happens to a site's requests in the clear. Never redirected are ACME's challenges and requests from the site's
+/// own containers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HttpsMode {
+    /// `auto`: redirected to https if we have a certificate for the name.
+    #[default]
+    Auto,
+    /// `off`: served.
+    Off,
+    /// `always`: redirected, also where TLS ends at a proxy in front.
+    Always,
+    /// `admin`: those to the login and the administration are redirected, the others served.
+    Admin,
+}
+
+impl HttpsMode {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            HttpsMode::Auto => "auto",
+            HttpsMode::Off => "off",
+            HttpsMode::Always => "always",
+            HttpsMode::Admin => "admin",
+        }
+    }
 }
 
 /// Where anonymous requests to `admin-ajax.php` and `admin-post.php` go.
@@ -69,6 +101,8 @@ impl Site {
             ajax: ajax(&fields)?,
             uploads_fallback,
             sticky: sticky(&fields, notes)?,
+            https: https(&fields)?,
+            hsts: hsts(&fields)?,
         })
     }
 }
@@ -92,18 +126,16 @@ fn hosts(fields: &Fields<'_>) -> Result<Vec<String>, Flaw> {
     let mut hosts = Vec::with_capacity(items.len());
     for item in items {
         let written = item.string()?;
-        let host = written.strip_suffix('.').unwrap_or(&written).to_ascii_lowercase();
-        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
-        if host.is_empty() || host.len() > 253 || !host.bytes().all(fits) {
-            let hint = if host.contains(':') || host.contains('/') {
+        let Some(host) = host_name(&written) else {
+            let hint = if written.contains([':', '/']) {
                 "write the name alone, without scheme, port and path"
-            } else if host.contains('*') {
+            } else if written.contains('*') {
                 "write every name in full; there are no wildcards"
             } else {
                 "write a name like example.com, international ones as xn--…"
             };
             return Err(item.flaw(format!("{:?} is not a host name", clip(&written)), hint));
-        }
+        };
         if !hosts.contains(&host) {
             hosts.push(host);
         }
@@ -121,20 +153,18 @@ fn backend(fields: &Fields<'_>, name: &str) -> Result<Option<Id>, Flaw> {
 }
 
 fn ajax(fields: &Fields<'_>) -> Result<Ajax, Flaw> {
-    let Some(node) = fields.get("Ajax") else { return Ok(Ajax::default()) };
-    let written = node.string()?.to_ascii_lowercase();
-    match written.as_str() {
-        "admin" => Ok(Ajax::Admin),
-        "public" => Ok(Ajax::Public),
-        "auto" => Ok(Ajax::Auto),
-        other => {
-            let hint = match nearest(other, &["admin", "public", "auto"]) {
-                Some(near) => format!("did you mean {near:?}?"),
-                None => r#"write "admin", "public" or "auto""#.into(),
-            };
-            Err(node.flaw(format!("Ajax is {:?}", clip(other)), hint))
-        }
-    }
+    let known = [("admin", Ajax::Admin), ("public", Ajax::Public), ("auto", Ajax::Auto)];
+    fields.get("Ajax").map_or(Ok(Ajax::default()), |node| word(&node, &known))
+}
+
+fn https(fields: &Fields<'_>) -> Result<HttpsMode, Flaw> {
+    let known = [HttpsMode::Auto, HttpsMode::Off, HttpsMode::Always, HttpsMode::Admin].map(|mode| (mode.name(), mode));
+    fields.get("Https").map_or(Ok(HttpsMode::default()), |node| word(&node, &known))
+}
+
+fn hsts(fields: &Fields<'_>) -> Result<u32, Flaw> {
+    let Some(node) = fields.get("Hsts") else { return Ok(0) };
+    Ok(u32::try_from(node.integer_within(0, LONGEST_HSTS)?).unwrap_or_default())
 }
 
 fn sticky(fields: &Fields<'_>, notes: &mut Vec<Flaw>) -> Result<Sticky, Flaw> {
@@ -160,22 +190,17 @@ fn sticky(fields: &Fields<'_>, notes: &mut Vec<Flaw>) -> Result<Sticky, Flaw> {
     Sticky::of_fields(&fields)
 }
 
-fn at(fields: &Fields<'_>, name: &str, reason: String, hint: &str) -> Flaw {
-    match fields.get(name) {
-        Some(node) => node.flaw(reason, hint),
-        None => fields.flaw(reason, hint),
-    }
-}
-
-const FIELDS: &[&str] = &["Preset", "Hosts", "Public", "Admin", "Ajax", "Sticky", "UploadsFallback"];
+const FIELDS: &[&str] = &["Preset", "Hosts", "Public", "Admin", "Ajax", "Sticky", "UploadsFallback", "Https", "Hsts"];
 
 /// Understood, and not in force yet.
-const LATER: &[&str] = &["Https", "Xmlrpc", "Cache", "CacheTtl", "Limits", "Body", "Timeouts"];
+const LATER: &[&str] = &["Xmlrpc", "Cache", "CacheTtl", "Limits", "Body", "Timeouts"];
 
 /// The same, unless the value says what happens anyway.
-const LATER_UNLESS: &[(&str, &str)] = &[("Hsts", "0"), ("Cron", "\"public\""), ("AdminFallback", "false")];
+const LATER_UNLESS: &[(&str, &str)] = &[("Cron", "\"public\""), ("AdminFallback", "false")];
 
 const MOST_HOSTS: usize = 1_000;
+// Ten years, in seconds; lists of preloaded sites want one.
+const LONGEST_HSTS: i64 = 10 * 365 * 86_400;
 
 #[cfg(test)]
 mod tests {
@@ -198,6 +223,8 @@ mod tests {
                 ajax: Ajax::Admin,
                 uploads_fallback: true,
                 sticky: Sticky::default(),
+                https: HttpsMode::Auto,
+                hsts: 0,
             }
         );
     }
@@ -215,9 +242,12 @@ mod tests {
         assert_eq!((site.ajax, site.uploads_fallback), (Ajax::Auto, false));
         assert_eq!(site.sticky.cookie.as_deref(), Some("__etna_wp"));
         let reasons: Vec<&str> = notes.iter().map(|note| note.reason.as_str()).collect();
-        let later = ["Https", "Xmlrpc", "Cache", "CacheTtl", "Limits", "Body", "Timeouts"];
+        let later = ["Xmlrpc", "Cache", "CacheTtl", "Limits", "Body", "Timeouts"];
         assert_eq!(reasons, later.map(|name| format!("setting {name} is not in force yet")));
-        assert_eq!((notes[0].line, notes[0].column), (Some(2), Some(10)));
+        assert_eq!((notes[0].line, notes[0].column), (Some(2), Some(35)));
+        let json = json.replace(r#""auto","hsts":0"#, r#""Admin","hsts":31536000"#);
+        let site = decode(&json).unwrap();
+        assert_eq!((site.https, site.hsts), (HttpsMode::Admin, 31_536_000));
     }
 
     #[test]
@@ -232,6 +262,10 @@ mod tests {
             (r#""Hosts":["a",1]"#, "Hosts[1] must be a string", ""),
             (r#""Preset":"drupal""#, "unknown preset \"drupal\"", "write \"wordpress\""),
             (r#""Sticky":{"Domain":"x"}"#, "unknown field \"Sticky.Domain\"", "known are"),
+            (r#""Https":"allways""#, "Https is \"allways\"", "did you mean \"always\"?"),
+            (r#""Https":true"#, "Https must be a string", ""),
+            (r#""Hsts":-1"#, "Hsts is -1", "choose a number"),
+            (r#""Hsts":"1y""#, "Hsts must be a whole number", ""),
             (r#""UploadsFallback":1"#, "UploadsFallback must be true or false", ""),
         ] {
             let flaw = decode(&format!(r#"{{"Preset":"wordpress","Hosts":["a"],"Public":"p",{rest}}}"#)).unwrap_err();

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use etna_store::object::{
-    Ajax, Backend, CheckKind, Checking, Frontend, HashOn, HealthCheck, Host, Listener, Middleware, Network,
-    OnClientAbort, Policy, Protocol, Scheme, Server, ServerState, Site, Sticky,
+    Ajax, Backend, CheckKind, Checking, Frontend, HashOn, HealthCheck, Host, HttpVersion, Listener, Middleware,
+    Network, OnClientAbort, Policy, Protocol, Scheme, Server, ServerState, Site, Sticky,
 };
 use serde_json::{Map, Value, json};
+
+mod tls;
 
 /// A backend, its time limits with the defaults in force.
 pub(super) fn backend(backend: &Backend) -> Value {
@@ -23,9 +25,15 @@ pub(super) fn backend(backend: &Backend) -> Value {
                 "Period": duration(backend.keep_alive.period),
                 "MaxIdleConnsPerHost": backend.keep_alive.max_idle,
             },
-            "TLS": null,
+            "TLS": backend.tls.as_deref().map(tls::backend),
         },
     }));
+    if backend.protocol != HttpVersion::default() {
+        fields["Settings"]["Protocol"] = backend.protocol.name().into();
+    }
+    if let Some(version) = backend.proxy_protocol {
+        fields["Settings"]["ProxyProtocol"] = version.name().into();
+    }
     if backend.policy != Policy::default() {
         add(&mut fields, "Policy", backend.policy.name());
     }
@@ -129,10 +137,16 @@ pub(super) fn middleware(middleware: &Middleware) -> Value {
 
 /// A host. Never its private key, sealed or not: only whether it has one.
 pub(super) fn host(host: &Host) -> Value {
-    json!({
-        "Name": &*host.name,
-        "Settings": { "Default": host.default, "KeyPair": null, "HasKeyPair": host.key_pair.is_some() },
-    })
+    let mut settings = object(json!({
+        "Default": host.default,
+        "KeyPair": null,
+        "HasKeyPair": host.key_pair.is_some(),
+        "OCSP": tls::ocsp(&host.ocsp),
+    }));
+    if let Some(acme) = &host.acme {
+        add(&mut settings, "Acme", tls::acme(acme));
+    }
+    json!({ "Name": &*host.name, "Settings": settings })
 }
 
 /// A listener.
@@ -145,14 +159,15 @@ pub(super) fn listener(listener: &Listener) -> Value {
         Network::Tcp => "tcp",
         Network::Unix => "unix",
     };
-    json!({
+    let mut fields = object(json!({
         "Id": &*listener.id,
         "Protocol": protocol,
         "Address": { "Network": network, "Address": listener.address },
         "Scope": listener.scope.as_deref().unwrap_or_default(),
-        "Settings": null,
-        "ProxyProtocol": "",
-    })
+        "Settings": tls::listener(listener),
+    }));
+    tls::proxy_protocol(&mut fields, listener.proxy_protocol.as_deref());
+    fields.into()
 }
 
 /// A site.
@@ -171,6 +186,8 @@ pub(super) fn site(site: &Site) -> Value {
         "Ajax": ajax,
         "UploadsFallback": site.uploads_fallback,
         "Sticky": sticky(&site.sticky),
+        "Https": site.https.name(),
+        "Hsts": site.hsts,
     })
 }
 

@@ -212,20 +212,22 @@ fn refuse_what_is_not_ours_to_store(noun: Noun, envelope: &Envelope) -> Result<(
     }
     if noun == Noun::Host && has_open_key(&envelope.object) {
         return Err(Refusal::bad(
-            "a private key would be stored in the clear: seal the pair (`vctl secret seal_keypair`) and send the \
-             sealed text as Settings.KeyPair",
+            "a private key would be stored in the clear: seal the pair (`etnactl secret seal-keypair`), and send the \
+             sealed text as Settings.KeyPair; send no AutoCert.Key",
         ));
     }
     Ok(())
 }
 
-/// Whether a host's key pair is an object, as vulcand's clients send it, and not a sealed text.
+/// Whether a host's key pair is an object, as vulcand's clients send it, and not a sealed text; or an account's key is
+/// there, which nothing seals.
 fn has_open_key(host: &RawValue) -> bool {
     let inner =
         |object: &RawValue, name: &str| fields(object.get().as_bytes()).ok().and_then(|mut f| take(&mut f, name));
-    inner(host, "Settings")
-        .and_then(|settings| inner(&settings, "KeyPair"))
-        .is_some_and(|pair| pair.get().starts_with('{'))
+    let Some(settings) = inner(host, "Settings") else { return false };
+    let account = inner(&settings, "AutoCert").and_then(|account| inner(&account, "Key"));
+    inner(&settings, "KeyPair").is_some_and(|pair| pair.get().starts_with('{'))
+        || account.is_some_and(|key| !matches!(key.get(), "null" | r#""""#))
 }
 
 /// As vulcand: a frontend needs its backend, a middleware its frontend. (In the store itself their order is free.)
@@ -359,5 +361,7 @@ mod tests {
         assert!(!has_open_key(&host(r#"{"Name":"a","Settings":{"KeyPair":"c2VhbGVk"}}"#)));
         assert!(!has_open_key(&host(r#"{"Name":"a","Settings":{"KeyPair":null}}"#)));
         assert!(!has_open_key(&host(r#"{"Name":"a"}"#)));
+        assert!(has_open_key(&host(r#"{"Name":"a","Settings":{"autocert":{"Email":"e","key":"-----BEGIN"}}}"#)));
+        assert!(!has_open_key(&host(r#"{"Name":"a","Settings":{"AutoCert":{"Email":"e","Key":""}}}"#)));
     }
 }
