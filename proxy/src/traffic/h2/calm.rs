@@ -2,11 +2,14 @@
 //! heads of requests that wait. Whoever exceeds it is told to calm down (RFC 9113 section 10.5).
 //!
 //! Allowances grow with time and with what was really served, so that a busy client is never short of them and an idle
-//! one cannot save up. The `h2` crate has limits of its own for some of this; none of them counts frames.
+//! one cannot save up. The `h2` crate has limits of its own for some of this; none of them counts frames. Frames whose
+//! length alone is wrong are found here, too: to it they are any malformed frames.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+
+use h2::Reason;
 
 use super::frames::{self, Frame, Frames};
 use crate::listener::watch::Watch;
@@ -22,7 +25,9 @@ pub(super) struct Calm {
     heads: Cell<usize>,
     /// Bytes written that were not counted in favour yet.
     written: Cell<usize>,
-    exceeded: Cell<bool>,
+    begun: Cell<bool>,
+    /// Why the connection must end, once it must.
+    fault: Cell<Option<Reason>>,
 }
 
 impl Calm {
@@ -34,7 +39,8 @@ impl Calm {
             resets: Allowance::new(MOST_RESETS, RESETS_A_SECOND),
             heads: Cell::new(0),
             written: Cell::new(0),
-            exceeded: Cell::new(false),
+            begun: Cell::new(false),
+            fault: Cell::new(None),
             watch,
         }
     }
@@ -44,9 +50,9 @@ impl Calm {
         &self.watch
     }
 
-    /// Whether the client asked for too much.
-    pub(super) fn is_exceeded(&self) -> bool {
-        self.exceeded.get()
+    /// Why the connection must end, once it must.
+    pub(super) fn fault(&self) -> Option<Reason> {
+        self.fault.get()
     }
 
     /// Whether a request's head has begun and is not all there.
@@ -57,10 +63,16 @@ impl Calm {
     /// Bytes came from the client.
     pub(super) fn read(&self, bytes: &[u8]) {
         let mut cost = 0;
-        self.frames.borrow_mut().scan(bytes, |frame| cost += cost_of(frame));
+        let mut fault = None;
+        self.frames.borrow_mut().scan(bytes, |frame| {
+            cost += cost_of(frame);
+            let first = !self.begun.replace(true);
+            fault = fault.or(fault_of(frame, first));
+        });
         if cost > 0 && !self.idle_frames.take(cost, self.watch.now()) {
-            self.exceeded.set(true);
+            fault = fault.or(Some(Reason::ENHANCE_YOUR_CALM));
         }
+        self.fault.set(self.fault.get().or(fault));
     }
 
     /// Bytes went to the client: to take them, it has to send frames that carry nothing.
@@ -79,7 +91,7 @@ impl Calm {
     /// A request was taken back.
     pub(super) fn taken_back(&self) {
         if !self.resets.take(1, self.watch.now()) {
-            self.exceeded.set(true);
+            self.fault.set(self.fault.get().or(Some(Reason::ENHANCE_YOUR_CALM)));
         }
     }
 
@@ -117,6 +129,24 @@ fn cost_of(frame: Frame) -> u32 {
         frames::RST_STREAM => 2,
         _ => 1,
     }
+}
+
+/// What is wrong with a frame by its head alone: a connection begins with settings (RFC 9113 section 3.4), and some
+/// frames have one length (sections 6.4, 6.5, 6.7 and 6.9).
+fn fault_of(frame: Frame, first: bool) -> Option<Reason> {
+    let acknowledges = frame.flags & frames::ACK != 0;
+    if first && (frame.kind != frames::SETTINGS || acknowledges) {
+        return Some(Reason::PROTOCOL_ERROR);
+    }
+    let fits = match frame.kind {
+        frames::RST_STREAM | frames::WINDOW_UPDATE => frame.length == 4,
+        frames::PING => frame.length == 8,
+        frames::SETTINGS if acknowledges => frame.length == 0,
+        frames::SETTINGS => frame.length.is_multiple_of(6),
+        _ => true,
+    };
+    // Inside a head it is worse that it is there at all.
+    (!fits && !frame.inside).then_some(Reason::FRAME_SIZE_ERROR)
 }
 
 /// Something that may be done so often, and again after a while.
@@ -167,6 +197,7 @@ mod tests {
     fn calm() -> Rc<Calm> {
         let calm = Rc::new(Calm::new(Arc::new(Watch::new(Arc::default()))));
         calm.read(super::super::PREFACE);
+        calm.read(&frame(frames::SETTINGS, 0, 6));
         calm
     }
 
@@ -181,19 +212,41 @@ mod tests {
         let calm = calm();
         (1..10_000).find(|_| {
             calm.read(wire);
-            calm.is_exceeded()
+            let fault = calm.fault();
+            assert!(fault.is_none_or(|fault| fault == Reason::ENHANCE_YOUR_CALM), "{fault:?}");
+            fault.is_some()
         })
     }
 
     #[test]
     fn frames_that_carry_nothing_are_borne_for_a_while() {
-        for kind in [2, 4, 6, 8, 9, 0xb] {
-            assert_eq!(borne(&frame(kind, 0, 4)), Some(1001), "{kind}");
+        for (kind, length) in [(2, 5), (4, 0), (6, 8), (8, 4), (9, 4), (0xb, 4)] {
+            assert_eq!(borne(&frame(kind, 0, length)), Some(1000), "{kind}");
         }
-        assert_eq!(borne(&frame(frames::RST_STREAM, 0, 4)), Some(501));
-        assert_eq!(borne(&frame(frames::DATA, 0, 0)), Some(501));
-        assert_eq!(borne(&frame(frames::DATA, frames::PADDED, 1)), Some(1001));
+        assert_eq!(borne(&frame(frames::RST_STREAM, 0, 4)), Some(500));
+        assert_eq!(borne(&frame(frames::DATA, 0, 0)), Some(500));
+        assert_eq!(borne(&frame(frames::DATA, frames::PADDED, 1)), Some(1000));
         assert_eq!(borne(&frame(frames::DATA, 0, 1)), None);
+    }
+
+    #[test]
+    fn frames_have_their_lengths() {
+        let fault = |wire: Vec<u8>| {
+            let calm = calm();
+            calm.read(&wire);
+            calm.fault()
+        };
+        for wrong in [frame(6, 0, 7), frame(3, 0, 5), frame(8, 0, 3), frame(4, 0, 5), frame(4, frames::ACK, 6)] {
+            assert_eq!(fault(wrong.clone()), Some(Reason::FRAME_SIZE_ERROR), "{wrong:?}");
+            assert_eq!(fault([frame(frames::HEADERS, 0, 1), wrong].concat()), None);
+        }
+        for right in [frame(6, 0, 8), frame(3, 0, 4), frame(8, 0, 4), frame(4, 0, 12), frame(4, frames::ACK, 0)] {
+            assert_eq!(fault(right.clone()), None, "{right:?}");
+        }
+        let begins = Calm::new(Arc::new(Watch::new(Arc::default())));
+        begins.read(super::super::PREFACE);
+        begins.read(&frame(4, frames::ACK, 0));
+        assert_eq!(begins.fault(), Some(Reason::PROTOCOL_ERROR));
     }
 
     #[test]
@@ -206,7 +259,7 @@ mod tests {
             calm.written(16 * 1024);
             (0..8).for_each(|_| calm.read(&frame(8, 0, 4)));
         }
-        assert!(!calm.is_exceeded());
+        assert_eq!(calm.fault(), None);
     }
 
     #[test]
@@ -216,11 +269,11 @@ mod tests {
             calm.taken_back();
             calm.answered();
         }
-        assert!(!calm.is_exceeded());
+        assert_eq!(calm.fault(), None);
         (0..MOST_RESETS).for_each(|_| calm.taken_back());
-        assert!(!calm.is_exceeded());
+        assert_eq!(calm.fault(), None);
         calm.taken_back();
-        assert!(calm.is_exceeded());
+        assert_eq!(calm.fault(), Some(Reason::ENHANCE_YOUR_CALM));
     }
 
     #[test]

@@ -9,6 +9,8 @@ pub(super) struct Frame {
     pub(super) flags: u8,
     /// Bytes of its payload.
     pub(super) length: u32,
+    /// Whether it begins inside a head.
+    pub(super) inside: bool,
 }
 
 /// Where in its frames a connection is.
@@ -49,10 +51,11 @@ impl Frames {
                 let [a, b, c, kind, flags, ..] = self.head;
                 let length = u32::from_be_bytes([0, a, b, c]);
                 self.payload = length as usize;
+                let inside = self.open;
                 if matches!(kind, HEADERS | CONTINUATION) {
                     self.open = flags & END_HEADERS == 0;
                 }
-                begins(Frame { kind, flags, length });
+                begins(Frame { kind, flags, length, inside });
             }
         }
     }
@@ -66,8 +69,12 @@ impl Frames {
 pub(super) const DATA: u8 = 0;
 pub(super) const HEADERS: u8 = 1;
 pub(super) const RST_STREAM: u8 = 3;
+pub(super) const SETTINGS: u8 = 4;
+pub(super) const PING: u8 = 6;
+pub(super) const WINDOW_UPDATE: u8 = 8;
 pub(super) const CONTINUATION: u8 = 9;
 pub(super) const END_STREAM: u8 = 1;
+pub(super) const ACK: u8 = 1;
 pub(super) const END_HEADERS: u8 = 4;
 pub(super) const PADDED: u8 = 8;
 

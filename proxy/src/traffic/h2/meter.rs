@@ -41,7 +41,7 @@ impl<T> Meter<T> {
 
 impl<T: AsyncRead + Unpin> AsyncRead for Meter<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.calm.is_exceeded() {
+        if self.calm.fault().is_some() {
             // Nothing more is done for it. The connection's task looks for itself.
             return Poll::Pending;
         }
@@ -54,6 +54,11 @@ impl<T: AsyncRead + Unpin> AsyncRead for Meter<T> {
             self.ahead.advance(here);
         }
         self.calm.read(&room.filled()[before..]);
+        if self.calm.fault().is_some() {
+            // Of what ends the connection nothing is looked at any more.
+            room.set_filled(before);
+            return Poll::Pending;
+        }
         Poll::Ready(Ok(()))
     }
 }

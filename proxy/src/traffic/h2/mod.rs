@@ -120,7 +120,7 @@ where
                 Poll::Ready(None) => return Poll::Ready(Ok(())),
                 Poll::Pending => {}
             }
-            if self.told == Some(Reason::ENHANCE_YOUR_CALM) || !self.calm.is_exceeded() {
+            if self.told == self.calm.fault() || self.calm.fault().is_none() {
                 break;
             }
         }
@@ -131,12 +131,13 @@ where
     /// Tells the client to go, where it is time to.
     fn tell(&mut self) {
         let goaways = &self.client.worker.process.http2.goaways;
-        if self.calm.is_exceeded() {
-            if self.told != Some(Reason::ENHANCE_YOUR_CALM) {
-                self.told = Some(Reason::ENHANCE_YOUR_CALM);
-                self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        if let Some(fault) = self.calm.fault() {
+            if self.told != Some(fault) {
+                self.told = Some(fault);
+                self.leaves = None;
+                self.connection.abrupt_shutdown(fault);
                 self.client.worker.process.refused.add(1);
-                goaways.enhance_your_calm.add(1);
+                goaways.of(fault).add(1);
             }
         } else if self.told.is_none() && (self.client.watch.is_finishing() || self.client.worker.is_draining()) {
             self.told = Some(Reason::NO_ERROR);
