@@ -192,5 +192,39 @@ async fn who_does_not_read_does_not_fill_our_memory() {
     assert_eq!(etna_tests::client::get(at, "a.test", "/").await.unwrap().status, 200);
 }
 
+#[tokio::test]
+async fn who_dawdles_is_not_waited_for() {
+    let (_scene, a, proxy, at) = bed("h2slow").await;
+    a.set(Manner::Page(200, "", LONG));
+    let mut half_head = Wire::open(at).await;
+    half_head.send(&get(1, "a.test", "/")[..20]).await.unwrap();
+    // Beside it, a request that is answered.
+    let mut open_head = Wire::open(at).await;
+    let begun = frame(HEADERS, END_STREAM, 3, &request("GET", "a.test", "/"));
+    open_head.send(&[get(1, "a.test", "/"), begun].concat()).await.unwrap();
+    assert_eq!(open_head.outcome(1).await, Outcome::Status(200));
+    let mut no_body = Wire::open(at).await;
+    no_body.send(&frame(HEADERS, END_HEADERS, 1, &request("POST", "a.test", "/"))).await.unwrap();
+    let mut no_reader = Wire::open(at).await;
+    no_reader.send(&[frame(SETTINGS, 0, 0, &setting(4, 10)), get(1, "a.test", "/")].concat()).await.unwrap();
+    assert_eq!(no_reader.outcome(1).await, Outcome::Status(200));
+    let long = Duration::from_secs(60);
+    let (half_head, open_head, no_body, no_reader) = tokio::join!(
+        half_head.outcome_within(1, long),
+        open_head.outcome_within(3, long),
+        no_body.outcome_within(1, long),
+        no_reader.outcome_within(1, long),
+    );
+    assert_eq!((half_head, open_head), (Outcome::Closed, Outcome::Closed));
+    assert_eq!(no_body, Outcome::Status(408));
+    assert_eq!(no_reader, Outcome::Reset(8));
+    eventually("nothing is left", SOON, async || {
+        let open = proxy.metrics().await.sum("etna_http2_streams", &[]);
+        ensure(open == Some(0.0), format!("{open:?}"))
+    })
+    .await;
+}
+
+const LONG: &str = "a page that is longer than ten bytes";
 const SOON: Duration = Duration::from_secs(10);
 const SHORT: Duration = Duration::from_millis(20);

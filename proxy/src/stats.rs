@@ -111,7 +111,7 @@ pub struct Http2 {
     pub streams: Counter,
     /// Streams open now.
     pub open: Gauge,
-    /// Requests that clients took back, or left with their connection.
+    /// Requests that clients took back, those left with their connection not counted.
     pub resets: Counter,
     /// Connections that were told to end, by why.
     pub goaways: Goaways,

@@ -16,7 +16,7 @@ use super::worker::Worker;
 use crate::stats::Process;
 use crate::traffic::h1::wire::Wire;
 use crate::traffic::trust::Peer;
-use crate::traffic::{h1, h2};
+use crate::traffic::{h1, h2, tunnel};
 
 /// A client's connection, as its requests see it.
 #[derive(Clone)]
@@ -124,6 +124,8 @@ async fn speak(client: Rc<Client>, mut stream: TcpStream) {
         }
     }
     if ahead == *h2::PREFACE.as_slice() {
+        // Its requests may wait for hours, and any of them may be a tunnel.
+        tunnel::ask_whether_there(&stream);
         return h2::serve(client, stream, ahead.freeze()).await;
     }
     let wire = Wire::new(stream, client.watch.clone(), client.worker.scratch.clone());

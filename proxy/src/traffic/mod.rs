@@ -14,5 +14,5 @@ pub mod incoming;
 pub mod respond;
 pub mod service;
 pub mod trust;
-mod tunnel;
+pub(crate) mod tunnel;
 mod waiting;

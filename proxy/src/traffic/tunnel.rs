@@ -87,7 +87,7 @@ impl Tunnel {
 }
 
 /// Nothing need be said in a tunnel for hours: the kernel asks whether the other side is still there.
-fn ask_whether_there(side: &TcpStream) {
+pub(crate) fn ask_whether_there(side: &TcpStream) {
     let keepalive = TcpKeepalive::new().with_time(ASK_AFTER).with_interval(ASK_EVERY);
     let _ = SockRef::from(side).set_tcp_keepalive(&keepalive);
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use h2::Reason;
 
 use super::frames::{self, Frame, Frames};
+use super::upload::Uploads;
 use crate::listener::watch::Watch;
 
 /// What a connection's streams and its meter share.
@@ -25,6 +26,7 @@ pub(super) struct Calm {
     heads: Cell<usize>,
     /// Bytes written that were not counted in favour yet.
     written: Cell<usize>,
+    uploads: Rc<Uploads>,
     begun: Cell<bool>,
     /// Why the connection must end, once it must.
     fault: Cell<Option<Reason>>,
@@ -39,6 +41,7 @@ impl Calm {
             resets: Allowance::new(MOST_RESETS, RESETS_A_SECOND),
             heads: Cell::new(0),
             written: Cell::new(0),
+            uploads: Rc::default(),
             begun: Cell::new(false),
             fault: Cell::new(None),
             watch,
@@ -48,6 +51,11 @@ impl Calm {
     /// The connection's watch.
     pub(super) fn watch(&self) -> &Watch {
         &self.watch
+    }
+
+    /// What arrives on it.
+    pub(super) fn uploads(&self) -> Rc<Uploads> {
+        self.uploads.clone()
     }
 
     /// Why the connection must end, once it must.

@@ -33,9 +33,9 @@ use crate::traffic::{respond, service};
 enum Ended {
     /// With a whole response.
     Answered,
-    /// The client took its request back, or is gone.
+    /// The client took its request back.
     TakenBack,
-    /// We broke it off.
+    /// We broke it off, or the connection did.
     Broken,
 }
 
@@ -97,8 +97,8 @@ pub(super) async fn serve(
 
 async fn exchange(client: &Rc<Client>, calm: &Rc<Calm>, request: Request<RecvStream>, respond: &Respond) -> Ended {
     // A request that was taken back before it was looked at costs nobody anything more.
-    if poll_fn(|cx| Poll::Ready(respond.borrow_mut().poll_reset(cx).is_ready())).await {
-        return Ended::TakenBack;
+    if let Poll::Ready(reason) = poll_fn(|cx| Poll::Ready(respond.borrow_mut().poll_reset(cx))).await {
+        return gone(&reason);
     }
     let (parts, stream) = request.into_parts();
     let Some(held) = calm.hold(head::size(&parts)) else {
@@ -113,7 +113,7 @@ async fn exchange(client: &Rc<Client>, calm: &Rc<Calm>, request: Request<RecvStr
         Ok(head) => {
             websocket = head.websocket;
             let ask = head.expects_continue.then(|| respond.clone());
-            let body = Upload::new(stream, head.length, ask, client.watch.clone());
+            let body = Upload::new(stream, head.length, ask, client.watch.clone(), calm.uploads());
             let body = if websocket {
                 upload = Some(body);
                 Incoming::nothing()
@@ -122,12 +122,12 @@ async fn exchange(client: &Rc<Client>, calm: &Rc<Calm>, request: Request<RecvStr
             };
             let mut answering = pin!(service::handle(client.clone(), Request::from_parts(head.parts, body)));
             let answered = poll_fn(|cx| match answering.as_mut().poll(cx) {
-                Poll::Ready(response) => Poll::Ready(Some(response)),
-                Poll::Pending => respond.borrow_mut().poll_reset(cx).map(|_| None),
+                Poll::Ready(response) => Poll::Ready(Ok(response)),
+                Poll::Pending => respond.borrow_mut().poll_reset(cx).map(|reason| Err(gone(&reason))),
             });
             match answered.await {
-                Some(response) => response,
-                None => return Ended::TakenBack,
+                Ok(response) => response,
+                Err(ended) => return ended,
             }
         }
         Err(error) => {
@@ -194,8 +194,8 @@ impl Sending {
     /// Ready when everything was sent, or nothing more will be.
     fn poll(mut self: Pin<&mut Self>, client: &Client, cx: &mut Context<'_>) -> Poll<Ended> {
         let Sending { body, send, piece, silent } = &mut *self;
-        if send.poll_reset(cx).is_ready() {
-            return Poll::Ready(Ended::TakenBack);
+        if let Poll::Ready(reason) = send.poll_reset(cx) {
+            return Poll::Ready(gone(&reason));
         }
         loop {
             while !piece.is_empty() {
@@ -253,6 +253,11 @@ impl Sending {
             }
         }
     }
+}
+
+/// How a stream ended that takes no response any more.
+fn gone(reason: &Result<Reason, h2::Error>) -> Ended {
+    if reason.is_ok() { Ended::TakenBack } else { Ended::Broken }
 }
 
 fn over(sent: Result<(), h2::Error>) -> Ended {

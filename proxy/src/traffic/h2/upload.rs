@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -13,6 +13,7 @@ use h2::server::SendResponse;
 use http::{HeaderMap, Response, StatusCode};
 use http_body::Frame;
 
+use super::CONNECTION_WINDOW;
 use crate::backend::framing::may_trail;
 use crate::listener::watch::{Waiting, Watch};
 use crate::traffic::body::BodyError;
@@ -22,13 +23,14 @@ pub(super) type Respond = Rc<RefCell<SendResponse<Bytes>>>;
 
 /// The body of a request, as it arrives.
 pub struct Upload {
-    stream: RefCell<RecvStream>,
+    stream: Rc<RefCell<RecvStream>>,
     /// Bytes still to come, where the client said.
     left: Option<u64>,
     part: Part,
     /// Asks for the body, where the client waits to be asked.
     ask: Option<Respond>,
     watch: Arc<Watch>,
+    uploads: Rc<Uploads>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,9 +42,19 @@ enum Part {
 
 impl Upload {
     /// What arrives on a stream: `length` bytes, where its head says so. With `ask` the client waits to be asked.
-    pub(super) fn new(stream: RecvStream, length: Option<u64>, ask: Option<Respond>, watch: Arc<Watch>) -> Upload {
+    pub(super) fn new(
+        stream: RecvStream,
+        length: Option<u64>,
+        ask: Option<Respond>,
+        watch: Arc<Watch>,
+        uploads: Rc<Uploads>,
+    ) -> Upload {
         let part = if stream.is_end_stream() { Part::Done } else { Part::Data };
-        Upload { stream: RefCell::new(stream), left: length, part, ask, watch }
+        let stream = Rc::new(RefCell::new(stream));
+        if part == Part::Data {
+            uploads.add(&stream);
+        }
+        Upload { stream, left: length, part, ask, watch, uploads }
     }
 
     /// Whether the client waits to be told to send it.
@@ -79,8 +91,13 @@ impl Upload {
             }
         }
         match self.poll_part(cx) {
-            Poll::Pending if self.watch.is_slow() => Poll::Ready(Some(Err(BodyError::Slow))),
+            Poll::Pending if self.watch.is_slow() && !self.uploads.fill_the_window() => {
+                Poll::Ready(Some(Err(BodyError::Slow)))
+            }
             Poll::Pending => {
+                if self.watch.is_slow() {
+                    self.watch.forgive();
+                }
                 self.watch.waits_for(Waiting::Body);
                 Poll::Pending
             }
@@ -97,7 +114,7 @@ impl Upload {
     }
 
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, BodyError>> {
-        let stream = self.stream.get_mut();
+        let stream = &mut *self.stream.borrow_mut();
         loop {
             match self.part {
                 Part::Data => match stream.poll_data(cx) {
@@ -126,6 +143,26 @@ impl Upload {
                 Part::Done => return Poll::Ready(Ok(None)),
             }
         }
+    }
+}
+
+/// The bodies that arrive on a connection: they share its window.
+#[derive(Debug, Default)]
+pub(super) struct Uploads(RefCell<Vec<Weak<RefCell<RecvStream>>>>);
+
+impl Uploads {
+    fn add(&self, stream: &Rc<RefCell<RecvStream>>) {
+        let mut all = self.0.borrow_mut();
+        all.retain(|one| one.strong_count() > 0);
+        all.push(Rc::downgrade(stream));
+    }
+
+    /// Whether what servers have not taken may keep the client from sending anything: what they took is only told to it
+    /// when it is half of the window.
+    fn fill_the_window(&self) -> bool {
+        let all = self.0.borrow();
+        let untaken = |stream: Rc<RefCell<RecvStream>>| stream.borrow_mut().flow_control().used_capacity();
+        all.iter().filter_map(Weak::upgrade).map(untaken).sum::<usize>() >= CONNECTION_WINDOW as usize / 2
     }
 }
 
