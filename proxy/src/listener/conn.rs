@@ -6,11 +6,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut as _, BytesMut};
 use etna_store::object::Id;
-use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
+use super::preface::{self, Begun};
 use super::watch::{Order, Watch};
 use super::worker::Worker;
 use crate::stats::Process;
@@ -113,24 +112,21 @@ async fn until_told(watch: &Watch, mut serving: Pin<&mut impl Future<Output = ()
     }
 }
 
-/// Speaks what the client begins with: HTTP/2 if that is its preface, else HTTP/1.1 (RFC 9113 section 3.3).
+/// Speaks what the client begins with.
 async fn speak(client: Rc<Client>, mut stream: TcpStream) {
-    let mut ahead = BytesMut::with_capacity(h2::PREFACE.len());
-    while ahead.len() < h2::PREFACE.len() && h2::PREFACE.starts_with(&ahead) {
-        let missing = h2::PREFACE.len() - ahead.len();
-        let mut room = (&mut ahead).limit(missing);
-        if !matches!(stream.read_buf(&mut room).await, Ok(1..)) {
-            return;
+    match preface::read(&mut stream).await {
+        Some(Begun::H2(ahead)) => {
+            // Its requests may wait for hours, and any of them may be a tunnel.
+            tunnel::ask_whether_there(&stream);
+            h2::serve(client, stream, ahead).await;
         }
+        Some(Begun::H1(ahead)) => {
+            let wire = Wire::new(stream, client.watch.clone(), client.worker.scratch.clone());
+            wire.begins_with(&ahead);
+            h1::serve(client, wire).await;
+        }
+        None => {}
     }
-    if ahead == *h2::PREFACE.as_slice() {
-        // Its requests may wait for hours, and any of them may be a tunnel.
-        tunnel::ask_whether_there(&stream);
-        return h2::serve(client, stream, ahead.freeze()).await;
-    }
-    let wire = Wire::new(stream, client.watch.clone(), client.worker.scratch.clone());
-    wire.begins_with(&ahead);
-    h1::serve(client, wire).await;
 }
 
 const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n\

@@ -11,6 +11,7 @@ pub mod drain;
 pub mod held;
 #[cfg(test)]
 mod panics;
+mod preface;
 pub mod serving;
 pub mod socket;
 pub mod watch;
