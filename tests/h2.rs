@@ -126,13 +126,13 @@ async fn bodies_and_trailers_come_through_both_ways() {
     trailers.insert("content-length", "9".parse().unwrap());
     send.send_trailers(trailers).unwrap();
     let mut stream = within(server.accept()).await.unwrap().0;
-    let got = until(&mut stream, "\r\n\r\n0\r\nx-sum: 7\r\n\r\n", "hello").await;
+    let got = until(&mut stream, "0\r\nx-sum: 7\r\n\r\n", "hello").await;
     assert!(
         got.contains("transfer-encoding: chunked\r\n") && got.ends_with("5\r\nhello\r\n0\r\nx-sum: 7\r\n\r\n"),
         "{got}"
     );
-    let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: x-hop\r\nX-Hop: 1\r\nTrailer: x-end\r\n\r\n\
-        3\r\nabc\r\n0\r\nX-End: 8\r\nContent-Length: 3\r\n\r\n";
+    let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: x-hop\r\nX-Hop: 1\r\n\
+        Trailer: x-end\r\n\r\n3\r\nabc\r\n0\r\nX-End: 8\r\nContent-Length: 3\r\n\r\n";
     stream.write_all(answer.as_bytes()).await.unwrap();
     let response = within(response).await.unwrap();
     assert!(!response.headers().contains_key("x-hop") && !response.headers().contains_key("transfer-encoding"));
@@ -164,7 +164,6 @@ async fn bodies_and_trailers_come_through_both_ways() {
 async fn until(stream: &mut TcpStream, end: &str, holds: &str) -> String {
     let mut text = String::new();
     let mut room = [0; 4096];
-    let end = end.rsplit("\r\n\r\n0").next().unwrap_or(end);
     while !(text.ends_with(end) && text.contains(holds)) {
         let n = within(stream.read(&mut room)).await.unwrap();
         assert!(n > 0, "{text}");
@@ -223,6 +222,65 @@ async fn echo(mut stream: TcpStream) {
     let (mut from, mut to) = stream.split();
     to.write_all(answer.as_bytes()).await.unwrap();
     let _ = tokio::io::copy(&mut from, &mut to).await;
+}
+
+#[tokio::test]
+async fn what_a_slow_server_does_not_take_stays_with_the_client() {
+    let (scene, _a, proxy, at) = bed("h2window").await;
+    let slow = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    scene.route("slow", "slow.test", &[("s", slow.local_addr().unwrap())]).await;
+    let before = proxy.memory();
+    let head = raw::frame(raw::HEADERS, raw::END_HEADERS, 1, &raw::request("POST", "slow.test", "/"));
+    let piece = raw::frame(raw::DATA, 0, 1, &[7; 16_384]);
+
+    // Who keeps to the windows is stopped, and others beside it are not.
+    let mut wire = Wire::open(at).await;
+    wire.send(&head).await.unwrap();
+    let mut stream = eventually("the server is asked", SOON, async || {
+        let accepted = tokio::time::timeout(Duration::from_millis(100), slow.accept()).await;
+        accepted.map(|accepted| accepted.unwrap().0).map_err(|_| "not yet")
+    })
+    .await;
+    let (mut of_stream, mut of_connection) = (256 * 1024, 1024 * 1024);
+    let mut sent = 0;
+    loop {
+        while of_stream.min(of_connection) >= 16_384 {
+            wire.send(&piece).await.unwrap();
+            (of_stream, of_connection, sent) = (of_stream - 16_384, of_connection - 16_384, sent + 16_384);
+            assert!(sent < 50_000_000, "it goes on and on");
+        }
+        let until = tokio::time::Instant::now() + Duration::from_secs(2);
+        let Ok(Some(frame)) = wire.next(until).await else { break };
+        if frame.kind == raw::WINDOW_UPDATE {
+            let by = i64::from(u32::from_be_bytes(frame.payload[..4].try_into().unwrap()));
+            *(if frame.stream == 0 { &mut of_connection } else { &mut of_stream }) += by;
+        }
+    }
+    wire.send(&raw::get(3, "a.test", "/")).await.unwrap();
+    assert_eq!(wire.outcome(3).await, Outcome::Status(200));
+    let grown = proxy.memory().saturating_sub(before);
+    assert!(grown < 10_000_000, "grown by {grown} bytes");
+
+    // When the server takes it, the client may go on.
+    tokio::spawn(async move {
+        let mut room = vec![0; 65_536];
+        while matches!(stream.read(&mut room).await, Ok(1..)) {}
+    });
+    wire.until("a larger window", |frame| frame.kind == raw::WINDOW_UPDATE && frame.stream == 1).await;
+
+    // Who does not keep to them breaks the connection (RFC 9113 section 6.9.1).
+    let mut greedy = Wire::open(at).await;
+    greedy.send(&head).await.unwrap();
+    for _ in 0..4000 {
+        if greedy.send(&piece).await.is_err() {
+            break;
+        }
+    }
+    let outcome = greedy.outcome(1).await;
+    assert!(
+        matches!(outcome, Outcome::GoAway(raw::FLOW_CONTROL_ERROR) | Outcome::Reset(raw::FLOW_CONTROL_ERROR)),
+        "{outcome:?}"
+    );
 }
 
 #[tokio::test]

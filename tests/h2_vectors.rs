@@ -11,8 +11,8 @@ enum Expected {
     Connection(&'static [u32]),
     /// The stream ends for one of these reasons, or the connection.
     Stream(&'static [u32]),
-    /// The stream is refused: it ends as malformed, and with it the connection where the block itself was not understood
-    /// (section 5.4), or it is answered with this status.
+    /// The stream is refused: it ends as malformed, and with it the connection where the block itself was not
+    /// understood (section 5.4), or it is answered with this status.
     Refused(u16),
     /// It is answered.
     Served,
@@ -295,6 +295,14 @@ fn heads() -> Vec<Vector> {
         vector("8.3.1 a :path without a slash", fields(&[method, scheme, (":path", "a"), authority]), MALFORMED),
         vector("8.3.1 a :path with a space", fields(&[method, scheme, (":path", "/ HTTP/1.1"), authority]), MALFORMED),
         vector("8.3.1 a :path with NUL", fields(&[method, scheme, (":path", "/%00"), authority]), MALFORMED),
+        vector("8.3.1 a :path beyond ASCII", fields(&[method, scheme, (":path", "/\u{e9}"), authority]), MALFORMED),
+        vector(
+            "8.3.1 a whole URL for :path",
+            fields(&[method, scheme, (":path", "http://b.test/"), authority]),
+            MALFORMED,
+        ),
+        // What follows the path is left out, and nobody sees it.
+        vector("8.3.1 a :path with a fragment", fields(&[method, scheme, (":path", "/#/b"), authority]), Served),
         vector("8.3.1 * that is no OPTIONS", fields(&[method, scheme, (":path", "*"), authority]), MALFORMED),
         vector("8.3.1 OPTIONS *", fields(&[(":method", "OPTIONS"), scheme, (":path", "*"), authority]), Served),
         vector("8.3.1 another :scheme", fields(&[method, (":scheme", "ftp"), path, authority]), MALFORMED),

@@ -1,7 +1,7 @@
 //! A client of HTTP/2 that writes its frames by hand, so that it can send what no client should; and listeners for it.
 //!
-//! It reads of responses what tells them apart: frames, error codes, statuses. What a whole exchange carries is asked for
-//! with the `h2` crate's client.
+//! It reads of responses what tells them apart: frames, error codes, statuses. What a whole exchange carries is asked
+//! for with the `h2` crate's client.
 
 use std::io;
 use std::net::SocketAddr;
@@ -70,7 +70,8 @@ pub const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// A listener that understands HTTP/2 in the clear.
 pub fn listener() -> Value {
-    json!({ "Protocol": "http", "Address": { "Network": "tcp", "Address": "127.0.0.1:0" }, "Settings": { "H2C": true } })
+    let address = json!({ "Network": "tcp", "Address": "127.0.0.1:0" });
+    json!({ "Protocol": "http", "Address": address, "Settings": { "H2C": true } })
 }
 
 /// Opens such a listener, and says where it is.

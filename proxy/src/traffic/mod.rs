@@ -1,8 +1,9 @@
 //! One request: find the frontend, run its middlewares, choose a server, forward, and answer.
 //!
-//! Read in this order: `h1` and `h2` (a client's connection), `incoming` (a request's body), `service` (the walk), `forward` (servers), `waiting` (for a server's
-//! place), `again` (retries), `headers` (what is changed on the way), `trust` (whom to believe), `tunnel` (after a 101), `respond` (our own
-//! answers), `body` (streams and what ends with them).
+//! Read in this order: `h1` and `h2` (a client's connection), `incoming` (a request's body), `service` (the walk),
+//! `forward` (servers), `waiting` (for a server's place), `again` (retries), `headers` (what is changed on the way),
+//! `trust` (whom to believe), `tunnel` (after a 101), `respond` (our own answers), `body` (streams and what ends with
+//! them).
 
 mod again;
 pub mod body;
