@@ -8,7 +8,7 @@ use bytes::Bytes;
 use etna_tests::h2::{self as raw, Outcome, Wire};
 use etna_tests::process::output_of;
 use etna_tests::proxy::Proxy;
-use etna_tests::scene::Scene;
+use etna_tests::scene::{Scene, frontend, frontend_key, server_at, server_key};
 use etna_tests::stand_in::{Manner, StandIn};
 use etna_tests::wait::{ensure, eventually};
 use h2::client::{SendRequest, handshake};
@@ -228,20 +228,21 @@ async fn echo(mut stream: TcpStream) {
 async fn what_a_slow_server_does_not_take_stays_with_the_client() {
     let (scene, _a, proxy, at) = bed("h2window").await;
     let slow = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    scene.route("slow", "slow.test", &[("s", slow.local_addr().unwrap())]).await;
+    scene.put(&server_key("slow", "s"), server_at(slow.local_addr().unwrap())).await;
+    proxy.until_revision(scene.put(&frontend_key("slow"), frontend("Host(`slow.test`)", "slow")).await).await;
     let before = proxy.memory();
     let head = raw::frame(raw::HEADERS, raw::END_HEADERS, 1, &raw::request("POST", "slow.test", "/"));
     let piece = raw::frame(raw::DATA, 0, 1, &[7; 16_384]);
 
     // Who keeps to the windows is stopped, and others beside it are not.
-    let mut wire = Wire::open(at).await;
+    let mut wire = Wire::acknowledged(at).await;
     wire.send(&head).await.unwrap();
     let mut stream = eventually("the server is asked", SOON, async || {
         let accepted = tokio::time::timeout(Duration::from_millis(100), slow.accept()).await;
         accepted.map(|accepted| accepted.unwrap().0).map_err(|_| "not yet")
     })
     .await;
-    let (mut of_stream, mut of_connection) = (256 * 1024, 1024 * 1024);
+    let (mut of_stream, mut of_connection) = (256 * 1024, 65_535);
     let mut sent = 0;
     loop {
         while of_stream.min(of_connection) >= 16_384 {
@@ -251,6 +252,7 @@ async fn what_a_slow_server_does_not_take_stays_with_the_client() {
         }
         let until = tokio::time::Instant::now() + Duration::from_secs(2);
         let Ok(Some(frame)) = wire.next(until).await else { break };
+        assert_eq!(frame.code(), None, "{frame:?}");
         if frame.kind == raw::WINDOW_UPDATE {
             let by = i64::from(u32::from_be_bytes(frame.payload[..4].try_into().unwrap()));
             *(if frame.stream == 0 { &mut of_connection } else { &mut of_stream }) += by;
@@ -269,7 +271,7 @@ async fn what_a_slow_server_does_not_take_stays_with_the_client() {
     wire.until("a larger window", |frame| frame.kind == raw::WINDOW_UPDATE && frame.stream == 1).await;
 
     // Who does not keep to them breaks the connection (RFC 9113 section 6.9.1).
-    let mut greedy = Wire::open(at).await;
+    let mut greedy = Wire::acknowledged(at).await;
     greedy.send(&head).await.unwrap();
     for _ in 0..4000 {
         if greedy.send(&piece).await.is_err() {

@@ -192,22 +192,14 @@ async fn who_does_not_read_does_not_fill_our_memory() {
     assert_eq!(etna_tests::client::get(at, "a.test", "/").await.unwrap().status, 200);
 }
 
-/// A connection on which nothing is due any more.
-async fn acknowledged(at: SocketAddr) -> Wire {
-    let mut wire = Wire::open(at).await;
-    wire.until("SETTINGS", |frame| frame.kind == SETTINGS && frame.flags & ACK == 0).await;
-    wire.send(&frame(SETTINGS, ACK, 0, &[])).await.unwrap();
-    wire
-}
-
 #[tokio::test]
 async fn who_dawdles_is_not_waited_for() {
     let (_scene, a, proxy, at) = bed("h2slow").await;
     a.set(Manner::Page(200, "", LONG));
-    let mut half_head = acknowledged(at).await;
+    let mut half_head = Wire::acknowledged(at).await;
     half_head.send(&get(1, "a.test", "/")[..20]).await.unwrap();
     // Beside it, a request that is answered.
-    let mut open_head = acknowledged(at).await;
+    let mut open_head = Wire::acknowledged(at).await;
     let begun = frame(HEADERS, END_STREAM, 3, &request("GET", "a.test", "/"));
     open_head.send(&[get(1, "a.test", "/"), begun].concat()).await.unwrap();
     assert_eq!(open_head.outcome(1).await, Outcome::Status(200));

@@ -229,6 +229,14 @@ impl Wire {
         wire
     }
 
+    /// The same, and acknowledges what the other side says of itself, so that it is in force.
+    pub async fn acknowledged(to: SocketAddr) -> Wire {
+        let mut wire = Wire::open(to).await;
+        wire.until("SETTINGS", |frame| frame.kind == SETTINGS && frame.flags & ACK == 0).await;
+        wire.send(&frame(SETTINGS, ACK, 0, &[])).await.expect("the proxy reads");
+        wire
+    }
+
     /// Sends any bytes.
     pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes).await
