@@ -242,22 +242,7 @@ async fn what_a_slow_server_does_not_take_stays_with_the_client() {
         accepted.map(|accepted| accepted.unwrap().0).map_err(|_| "not yet")
     })
     .await;
-    let (mut of_stream, mut of_connection) = (256 * 1024, 65_535);
-    let mut sent = 0;
-    loop {
-        while of_stream.min(of_connection) >= 16_384 {
-            wire.send(&piece).await.unwrap();
-            (of_stream, of_connection, sent) = (of_stream - 16_384, of_connection - 16_384, sent + 16_384);
-            assert!(sent < 50_000_000, "it goes on and on");
-        }
-        let until = tokio::time::Instant::now() + Duration::from_secs(2);
-        let Ok(Some(frame)) = wire.next(until).await else { break };
-        assert_eq!(frame.code(), None, "{frame:?}");
-        if frame.kind == raw::WINDOW_UPDATE {
-            let by = i64::from(u32::from_be_bytes(frame.payload[..4].try_into().unwrap()));
-            *(if frame.stream == 0 { &mut of_connection } else { &mut of_stream }) += by;
-        }
-    }
+    wire.fill(&[1]).await;
     wire.send(&raw::get(3, "a.test", "/")).await.unwrap();
     assert_eq!(wire.outcome(3).await, Outcome::Status(200));
     let grown = proxy.memory().saturating_sub(before);
@@ -417,6 +402,25 @@ async fn a_drain_tells_clients_to_go_and_finishes_what_runs() {
     }
     assert!(told && answered, "told: {told}, answered: {answered}");
     assert!(proxy.end(Duration::from_secs(60)).await.success());
+}
+
+#[tokio::test]
+async fn an_idle_connection_makes_room_when_there_is_little() {
+    let scene = Scene::open("h2idle").await;
+    let a = StandIn::start("a").await;
+    a.set(Manner::Slow(Duration::from_secs(5)));
+    scene.route("a", "a.test", &[("s", a.address)]).await;
+    let proxy = scene.proxy_with("etna", &["--max-connections", "5", "--workers", "1"]).await;
+    let at = raw::open(&scene, &proxy).await;
+    let mut busy = Wire::acknowledged(at).await;
+    busy.send(&raw::get(1, "a.test", "/")).await.unwrap();
+    let mut idle = Wire::acknowledged(at).await;
+    let told = idle.until("GOAWAY", |frame| frame.kind == raw::GOAWAY).await;
+    assert_eq!(told.code(), Some(raw::NO_ERROR));
+    // It does not answer, and is left.
+    let until = tokio::time::Instant::now() + SOON;
+    while idle.next(until).await.expect("in time").is_some() {}
+    assert_eq!(busy.outcome(1).await, Outcome::Status(200));
 }
 
 const LARGE: usize = 3_000_000;

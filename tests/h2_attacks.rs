@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use etna_tests::h2::*;
 use etna_tests::proxy::Proxy;
-use etna_tests::scene::Scene;
+use etna_tests::scene::{Scene, frontend, frontend_key, server_at, server_key};
 use etna_tests::stand_in::{Manner, StandIn};
 use etna_tests::wait::{ensure, eventually};
+use tokio::net::TcpListener;
 
 async fn bed(name: &str) -> (Scene, StandIn, Proxy, SocketAddr) {
     let scene = Scene::open(name).await;
@@ -194,7 +195,7 @@ async fn who_does_not_read_does_not_fill_our_memory() {
 
 #[tokio::test]
 async fn who_dawdles_is_not_waited_for() {
-    let (_scene, a, proxy, at) = bed("h2slow").await;
+    let (scene, a, proxy, at) = bed("h2slow").await;
     a.set(Manner::Page(200, "", LONG));
     let mut half_head = Wire::acknowledged(at).await;
     half_head.send(&get(1, "a.test", "/")[..20]).await.unwrap();
@@ -208,16 +209,30 @@ async fn who_dawdles_is_not_waited_for() {
     let mut no_reader = Wire::open(at).await;
     no_reader.send(&[frame(SETTINGS, 0, 0, &setting(4, 10)), get(1, "a.test", "/")].concat()).await.unwrap();
     assert_eq!(no_reader.outcome(1).await, Outcome::Status(200));
+    // Who may not send is not slow: what others of its connection sent fills the window.
+    let stuck = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    scene.put(&server_key("stuck", "s"), server_at(stuck.local_addr().unwrap())).await;
+    proxy.until_revision(scene.put(&frontend_key("stuck"), frontend("Host(`stuck.test`)", "stuck")).await).await;
+    let mut starving = Wire::acknowledged(at).await;
+    for stream in [1, 3, 5, 7] {
+        let head = frame(HEADERS, END_HEADERS, stream, &request("POST", "stuck.test", "/"));
+        starving.send(&head).await.unwrap();
+    }
+    starving.fill(&[1, 3, 5, 7]).await;
+    starving.send(&frame(HEADERS, END_HEADERS, 9, &request("POST", "a.test", "/"))).await.unwrap();
     let long = Duration::from_secs(60);
-    let (half_head, open_head, no_body, no_reader) = tokio::join!(
+    let (half_head, open_head, no_body, no_reader, starved) = tokio::join!(
         half_head.outcome_within(1, long),
         open_head.outcome_within(3, long),
         no_body.outcome_within(1, long),
         no_reader.outcome_within(1, long),
+        starving.outcome_within(9, Duration::from_secs(25)),
     );
     assert_eq!((half_head, open_head), (Outcome::GoAway(NO_ERROR), Outcome::GoAway(NO_ERROR)));
     assert_eq!(no_body, Outcome::Status(408));
     assert_eq!(no_reader, Outcome::Reset(8));
+    assert_eq!(starved, Outcome::Silence);
+    drop((stuck, starving));
     eventually("nothing is left", SOON, async || {
         let open = proxy.metrics().await.sum("etna_http2_streams", &[]);
         ensure(open == Some(0.0), format!("{open:?}"))

@@ -141,6 +141,15 @@ fn frames() -> Vec<Vector> {
         vector("6.6 PUSH_PROMISE", frame(PUSH_PROMISE, END_HEADERS, 1, &[&[0, 0, 0, 2][..], &head].concat()), PROTOCOL),
         vector("6.7 PING on a stream", frame(PING, 0, 1, &[0; 8]), PROTOCOL),
         vector("6.7 PING of another length", frame(PING, 0, 0, &[0; 7]), SIZE),
+        // By this one the crate knows its own.
+        vector(
+            "6.7 an answer to no PING",
+            {
+                let payload = [0x0b, 0x7b, 0xa2, 0xf0, 0x8b, 0x9b, 0xfe, 0x54];
+                [frame(PING, ACK, 0, &payload), good(1)].concat()
+            },
+            Served,
+        ),
         vector("6.8 GOAWAY on a stream", [open(1), frame(GOAWAY, 0, 1, &[0; 8])].concat(), PROTOCOL),
         vector("6.10 CONTINUATION alone", frame(CONTINUATION, END_HEADERS, 1, &head), PROTOCOL),
         vector(

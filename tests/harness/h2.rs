@@ -3,6 +3,7 @@
 //! It reads of responses what tells them apart: frames, error codes, statuses. What a whole exchange carries is asked
 //! for with the `h2` crate's client.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -242,6 +243,35 @@ impl Wire {
         self.stream.write_all(bytes).await
     }
 
+    /// Sends as much of these requests' bodies as it may, until for a while it may send no more. Only once, after
+    /// [`Wire::acknowledged`].
+    pub async fn fill(&mut self, streams: &[u32]) {
+        const PIECE: i64 = 16_384;
+        let mut windows: BTreeMap<u32, i64> = streams.iter().map(|stream| (*stream, 256 * 1024)).collect();
+        windows.insert(0, 65_535);
+        let mut sent = 0;
+        loop {
+            for stream in streams {
+                while windows[stream].min(windows[&0]) >= PIECE {
+                    let piece = frame(DATA, 0, *stream, &[7; PIECE as usize]);
+                    self.send(&piece).await.expect("the proxy reads");
+                    for id in [stream, &0] {
+                        *windows.get_mut(id).expect("it is one of them") -= PIECE;
+                    }
+                    sent += PIECE;
+                    assert!(sent < 50_000_000, "it goes on and on");
+                }
+            }
+            let Ok(Some(frame)) = self.next(Instant::now() + ENOUGH).await else { return };
+            assert_eq!(frame.code(), None, "{frame:?}");
+            if frame.kind == WINDOW_UPDATE
+                && let Some(window) = windows.get_mut(&frame.stream)
+            {
+                *window += i64::from(u32::from_be_bytes(frame.payload[..4].try_into().expect("a window")));
+            }
+        }
+    }
+
     /// The stream itself.
     pub fn into_stream(self) -> TcpStream {
         self.stream
@@ -309,3 +339,4 @@ impl Wire {
 }
 
 const PATIENCE: Duration = Duration::from_secs(5);
+const ENOUGH: Duration = Duration::from_secs(2);

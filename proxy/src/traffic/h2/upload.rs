@@ -87,7 +87,8 @@ impl Upload {
             if let Some(ask) = self.ask.take().filter(|_| !begun) {
                 let mut go_on = Response::new(());
                 *go_on.status_mut() = StatusCode::CONTINUE;
-                ask.borrow_mut().send_informational(go_on).map_err(broken)?;
+                // One that can no longer be sent is not needed: what became of the stream is told below.
+                let _ = ask.borrow_mut().send_informational(go_on);
             }
         }
         match self.poll_part(cx) {
