@@ -20,6 +20,7 @@ mod scale;
 mod sidekick;
 mod store_fails;
 mod store_gone;
+mod tls;
 mod tunnels;
 mod upgrade;
 mod wordpress;

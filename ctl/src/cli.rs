@@ -112,6 +112,22 @@ pub(crate) enum Command {
     /// Addresses to accept on.
     #[command(subcommand, after_help = "Example:\n  etnactl listener upsert --id extra --addr 0.0.0.0:8080")]
     Listener(noun::listener::Verb),
+    /// Server names and their certificates.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  \
+        etnactl host ls --seal-key /etc/etna/seal-key\n  \
+        etnactl host upsert --name blog.example.com --acme-email you@example.com"
+    )]
+    Host(noun::host::Verb),
+    /// Seal keys, and what is sealed with them.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  \
+        etnactl secret new-key -f /etc/etna/seal-key\n  \
+        etnactl secret reseal --seal-key /etc/etna/seal-key"
+    )]
+    Secret(noun::secret::Verb),
     /// WordPress sites.
     #[command(
         subcommand,
@@ -187,9 +203,14 @@ mod tests {
             crate::store::refuse_unused(&Cli::try_parse_from(words).unwrap()).is_err()
         };
         assert!(refused("--store embedded:/x backend upsert --id b") && refused("status --store etcd://a/b"));
-        for line in
-            ["--store embedded:/x export", "--store etcd://a/b import f", "--store etcd://a/b key get k", "status"]
-        {
+        assert!(refused("--store etcd://a/b secret new-key"));
+        for line in [
+            "--store embedded:/x export",
+            "--store etcd://a/b import f",
+            "--store etcd://a/b key get k",
+            "--store etcd://a/b secret reseal",
+            "status",
+        ] {
             assert!(!refused(line), "{line}");
         }
     }
@@ -207,6 +228,15 @@ mod tests {
             "middleware upsert -f f --id m --type ratelimit --requests 5 --period 2 --burst 3 --var client.ip --ttl 1m",
             "listener upsert --id l --proto http --net tcp --addr 0.0.0.0:80 --scope Host(\"x\")",
             "backend show b",
+            "backend upsert --id b --tlsSkipVerify --tlsPreferServerCS --tlsSessionTicketsOff --tlsMinV VersionTLS12 --tlsMaxV VersionTLS12 --tlsSessionCache LRU --tlsSessionCacheCapacity 5 --tlsCS A --tlsCS B",
+            "listener upsert --id l --proto https --addr :443 --proxy-header PROXY_V1 --tlsMinV VersionTLS12",
+            "site upsert --id s --host a.test --public p --https admin --hsts 31536000",
+            "host ls",
+            "host show --name a.test",
+            "host rm --name a.test",
+            "host upsert --name a.test --cert c.pem --privateKey k.pem --sealKey f --ocsp --ocspSkipCheck --ocspPeriod 1h --ocspResponder http://r",
+            "secret new_key -f k",
+            "secret seal_keypair -f e --sealKey f --cert c --privateKey k",
         ] {
             let words = std::iter::once("etnactl").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_ok(), "{line}");

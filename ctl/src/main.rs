@@ -11,6 +11,8 @@ mod key;
 mod man;
 mod noun;
 mod output;
+mod pair;
+mod reseal;
 mod status;
 mod store;
 mod stored;
@@ -77,6 +79,8 @@ async fn ask(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Frontend(verb) => noun::frontend::run(&client()?, &output, verb).await,
         Command::Middleware(verb) => noun::middleware::run(&client()?, &output, verb).await,
         Command::Listener(verb) => noun::listener::run(&client()?, &output, verb).await,
+        Command::Host(verb) => noun::host::run(&client()?, &output, verb).await,
+        Command::Secret(verb) => noun::secret::run(&cli, &output, verb).await,
         Command::Site(verb) => noun::site::run(&client()?, &output, verb).await,
         Command::Export(flags) => transfer::export(&cli, flags).await,
         Command::Import(flags) => transfer::import(&cli, flags).await,

@@ -1,5 +1,5 @@
-//! Where `export`, `import` and `key` find the keys: in a store given with `--store`, or in the one behind the admin
-//! API.
+//! Where `export`, `import`, `key` and `secret reseal` find the keys: in a store given with `--store`, or in the one
+//! behind the admin API.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,10 +10,11 @@ use etna_store::engine::Options;
 
 use crate::cli::{Cli, Command};
 use crate::failure::Failure;
+use crate::noun::secret::Verb;
 
 /// How to reach a store without a running `etna`.
 #[derive(Args)]
-#[command(next_help_heading = "Options for export, import and key")]
+#[command(next_help_heading = "Options for export, import, key and secret reseal")]
 pub(crate) struct StoreFlags {
     /// The store itself, instead of the one behind the admin API: etcd://H1:2379,H2:2379/PREFIX, etcds://…,
     /// embedded:DIR (of an etna that does not run).
@@ -69,11 +70,17 @@ pub(crate) async fn behind(url: &str, token_file: Option<&Path>) -> Result<Arc<d
 
 /// Refuses `--store` where it would not be used: what was meant for one store would go to another.
 pub(crate) fn refuse_unused(cli: &Cli) -> Result<(), Failure> {
-    let used = matches!(cli.command, Command::Export(_) | Command::Import(_) | Command::Key(_));
+    let used = match &cli.command {
+        Command::Export(_) | Command::Import(_) | Command::Key(_) => true,
+        Command::Secret(verb) => matches!(verb, Verb::Reseal(_)),
+        _ => false,
+    };
     if cli.store.store.is_none() || used {
         return Ok(());
     }
-    Err(Failure::usage("--store is for export, import and key; this command talks to an etna: --admin URL"))
+    Err(Failure::usage(
+        "--store is for export, import, key and secret reseal; this command talks to an etna: --admin URL",
+    ))
 }
 
 /// What a store's error means, with what to look at.

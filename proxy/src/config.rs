@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use etna_store::engine::Options;
+use etna_store::seal::Keyring;
 use ipnet::IpNet;
 use tracing_appender::non_blocking::ErrorCounter;
 
@@ -17,6 +19,8 @@ pub struct Config {
     pub store_options: Options,
     /// Addresses of the command line's listeners.
     pub listen: Vec<SocketAddr>,
+    /// Those of them that speak TLS.
+    pub listen_https: Vec<SocketAddr>,
     /// Where the admin API listens.
     pub admin: AdminAddress,
     /// File with the token that the admin API asks for.
@@ -45,6 +49,8 @@ pub struct Config {
     pub upgrade_drain: Duration,
     /// Where it stands: servers of the same zone are preferred.
     pub zone: Option<String>,
+    /// What opens sealed key pairs.
+    pub keyring: Option<Arc<Keyring>>,
 }
 
 /// Settings that cannot work, however often they are tried.
@@ -69,6 +75,7 @@ impl Config {
             store,
             store_options: Options::default(),
             listen: Vec::new(),
+            listen_https: Vec::new(),
             admin,
             admin_token_file: None,
             workers: 1,
@@ -83,6 +90,7 @@ impl Config {
             upgrade: Duration::ZERO,
             upgrade_drain: Duration::ZERO,
             zone: None,
+            keyring: None,
         }
     }
 }

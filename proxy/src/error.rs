@@ -33,6 +33,9 @@ pub enum Error {
     /// The method is never forwarded (CONNECT).
     #[error("method not allowed")]
     Method,
+    /// The client asked TLS for one name and this request is for another, which has another certificate.
+    #[error("this connection was made for another host")]
+    Misdirected,
     /// The body is longer than the frontend allows.
     #[error("request body too large")]
     TooLarge,
@@ -82,6 +85,7 @@ impl Error {
             Error::NoRoute => StatusCode::NOT_FOUND,
             Error::Denied(status) => status,
             Error::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Error::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Error::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Error::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Error::TargetTooLong => StatusCode::URI_TOO_LONG,
@@ -102,6 +106,7 @@ impl Error {
             | Error::NoRoute
             | Error::Denied(_)
             | Error::Method
+            | Error::Misdirected
             | Error::TooLarge
             | Error::HeadTooLarge
             | Error::TargetTooLong
@@ -123,6 +128,7 @@ impl Error {
             | Error::NoRoute
             | Error::Denied(_)
             | Error::Method
+            | Error::Misdirected
             | Error::TooLarge
             | Error::HeadTooLarge
             | Error::TargetTooLong
@@ -138,7 +144,8 @@ impl Error {
     /// Whether what follows on the client's connection can no longer be trusted to be a request.
     pub fn ends_connection(self) -> bool {
         // A client's fault, unless its request was understood.
-        let understood = matches!(self, Error::NoRoute | Error::Denied(_) | Error::Method | Error::Limited(_));
+        let understood =
+            matches!(self, Error::NoRoute | Error::Denied(_) | Error::Method | Error::Misdirected | Error::Limited(_));
         self.fault() == Fault::Client && !understood
     }
 
@@ -150,6 +157,7 @@ impl Error {
             Error::Starting => "starting",
             Error::Denied(_) => "denied",
             Error::Method => "method",
+            Error::Misdirected => "misdirected",
             Error::TooLarge => "too_large",
             Error::HeadTooLarge => "head_too_large",
             Error::TargetTooLong => "target_too_long",

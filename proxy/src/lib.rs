@@ -34,6 +34,7 @@ mod run;
 mod signals;
 pub mod stats;
 pub mod table;
+pub mod tls;
 pub mod traffic;
 
 pub use run::{run, serve};

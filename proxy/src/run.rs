@@ -19,12 +19,13 @@ use crate::handover::activation::DEFAULT;
 use crate::handover::give::Giver;
 use crate::handover::program::Program;
 use crate::handover::take::{Link, Predecessor};
-use crate::listener::Listeners;
 use crate::listener::admission::{Admission, connections_for};
 use crate::listener::drain::Drain;
 use crate::listener::worker::{Handle, Shared};
+use crate::listener::{HTTPS, Listeners};
 use crate::signals::{Signals, Told, signals};
 use crate::stats::Process;
+use crate::tls::terms::Terms;
 use crate::traffic::trust::Trusted;
 
 /// Opens the store, and serves until the process is told to stop or is replaced. Settings that cannot work are
@@ -66,6 +67,7 @@ async fn start(
     tracing::info!(store = %engine.describe(), workers = config.workers, "starting");
     let mut state = State::new(engine);
     state.log_lost = config.log_lost.clone();
+    state.keyring = config.keyring.clone();
     let state = Arc::new(state);
     let (force, gate, handed_over) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let workers = start_workers(&config, &state, &force, &gate)?;
@@ -141,6 +143,8 @@ fn start_workers(
         process: state.process.clone(),
         trusted: Arc::new(Trusted::new(config.trusted_proxies.clone())),
         admission: Arc::new(admission(config)),
+        tickets: state.tickets.clone(),
+        terms: Arc::new(Terms::usual()),
         force: force.clone(),
         gate: gate.clone(),
     };
@@ -152,13 +156,17 @@ fn start_workers(
 
 /// Opens the listeners of the command line.
 async fn listen(config: &Config, listeners: &mut Listeners) -> anyhow::Result<()> {
-    for (number, address) in config.listen.iter().enumerate() {
-        let id = if number == 0 { DEFAULT.to_owned() } else { format!("{DEFAULT}-{number}") };
-        let bound = listeners
-            .open_own(id.as_str().into(), *address)
-            .await
-            .with_context(|| format!("cannot listen on {address}: free it, or give another address with --listen"))?;
-        tracing::info!(listener = id, address = %bound, "listening");
+    for (name, option, addresses) in
+        [(DEFAULT, "--listen", &config.listen), (HTTPS, "--listen-https", &config.listen_https)]
+    {
+        for (number, address) in addresses.iter().enumerate() {
+            let id = if number == 0 { name.to_owned() } else { format!("{name}-{number}") };
+            let bound = listeners
+                .open_own(id.as_str().into(), *address, name == HTTPS)
+                .await
+                .with_context(|| format!("cannot listen on {address}: free it, or give another one with {option}"))?;
+            tracing::info!(listener = id, address = %bound, "listening");
+        }
     }
     for (id, address) in listeners.open_inherited().await.context("cannot use a socket that came with the process")? {
         tracing::info!(listener = %id, %address, "listening");

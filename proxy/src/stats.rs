@@ -151,6 +151,19 @@ impl Goaways {
     }
 }
 
+/// TLS handshakes with clients.
+#[derive(Debug, Default)]
+pub struct Handshakes {
+    /// In full, TLS 1.2.
+    pub full_12: Counter,
+    /// In full, TLS 1.3.
+    pub full_13: Counter,
+    /// That went on with an earlier session.
+    pub resumed: Counter,
+    /// That came to nothing.
+    pub failed: Counter,
+}
+
 /// What the whole process counts.
 #[derive(Debug, Default)]
 pub struct Process {
@@ -164,6 +177,8 @@ pub struct Process {
     pub tunnels: Gauge,
     /// Tunnels opened so far.
     pub tunnels_opened: Counter,
+    /// TLS handshakes.
+    pub handshakes: Handshakes,
     /// Requests that no frontend took.
     pub unrouted: Counter,
     /// Requests tried once more, by why.

@@ -16,6 +16,7 @@ pub mod key;
 pub mod model;
 pub mod object;
 pub mod problem;
+pub mod seal;
 pub mod wordpress;
 
 pub use engine::{Batch, Change, Compare, Engine, Error, Item, LeaseId, Op, Revision, Txn, open, with_causes};

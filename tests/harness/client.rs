@@ -9,6 +9,7 @@ use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 /// A whole response.
@@ -71,6 +72,11 @@ impl Connection {
         let within = tokio::time::timeout(PATIENCE, TcpStream::connect(to)).await;
         let stream = within.map_err(|_| "connecting took too long")?.map_err(|error| format!("connect: {error}"))?;
         let _ = stream.set_nodelay(true);
+        Connection::over(stream).await
+    }
+
+    /// One over a byte stream that stands already.
+    pub async fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<Connection, String> {
         let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| shown(&error))?;
         tokio::spawn(connection);
         Ok(Connection { sender, closing: false })

@@ -16,5 +16,6 @@ pub mod scene;
 pub mod sidekick;
 pub mod site;
 pub mod stand_in;
+pub mod tls;
 pub mod turn;
 pub mod wait;

@@ -234,6 +234,17 @@ impl Proxy {
         }
     }
 
+    /// Where a stored listener listens, once it does.
+    pub async fn listener(&self, id: &str) -> SocketAddr {
+        eventually(&format!("it listens at {id}"), SOON, async || {
+            let status = self.json("/v3/status").await;
+            let address = status["listeners"][id].as_str().and_then(|text| text.parse().ok());
+            let problems = self.problems().await;
+            address.ok_or_else(|| format!("{} {problems:?}", status["listeners"]))
+        })
+        .await
+    }
+
     /// The revision in force.
     pub async fn revision(&self) -> i64 {
         let status = self.json("/v3/status").await;

@@ -1,5 +1,6 @@
 //! `etnactl backend`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -7,9 +8,12 @@ use etna_store::Key;
 use http::Method;
 use serde_json::{Map, Value, json};
 
-use super::{Done, One, Write, add, given, remove, server_counts, show, table, text, upsert};
+use super::tls::TlsFlags;
+use super::{Done, One, Write, add, given, pem, remove, server_counts, show, table, text, upsert};
 use crate::client::Client;
+use crate::failure::Failure;
 use crate::output::Output;
+use crate::pair::{self, SealKeyFile};
 
 /// What can be done with backends.
 #[derive(Subcommand)]
@@ -81,6 +85,28 @@ pub(crate) struct Upsert {
     /// Name of that cookie.
     #[arg(long, value_name = "NAME", requires = "sticky")]
     cookie: Option<String>,
+    #[command(flatten)]
+    tls: TlsFlags,
+    /// PEM file of the authorities that https servers are verified by [default: the system's].
+    #[arg(long, value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
+    /// Name that https servers are asked for, and verified by [default: that of the URL].
+    #[arg(long, value_name = "NAME")]
+    tls_server_name: Option<String>,
+    /// PEM file of the certificate that is shown to https servers.
+    #[arg(long, value_name = "FILE", requires = "tls_private_key")]
+    tls_cert: Option<PathBuf>,
+    /// PEM file of its private key; it is sealed before it is sent.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_private_key: Option<PathBuf>,
+    #[command(flatten)]
+    seal_key: SealKeyFile,
+    /// What servers speak.
+    #[arg(long, value_parser = ["http1", "h2"])]
+    protocol: Option<String>,
+    /// Header of the PROXY protocol that is sent to servers: PROXY_V1 or PROXY_V2.
+    #[arg(long, value_name = "VERSION")]
+    proxy_protocol: Option<String>,
 }
 
 /// Does it.
@@ -114,7 +140,7 @@ pub(crate) async fn run(client: &Client, output: &Output, verb: &Verb) -> Done {
             remove(client, output, &format!("/v2/backends/{}", one.segment()), &Key::Backend(one.id().into())).await
         }
         Verb::Upsert(flags) => {
-            let body = json!({ "Backend": flags.object() });
+            let body = json!({ "Backend": flags.object()? });
             let key = Key::Backend(flags.id.as_str().into());
             let write = Write { method: Method::POST, path: "/v2/backends", body: &body, key, field: Some("Backend") };
             upsert(client, output, write).await
@@ -123,7 +149,7 @@ pub(crate) async fn run(client: &Client, output: &Output, verb: &Verb) -> Done {
 }
 
 impl Upsert {
-    fn object(&self) -> Value {
+    fn object(&self) -> Result<Value, Failure> {
         let timeouts = given([
             ("Read", text(&self.read_timeout)),
             ("Dial", text(&self.dial_timeout)),
@@ -133,8 +159,9 @@ impl Upsert {
             ("Period", text(&self.keep_alive_period)),
             ("MaxIdleConnsPerHost", self.max_idle_conns.map(Value::from)),
         ]);
-        let mut settings = Map::new();
+        let mut settings = given([("Protocol", text(&self.protocol)), ("ProxyProtocol", text(&self.proxy_protocol))]);
         add(&mut settings, "Timeouts", timeouts);
+        add(&mut settings, "TLS", self.tls()?);
         add(&mut settings, "KeepAlive", keep_alive);
         let mut backend =
             given([("Id", Some(json!(self.id))), ("Type", Some(json!("http"))), ("Policy", text(&self.policy))]);
@@ -156,7 +183,24 @@ impl Upsert {
         if self.sticky {
             backend.insert("Sticky".into(), Value::Object(given([("Cookie", text(&self.cookie))])));
         }
-        Value::Object(backend)
+        Ok(Value::Object(backend))
+    }
+
+    fn tls(&self) -> Result<Map<String, Value>, Failure> {
+        let key_pair = match (&self.tls_cert, &self.tls_private_key) {
+            (Some(cert), Some(key)) => {
+                let ring = self.seal_key.needed()?;
+                Some(pair::sealed(&ring, &pair::read(cert, key)?)?)
+            }
+            _ => None,
+        };
+        let mut tls = self.tls.fields();
+        tls.extend(given([
+            ("CA", pem(self.tls_ca.as_deref())?),
+            ("ServerName", text(&self.tls_server_name)),
+            ("KeyPair", key_pair),
+        ]));
+        Ok(tls)
     }
 }
 

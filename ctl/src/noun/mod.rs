@@ -4,11 +4,15 @@
 
 pub(crate) mod backend;
 pub(crate) mod frontend;
+pub(crate) mod host;
 pub(crate) mod listener;
 pub(crate) mod middleware;
+pub(crate) mod secret;
 pub(crate) mod server;
 pub(crate) mod site;
+mod tls;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -117,7 +121,7 @@ pub(crate) async fn upsert(client: &Client, output: &Output, write: Write<'_>) -
     if output.is_json() {
         output.json(&object);
     } else {
-        let id = object["Id"].as_str().unwrap_or_default();
+        let id = object["Id"].as_str().or(object["Name"].as_str()).unwrap_or_default();
         output::print(&format!("{} {}\n", output.toned(output::Tone::Good, "ok"), clean(id)));
     }
     Ok(ExitCode::SUCCESS)
@@ -143,7 +147,7 @@ pub(crate) async fn remove(client: &Client, output: &Output, path: &str, key: &K
 }
 
 /// A refusal that names its object and what to do: the API's texts are vulcand's, and have neither.
-fn with_remedy(failure: Failure, key: &Key) -> Failure {
+pub(crate) fn with_remedy(failure: Failure, key: &Key) -> Failure {
     match failure {
         Failure::Refused(message) if message == "Object not found" => {
             let [noun, parent] = match key {
@@ -152,6 +156,7 @@ fn with_remedy(failure: Failure, key: &Key) -> Failure {
                 Key::Frontend(_) => ["frontend", ""],
                 Key::Middleware(..) => ["middleware", " -f FRONTEND"],
                 Key::Listener(_) => ["listener", ""],
+                Key::Host(_) => ["host", ""],
                 Key::Site(_) => ["site", ""],
                 _ => return Failure::Refused(message),
             };
@@ -209,6 +214,14 @@ pub(crate) fn add(object: &mut Map<String, Value>, name: &str, part: Map<String,
     if !part.is_empty() {
         object.insert(name.to_owned(), Value::Object(part));
     }
+}
+
+/// What a PEM file holds, as JSON; whether it is one is for the proxy to say.
+pub(crate) fn pem(path: Option<&Path>) -> Result<Option<Value>, Failure> {
+    let Some(path) = path else { return Ok(None) };
+    let text = std::fs::read_to_string(path);
+    text.map(|text| Some(text.into()))
+        .map_err(|error| Failure::unread(format!("cannot read {}: {error}", path.display())))
 }
 
 /// A text that was given, as JSON.

@@ -48,6 +48,13 @@ pub(crate) struct Upsert {
     /// Do not ask the admin container for uploads that the public ones lack.
     #[arg(long)]
     no_uploads_fallback: bool,
+    /// What happens to requests in the clear: auto redirects them to https where there is a certificate, always
+    /// everywhere, admin only those to the administration, off none.
+    #[arg(long, value_parser = ["auto", "off", "always", "admin"])]
+    https: Option<String>,
+    /// For how many seconds browsers are told to come by https only [default: 0, nothing is said].
+    #[arg(long, value_name = "SECONDS")]
+    hsts: Option<u32>,
 }
 
 /// Does it.
@@ -81,6 +88,8 @@ pub(crate) async fn run(client: &Client, output: &Output, verb: &Verb) -> Done {
                 ("Admin", text(&flags.admin_backend)),
                 ("Ajax", text(&flags.ajax)),
                 ("UploadsFallback", flags.no_uploads_fallback.then_some(Value::Bool(false))),
+                ("Https", text(&flags.https)),
+                ("Hsts", flags.hsts.map(Value::from)),
             ]));
             let path = format!("/v3/sites/{}", segment(&flags.id));
             let key = Key::Site(flags.id.as_str().into());

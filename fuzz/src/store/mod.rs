@@ -1,4 +1,5 @@
-//! The store's parsers: keys, values, JSON, durations, export files, and what two processes say to each other.
+//! The store's parsers: keys, values, JSON, durations, export files, sealed envelopes, and what two
+//! processes say to each other.
 
 pub mod changes;
 pub mod dump;
@@ -6,6 +7,7 @@ pub mod duration;
 pub mod json;
 pub mod key;
 pub mod remote;
+pub mod seal;
 pub mod value;
 pub mod wire;
 
@@ -18,6 +20,7 @@ pub const CHECKS: &[Check] = &[
     ("json", json::check),
     ("key", key::check),
     ("remote", remote::check),
+    ("seal", seal::check),
     ("value", value::check),
     ("wire", wire::check),
 ];

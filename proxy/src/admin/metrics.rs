@@ -17,7 +17,7 @@ use super::exposition::{Kind, family, sample};
 use super::reply;
 use crate::backend::{Backend, Server};
 use crate::control::State;
-use crate::stats::{BOUNDS_US, Goaways, Http2, Process, Requests, Retries};
+use crate::stats::{BOUNDS_US, Goaways, Handshakes, Http2, Process, Requests, Retries};
 use crate::table::Frontend;
 
 /// `GET /metrics`.
@@ -200,6 +200,7 @@ fn process(state: &State, now: Instant) -> String {
         accept_errors,
         tunnels,
         tunnels_opened,
+        handshakes,
         unrouted,
         retries,
         upstream_connections,
@@ -288,6 +289,21 @@ fn process(state: &State, now: Instant) -> String {
         [("connect", connect), ("closed", closed), ("broken", broken), ("late", late), ("status", status)]
     {
         sample(&mut out, "etna_retries_total", &[("reason", reason)], counter.get());
+    }
+    let Handshakes { full_12, full_13, resumed, failed } = handshakes;
+    family(&mut out, "etna_tls_handshakes_total", "TLS handshakes with clients, by result.", Kind::Counter);
+    for (result, counter) in
+        [("full_tls12", full_12), ("full_tls13", full_13), ("resumed", resumed), ("failed", failed)]
+    {
+        sample(&mut out, "etna_tls_handshakes_total", &[("result", result)], counter.get());
+    }
+    if !table.certificates.is_empty() {
+        let help = "When a host's certificate ends, in seconds since 1970.";
+        family(&mut out, "etna_certificate_not_after_seconds", help, Kind::Gauge);
+        for certificate in table.certificates.iter() {
+            let ends = certificate.not_after.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
+            sample(&mut out, "etna_certificate_not_after_seconds", &[("host", &certificate.host)], ends.as_secs());
+        }
     }
     let upgraded = state.upgrades.now();
     let help = "Attempts to replace the running binary, those of replaced processes included.";

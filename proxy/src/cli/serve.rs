@@ -4,12 +4,14 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use etna_proxy::config::{AdminAddress, Config, Unusable};
 use etna_proxy::handover::Inherited;
 use etna_store::engine::Options;
+use etna_store::seal::Keyring;
 use ipnet::IpNet;
 
 use super::logging;
@@ -30,8 +32,8 @@ use super::logging;
     HUP   read the admin token file again\n\n\
     With USR2 the new binary gets the sockets and this one finishes what runs; if the new one does not get ready, \
     nothing changes.\n\n\
-    Sockets that systemd passes are used instead of binding: `default` (or unnamed) for the first --listen, `admin` \
-    for the admin API, any other name for the stored listener of that name.\n\n\
+    Sockets that systemd passes are used instead of binding: `default` (or unnamed) for the first --listen, \
+    `https` for the first --listen-https, `admin` for the admin API, any other name for the stored listener of that name.\n\n\
     Exit codes: 0 told to stop, or replaced; 1 failed; 64 wrong usage or settings, for which trying again is no help.")]
 pub(super) struct Flags {
     #[command(flatten)]
@@ -40,12 +42,19 @@ pub(super) struct Flags {
     #[arg(long, env = "ETNA_LISTEN", value_name = "IP:PORT", value_delimiter = ',', default_value = "0.0.0.0:8181",
         value_parser = listen_address)]
     listen: Vec<SocketAddr>,
+    /// Address to accept HTTPS on, with the certificates of the stored hosts; may be given more than once.
+    #[arg(long, env = "ETNA_LISTEN_HTTPS", value_name = "IP:PORT", value_delimiter = ',', value_parser = listen_address)]
+    listen_https: Vec<SocketAddr>,
     /// Address of the admin API: IP:PORT, or unix:/PATH.
     #[arg(long, env = "ETNA_ADMIN", value_name = "ADDRESS", default_value = "127.0.0.1:8182")]
     admin: AdminAddress,
     /// File with the token the admin API asks for; needed where it does not listen on loopback.
     #[arg(long, env = "ETNA_ADMIN_TOKEN_FILE", value_name = "FILE")]
     admin_token_file: Option<PathBuf>,
+    /// File with the keys that open sealed key pairs, one a line, the one that seals first; no other user may read it
+    /// [default: the systemd credential seal-key, if there is one].
+    #[arg(long, env = "ETNA_SEAL_KEY_FILE", value_name = "FILE")]
+    seal_key: Option<PathBuf>,
     /// Worker threads [default: one per core].
     #[arg(long, env = "ETNA_WORKERS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
     workers: Option<u16>,
@@ -153,12 +162,20 @@ pub(super) fn run(flags: Flags) -> ExitCode {
             return ExitCode::from(super::USAGE);
         }
     };
+    let keyring = match seal_key_file(flags.seal_key).map(|file| Keyring::read(&file)).transpose() {
+        Ok(keyring) => keyring.map(Arc::new),
+        Err(error) => {
+            tracing::error!(%error, "cannot serve");
+            return ExitCode::FAILURE;
+        }
+    };
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let config = Config {
         store: flags.store.url(),
         store_options: flags.store.options(),
         state_dir: flags.store.state_dir(),
         listen: flags.listen,
+        listen_https: flags.listen_https,
         admin: flags.admin,
         admin_token_file: flags.admin_token_file,
         workers: flags.workers.map_or(cores, usize::from),
@@ -172,6 +189,7 @@ pub(super) fn run(flags: Flags) -> ExitCode {
         upgrade: Duration::from_secs(flags.upgrade_seconds),
         upgrade_drain: Duration::from_secs(flags.upgrade_drain_seconds),
         zone: flags.zone.filter(|zone| !zone.is_empty()),
+        keyring,
     };
     // Before there are threads.
     let inherited = match Inherited::take() {
@@ -193,6 +211,12 @@ pub(super) fn run(flags: Flags) -> ExitCode {
             if error.is::<Unusable>() { ExitCode::from(super::USAGE) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// The file of seal keys that was given, or the credential of that name (`LoadCredential=seal-key:…`).
+fn seal_key_file(given: Option<PathBuf>) -> Option<PathBuf> {
+    let credential = || Some(PathBuf::from(std::env::var_os("CREDENTIALS_DIRECTORY")?).join("seal-key"));
+    given.filter(|file| !file.as_os_str().is_empty()).or_else(|| credential().filter(|file| file.exists()))
 }
 
 /// `300`, `5m`, `1m30s`: whole seconds within a range.

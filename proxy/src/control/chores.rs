@@ -57,6 +57,7 @@ impl Control {
         let now = Instant::now();
         self.chores.done = now;
         self.retry_listeners().await;
+        self.keep_tickets(false).await;
         let mut delta = Delta::default();
         if release {
             tracing::info!(keys = self.suspects.held().count(), "suspects are released: what vanished is believed");

@@ -19,6 +19,7 @@ use super::chores::Chores;
 use super::keep::Keeper;
 use super::state::State;
 use super::suspect::Suspects;
+use super::tickets::TicketKeys;
 use crate::listener::Listeners;
 use crate::table::Table;
 use crate::table::compile::Compiler;
@@ -37,6 +38,7 @@ pub struct Control {
     pub(super) absent: Option<Problem>,
     pub(super) suspects: Suspects,
     pub(super) chores: Chores,
+    pub(super) ticket_keys: TicketKeys,
     pub(super) keeper: Option<Keeper>,
     pub(super) keep_in: Option<PathBuf>,
     pub(super) hold: Duration,
@@ -58,8 +60,8 @@ impl Control {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Control {
+            compiler: Compiler::new(None, state.keyring.clone()),
             state,
-            compiler: Compiler::default(),
             zone: None,
             afresh: false,
             listeners,
@@ -67,6 +69,7 @@ impl Control {
             absent: None,
             suspects: Suspects::new(Duration::ZERO),
             chores: Chores::new(tick, Instant::now()),
+            ticket_keys: TicketKeys::default(),
             keeper: None,
             keep_in: None,
             hold: Duration::ZERO,
@@ -89,7 +92,7 @@ impl Control {
 
     /// The same, of a proxy in that zone.
     pub fn in_zone(self, zone: Option<String>) -> Control {
-        Control { compiler: Compiler::in_zone(zone.clone()), zone, ..self }
+        Control { compiler: Compiler::new(zone.clone(), self.state.keyring.clone()), zone, ..self }
     }
 
     /// Follows the store until the process drains, and gives back the listeners and what ends when the last table is on
@@ -118,7 +121,7 @@ impl Control {
             *self.state.model_mut() = Model::default();
             // Its picture of the store is that of the model: with one alone, what is known would not be read again.
             self.suspects = Suspects::new(self.hold);
-            self.compiler = Compiler::in_zone(self.zone.clone());
+            self.compiler = Compiler::new(self.zone.clone(), self.state.keyring.clone());
             self.afresh = true;
             tokio::time::sleep(AFTER_PANIC).await;
         }
@@ -312,6 +315,7 @@ impl Control {
                 store.heard = Some(Instant::now());
             }
         });
+        self.keep_tickets(!delta.shared.is_empty()).await;
         self.news |= delta.problems | self.compiler.take_changed() | listeners_changed;
         self.tell();
     }

@@ -15,6 +15,7 @@ mod resync;
 mod state;
 pub mod suspect;
 mod tell;
+mod tickets;
 mod upgrades;
 
 pub use follow::Control;

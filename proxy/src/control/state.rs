@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use etna_store::object::Id;
+use etna_store::seal::Keyring;
 use etna_store::{Engine, Model, Problem, Revision};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -16,6 +17,7 @@ use super::suspect::Case;
 use super::upgrades::Upgrades;
 use crate::stats::Process;
 use crate::table::LiveTable;
+use crate::tls::tickets::{Epoch, Tickets};
 
 /// Everything the admin side may look at.
 pub struct State {
@@ -31,8 +33,12 @@ pub struct State {
     pub health: crate::health::Totals,
     /// How replacing the binary went.
     pub upgrades: Upgrades,
+    /// Seals and opens tickets of TLS sessions.
+    pub tickets: Arc<Tickets>,
     /// Counts lines of the log that were lost.
     pub log_lost: Option<ErrorCounter>,
+    /// What opens sealed key pairs.
+    pub keyring: Option<Arc<Keyring>>,
     /// When the process started.
     pub started: Instant,
     model: RwLock<Model>,
@@ -121,7 +127,9 @@ impl State {
             draining: CancellationToken::new(),
             health: crate::health::Totals::default(),
             upgrades: Upgrades::default(),
+            tickets: Tickets::new(Epoch::at(SystemTime::now())),
             log_lost: None,
+            keyring: None,
             started: Instant::now(),
             model: RwLock::default(),
             problems: watch::Sender::new(Arc::from([])),

@@ -26,6 +26,8 @@ pub struct Suspects {
     hold: Duration,
     /// What the model shows: what is stored, and what is held.
     pairs: Pairs,
+    /// What proxies share with each other and the model knows.
+    passed: BTreeMap<Bytes, Bytes>,
     held: BTreeMap<Bytes, Held>,
     held_servers: BTreeSet<(Id, Id)>,
     cases: BTreeMap<u64, Case>,
@@ -67,6 +69,7 @@ impl Suspects {
         Suspects {
             hold,
             pairs: Pairs::new(),
+            passed: BTreeMap::new(),
             held: BTreeMap::new(),
             held_servers: BTreeSet::new(),
             cases: BTreeMap::new(),
@@ -146,12 +149,17 @@ impl Suspects {
                 continue;
             }
             present.insert(&change.key);
-            let known = self.pairs.get(&change.key) == Some(value) && !self.held.contains_key(&change.key);
-            if !known && !is_shared(&change.key) {
+            let known = if is_shared(&change.key) {
+                !is_passed(&change.key) || self.passed.get(&change.key) == Some(value)
+            } else {
+                self.pairs.get(&change.key) == Some(value) && !self.held.contains_key(&change.key)
+            };
+            if !known {
                 changes.push(change.clone());
             }
         }
-        let gone = self.pairs.keys().filter(|key| !present.contains(&***key) && !self.held.contains_key(*key));
+        let gone = self.pairs.keys().filter(|key| !self.held.contains_key(*key)).chain(self.passed.keys());
+        let gone = gone.filter(|key| !present.contains(&***key));
         changes.extend(gone.map(|key| Change { key: key.clone(), value: None }));
         Batch { revision: snapshot.revision, changes }
     }
@@ -168,13 +176,19 @@ impl Suspects {
             if &**key == RELEASE {
                 forced |= value.is_some();
                 self.release = Some(value.clone());
-            } else if let Some(value) = value {
-                if !is_shared(key) {
-                    self.forget(key);
-                    self.returning.remove(key);
-                    self.pairs.insert(key.clone(), value.clone());
-                    puts.changes.push(Change { key: key.clone(), value: Some(value.clone()) });
+            } else if is_shared(key) {
+                if is_passed(key) {
+                    match value {
+                        Some(value) => self.passed.insert(key.clone(), value.clone()),
+                        None => self.passed.remove(key),
+                    };
+                    puts.changes.push(Change { key: key.clone(), value: value.clone() });
                 }
+            } else if let Some(value) = value {
+                self.forget(key);
+                self.returning.remove(key);
+                self.pairs.insert(key.clone(), value.clone());
+                puts.changes.push(Change { key: key.clone(), value: Some(value.clone()) });
             } else if self.pairs.contains_key(key) && !self.held.contains_key(key) {
                 gone.push(key.clone());
             }
@@ -316,9 +330,14 @@ impl Suspects {
     }
 }
 
-/// What proxies share with each other is neither served nor kept.
+/// What proxies share with each other is neither held nor kept.
 fn is_shared(key: &[u8]) -> bool {
     matches!(Key::parse(key), Ok(Key::Shared(_)))
+}
+
+/// Whether the model is told of it all the same.
+fn is_passed(key: &[u8]) -> bool {
+    key.starts_with(b"acme/") || key.starts_with(b"tickets/")
 }
 
 /// A put of any value here makes every proxy believe what it holds, and what the same transaction deletes.

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::conn;
 use super::serving::Serving;
-use super::worker::Worker;
+use super::worker::{Place, Worker};
 
 /// A listener's accepting tasks.
 pub(super) struct Accepting {
@@ -30,11 +30,12 @@ pub(super) fn open(
     worker: &Rc<Worker>,
     gate: &CancellationToken,
     id: &Id,
-    address: SocketAddr,
+    place: Place,
     sockets: Vec<std::net::TcpListener>,
 ) -> Accepting {
     let stop = CancellationToken::new();
-    let arrived = conn::Arrived { listener: id.clone(), port: address.port().to_string().into() };
+    let port = place.address.port().to_string().into();
+    let arrived = conn::Arrived { listener: id.clone(), port, tls: place.tls };
     let mut tasks = Vec::with_capacity(sockets.len());
     for socket in sockets {
         match TcpListener::from_std(socket) {

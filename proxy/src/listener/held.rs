@@ -44,6 +44,12 @@ impl Sockets {
         self.lock().iter().map(|(id, held)| Ok((id.clone(), held.try_clone()?))).collect()
     }
 
+    /// Handles on a listener's sockets.
+    pub(super) fn of(&self, id: &Id) -> io::Result<Vec<TcpListener>> {
+        let held = self.lock().get(id).map(Held::try_clone).transpose()?;
+        held.map(|held| held.sockets).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
     pub(super) fn hold(&self, id: Id, held: Held) {
         self.lock().insert(id, held);
     }

@@ -6,6 +6,7 @@
 
 mod accept;
 pub mod admission;
+mod configs;
 pub mod conn;
 pub mod drain;
 pub mod held;
@@ -14,6 +15,7 @@ mod panics;
 mod preface;
 pub mod serving;
 pub mod socket;
+pub mod stream;
 pub mod watch;
 pub mod worker;
 
@@ -21,13 +23,13 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use etna_store::object::Id;
+use etna_store::object::{Id, Protocol};
 use etna_store::{Key, Problem};
 
 use drain::Drain;
 use held::{Held, Sockets};
 use socket::Bound;
-use worker::{Command, Handle};
+use worker::{Command, Handle, Place};
 
 /// The sockets of this process, kept equal to the listeners of the table.
 pub struct Listeners {
@@ -44,6 +46,8 @@ pub struct Listeners {
 struct Open {
     /// What was asked for.
     wanted: String,
+    /// Whether TLS is spoken there.
+    tls: bool,
     /// What was bound: differs for port 0.
     bound: SocketAddr,
 }
@@ -72,11 +76,11 @@ impl Listeners {
     }
 
     /// Opens a listener of the command line.
-    pub async fn open_own(&mut self, id: Id, address: SocketAddr) -> std::io::Result<SocketAddr> {
+    pub async fn open_own(&mut self, id: Id, address: SocketAddr, tls: bool) -> std::io::Result<SocketAddr> {
         let wanted = address.to_string();
         let bound = self.obtain(&id, &wanted, |workers| socket::bind(address, workers))?;
         let actual = bound.address;
-        self.take_up(&id, wanted, true, bound).await?;
+        self.take_up(&id, wanted, true, tls, bound).await?;
         self.own.insert(id, actual);
         Ok(actual)
     }
@@ -89,7 +93,8 @@ impl Listeners {
             if let Some(Held { sockets, .. }) = self.inherited.remove(&id) {
                 let bound = Bound::of(sockets)?;
                 let actual = bound.address;
-                self.take_up(&id, actual.to_string(), true, bound).await?;
+                let tls = speaks_tls(&id);
+                self.take_up(&id, actual.to_string(), true, tls, bound).await?;
                 self.own.insert(id.clone(), actual);
                 opened.push((id, actual));
             }
@@ -109,22 +114,26 @@ impl Listeners {
                 self.problems.push(problem(id, "the name is taken by a listener of the command line", "rename it"));
                 continue;
             }
-            if self.open.get(id).is_some_and(|open| open.wanted == listener.address) {
-                continue;
-            }
-            let bound = self.obtain(id, &listener.address, |workers| {
-                socket::resolve(&listener.address).and_then(|address| socket::bind(address, workers))
-            });
+            let tls = listener.protocol == Protocol::Https;
+            let open = self.open.get(id).filter(|open| open.wanted == listener.address);
+            let bound = match open {
+                Some(open) if open.tls == tls => continue,
+                // The address is ours already: only what is spoken there changes.
+                Some(_) => self.held.of(id).and_then(Bound::of),
+                None => self.obtain(id, &listener.address, |workers| {
+                    socket::resolve(&listener.address).and_then(|address| socket::bind(address, workers))
+                }),
+            };
             let opened = match bound {
                 Ok(bound) => {
                     let actual = bound.address;
                     // An address that moved: workers replace the old socket once the new one accepts.
-                    self.take_up(id, listener.address.clone(), false, bound).await.map(|()| actual)
+                    self.take_up(id, listener.address.clone(), false, tls, bound).await.map(|()| actual)
                 }
                 Err(error) => Err(error),
             };
             match opened {
-                Ok(actual) => tracing::info!(listener = %id, address = %actual, "listening"),
+                Ok(actual) => tracing::info!(listener = %id, address = %actual, tls, "listening"),
                 Err(error) => self.problems.push(problem(
                     id,
                     &format!("cannot listen on {}: {error}", listener.address),
@@ -184,15 +193,25 @@ impl Listeners {
     }
 
     /// Has the workers accept on sockets, and holds these.
-    async fn take_up(&mut self, id: &Id, wanted: String, own: bool, bound: Bound) -> std::io::Result<()> {
+    async fn take_up(&mut self, id: &Id, wanted: String, own: bool, tls: bool, bound: Bound) -> std::io::Result<()> {
+        let place = Place { address: bound.address, tls };
         let shares = share(&bound.sockets, self.workers.len())?;
         for (worker, sockets) in self.workers.iter().zip(shares) {
-            worker.tell(Command::Open { id: id.clone(), address: bound.address, sockets }).await;
+            worker.tell(Command::Open { id: id.clone(), place, sockets }).await;
         }
         self.held.hold(id.clone(), Held { wanted: Some(wanted.clone()), own, sockets: bound.sockets });
-        self.open.insert(id.clone(), Open { wanted, bound: bound.address });
+        self.open.insert(id.clone(), Open { wanted, tls, bound: bound.address });
         Ok(())
     }
+}
+
+/// The name of the first listener of the command line that speaks TLS; the others have a number after it.
+pub const HTTPS: &str = "https";
+
+/// Whether a listener of the command line speaks TLS, by its name: all that is known of one whose socket comes with the
+/// process.
+pub fn speaks_tls(own: &str) -> bool {
+    own == HTTPS || own.strip_prefix(HTTPS).is_some_and(|rest| rest.starts_with('-'))
 }
 
 /// Handles on the sockets for each worker. Each worker has a socket and each socket a worker, whatever their numbers

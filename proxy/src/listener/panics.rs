@@ -13,11 +13,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::Admission;
 use super::socket;
-use super::worker::{Command, Handle, Shared};
+use super::worker::{Command, Handle, Place, Shared};
 use crate::middleware::{Answer, Middleware, Next, Request};
 use crate::stats::Process;
 use crate::table::compile::Compiler;
 use crate::table::{Frontend, LiveTable, Step, Table};
+use crate::tls::terms::Terms;
+use crate::tls::tickets::{Epoch, Tickets};
 use crate::traffic::trust::Trusted;
 
 /// A middleware with a bug.
@@ -92,13 +94,16 @@ async fn a_panic_in_a_request_ends_that_connection_alone() {
         process: process.clone(),
         trusted: Arc::new(Trusted::default()),
         admission: Arc::new(Admission::new(100, 0)),
+        tickets: Tickets::new(Epoch(0)),
+        terms: Arc::new(Terms::usual()),
         force: CancellationToken::new(),
         gate,
     };
     let bound = socket::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
     let address: SocketAddr = bound.address;
     let worker = Handle::start(0, shared).unwrap();
-    worker.tell(Command::Open { id: "default".into(), address, sockets: bound.sockets }).await;
+    let place = Place { address, tls: false };
+    worker.tell(Command::Open { id: "default".into(), place, sockets: bound.sockets }).await;
 
     let mut other = TcpStream::connect(address).await.unwrap();
     assert!(ask(&mut other, "b.test").await.starts_with("HTTP/1.1 503 "));

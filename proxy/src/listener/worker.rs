@@ -22,11 +22,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::accept::{Accepting, open};
 use super::admission::{Admission, LOOK_EVERY, Overload};
+use super::configs::Configs;
 use super::drain::{Drain, finish, turn};
 use super::watch::{Order, Phase, Waiting, Watch};
 use crate::backend::pool::Pool;
 use crate::stats::Process;
 use crate::table::LiveTable;
+use crate::tls::terms::Terms;
+use crate::tls::tickets::Tickets;
 use crate::traffic::h1::wire::Scratch;
 use crate::traffic::trust::Trusted;
 
@@ -41,6 +44,10 @@ pub struct Shared {
     pub trusted: Arc<Trusted>,
     /// Who is let in.
     pub admission: Arc<Admission>,
+    /// How sessions of TLS go on.
+    pub tickets: Arc<Tickets>,
+    /// On which terms listeners of the command line speak TLS that do.
+    pub terms: Arc<Terms>,
     /// Cancelled when a drain must end at once.
     pub force: CancellationToken,
     /// Cancelled when connections may be accepted. Until then they wait in the kernel's queues.
@@ -57,6 +64,8 @@ pub struct Worker {
     pub trusted: Arc<Trusted>,
     /// Who is let in.
     pub admission: Arc<Admission>,
+    /// What TLS works with.
+    pub(super) tls: Configs,
     /// Idle connections to servers.
     pub pool: Rc<Pool>,
     /// Cancelled when a drain's time is over: what still runs is cut.
@@ -126,8 +135,8 @@ pub enum Command {
     Open {
         /// The listener.
         id: Id,
-        /// Its address.
-        address: SocketAddr,
+        /// What it is.
+        place: Place,
         /// This worker's sockets.
         sockets: Vec<std::net::TcpListener>,
     },
@@ -136,6 +145,15 @@ pub enum Command {
     /// Finish: answer with `Connection: close`, accept for a while and what waits then, end when nothing runs or the
     /// time is over.
     Drain(Drain),
+}
+
+/// What kind of place a listener accepts at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Whether TLS is spoken there.
+    pub tls: bool,
 }
 
 /// A worker, seen from the control side.
@@ -324,6 +342,7 @@ async fn run(shared: Shared, mut inbox: mpsc::Receiver<Command>) {
         process: shared.process,
         trusted: shared.trusted,
         admission: shared.admission,
+        tls: Configs::new(shared.tickets, shared.terms),
         pool: Rc::default(),
         cut: CancellationToken::new(),
         clock: Arc::default(),
@@ -354,13 +373,14 @@ async fn run(shared: Shared, mut inbox: mpsc::Receiver<Command>) {
             }
         };
         match command {
-            Some(Command::Open { id, address, sockets }) => {
-                let former = accepting.insert(id.clone(), open(&worker, &gate, &id, address, sockets));
+            Some(Command::Open { id, place, sockets }) => {
+                let former = accepting.insert(id.clone(), open(&worker, &gate, &id, place, sockets));
                 if let Some(former) = former {
                     former.stop.cancel();
                 }
             }
             Some(Command::Close(id)) => {
+                worker.tls.forget(&id);
                 if let Some(accepting) = accepting.remove(&id) {
                     accepting.stop.cancel();
                 }

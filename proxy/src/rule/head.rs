@@ -36,6 +36,11 @@ impl<'a> Head<'a> {
         Head { method, host, path, client: client.to_canonical(), headers, query, segments: OnceCell::new() }
     }
 
+    /// The host, as [`host_of`] made it.
+    pub fn host(&self) -> &'a str {
+        self.host
+    }
+
     /// The first value of a header; empty when it is absent, as in vulcand.
     pub(crate) fn header(&self, name: &HeaderName) -> Cow<'a, str> {
         self.headers.get(name).map_or(Cow::Borrowed(""), |value| String::from_utf8_lossy(value.as_bytes()))

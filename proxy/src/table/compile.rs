@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use etna_store::object::{Id, Network, Policy, Protocol, Scheme};
+use etna_store::object::{Id, Policy, Scheme};
+use etna_store::seal::Keyring;
 use etna_store::{Delta, Key, Model, Problem};
 use http::StatusCode;
 
@@ -33,14 +34,16 @@ pub struct Compiler {
     moved: Vec<(Arc<BackendLive>, Option<Arc<Backend>>)>,
     /// The zone this proxy is in.
     zone: Option<String>,
+    /// What opens sealed keys.
+    pub(super) keyring: Option<Arc<Keyring>>,
     /// Whether the problems differ from when they were last asked about.
     changed: bool,
 }
 
 impl Compiler {
-    /// For a proxy in that zone.
-    pub fn in_zone(zone: Option<String>) -> Compiler {
-        Compiler { zone, ..Compiler::default() }
+    /// For a proxy in that zone, which opens sealed keys with these.
+    pub fn new(zone: Option<String>, keyring: Option<Arc<Keyring>>) -> Compiler {
+        Compiler { zone, keyring, ..Compiler::default() }
     }
 
     /// The table that shows the model, given the one in force and what changed since.
@@ -55,7 +58,10 @@ impl Compiler {
         for id in &delta.frontends {
             self.frontend(model, id, &mut next);
         }
-        if !delta.listeners.is_empty() {
+        for name in &delta.hosts {
+            self.host(model, name, &mut next);
+        }
+        if !delta.listeners.is_empty() || !delta.hosts.is_empty() {
             self.listeners(model, delta, &mut next);
         }
         next
@@ -242,55 +248,7 @@ impl Compiler {
         self.tell(&format!("frontends/{frontend}/backend").into(), problem.into_iter().collect());
     }
 
-    fn listeners(&mut self, model: &Model, delta: &Delta, table: &mut Table) {
-        let mut listeners = BTreeMap::new();
-        let mut scopes = BTreeMap::new();
-        for spec in model.listeners() {
-            let key = Key::Listener(spec.id.clone()).to_string();
-            let problem = |reason: String, hint: &str, column| Problem {
-                key: key.clone(),
-                reason,
-                hint: hint.into(),
-                line: None,
-                column,
-                effect: "not listening there".into(),
-            };
-            let mut problems = Vec::new();
-            match (spec.protocol, spec.network) {
-                (Protocol::Http, Network::Tcp) => match spec.scope.as_deref().map(Rule::parse) {
-                    None => {
-                        listeners.insert(spec.id.clone(), spec.clone());
-                    }
-                    Some(Ok(rule)) => {
-                        scopes.insert(spec.id.clone(), Arc::new(rule));
-                        listeners.insert(spec.id.clone(), spec.clone());
-                    }
-                    Some(Err(error)) => {
-                        // Serving everything where only some was asked for would fail open.
-                        problems.push(problem(format!("scope: {}", error.message), &error.hint, Some(error.column)));
-                    }
-                },
-                (Protocol::Https, _) => problems.push(problem(
-                    "https listeners are not supported".into(),
-                    "set Protocol to http and terminate TLS in front",
-                    None,
-                )),
-                (Protocol::Http, Network::Unix) => problems.push(problem(
-                    "unix listeners are not supported".into(),
-                    "set Address.Network to tcp",
-                    None,
-                )),
-            }
-            self.tell(&format!("listeners/{}", spec.id).into(), problems);
-        }
-        for gone in delta.listeners.iter().filter(|id| model.listener(id).is_none()) {
-            self.tell(&format!("listeners/{gone}").into(), Vec::new());
-        }
-        table.listeners = Arc::new(listeners);
-        table.scopes = Arc::new(scopes);
-    }
-
-    fn tell(&mut self, about: &Id, problems: Vec<Problem>) {
+    pub(super) fn tell(&mut self, about: &Id, problems: Vec<Problem>) {
         if problems.is_empty() {
             self.changed |= self.problems.remove(about).is_some();
         } else {

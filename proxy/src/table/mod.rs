@@ -5,6 +5,7 @@
 //! come out of the same table. Only the control loop publishes (`LiveTable::publish` holds the one `store`).
 
 pub mod compile;
+mod edge;
 mod slots;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,8 @@ use crate::middleware::Middleware;
 use crate::router::Router;
 use crate::rule::{Head, Rule};
 use crate::stats::Requests;
+use crate::tls::certificates::Certificates;
+use crate::tls::terms::Terms;
 
 /// Everything a request may need, at one revision.
 #[derive(Clone, Default)]
@@ -41,6 +44,10 @@ pub struct Table {
     pub scopes: Arc<BTreeMap<Id, Arc<Rule>>>,
     /// The listeners to accept on, by id.
     pub listeners: Arc<BTreeMap<Id, Arc<etna_store::Listener>>>,
+    /// On which terms those of them speak TLS that do, by id.
+    pub terms: Arc<BTreeMap<Id, Arc<Terms>>>,
+    /// The certificates of hosts.
+    pub certificates: Certificates,
 }
 
 /// A frontend compiled for serving.
@@ -174,9 +181,20 @@ impl Default for LiveTable {
 }
 
 impl LiveTable {
-    /// The route of a request, taken out of the table in force. Called once per request.
-    pub fn route(&self, listener: &str, head: &Head<'_>) -> Result<Route, Error> {
-        self.current.load().route(listener, head)
+    /// The route of a request, taken out of the table in force. Called once per request. `name` is what the client asked
+    /// for by SNI where that is another host than the request's: both must have one certificate (RFC 9110 section
+    /// 7.4), else a client could reach what it did not ask TLS for.
+    pub fn route(&self, listener: &str, name: Option<&str>, head: &Head<'_>) -> Result<Route, Error> {
+        let table = self.current.load();
+        if name.is_some_and(|name| !table.certificates.are_alike(name, head.host())) {
+            return Err(Error::Misdirected);
+        }
+        table.route(listener, head)
+    }
+
+    /// On which terms a listener speaks TLS.
+    pub fn terms(&self, listener: &str) -> Option<Arc<Terms>> {
+        self.current.load().terms.get(listener).cloned()
     }
 
     /// Whether a listener's clients may begin with HTTP/2 in the clear.

@@ -68,6 +68,7 @@ fn route(client: &Client, head: &http::request::Parts) -> Result<(Route, std::ne
     let host = host_of(host);
     let ip = client.worker.trusted.client(client.peer.address, &head.headers);
     let view = Head::new(&head.method, &host, head.uri.path(), head.uri.query(), &head.headers, ip);
-    let route = client.worker.live.route(&client.listener, &view)?;
+    let asked = client.secured.as_ref().and_then(|secured| secured.name.as_deref()).filter(|name| *name != &*host);
+    let route = client.worker.live.route(&client.listener, asked, &view)?;
     Ok((route, ip))
 }

@@ -59,7 +59,7 @@ impl Tunnel {
         let _open = Open::new(&worker.process);
         client.watch.enter(Phase::Busy);
         let Some((client, ahead)) = client.into_tunnel() else { return };
-        ask_whether_there(&client);
+        ask_whether_there(client.tcp());
         self.join(worker, client, &ahead).await;
     }
 

@@ -40,6 +40,8 @@ pub struct Delta {
     pub listeners: BTreeSet<Id>,
     /// Hosts.
     pub hosts: BTreeSet<Id>,
+    /// Keys below `acme/` and `tickets/`, which proxies share with each other.
+    pub shared: BTreeSet<Id>,
     /// Whether the set of problems changed.
     pub problems: bool,
 }
@@ -56,6 +58,7 @@ impl Delta {
         self.backends.extend(other.backends);
         self.listeners.extend(other.listeners);
         self.hosts.extend(other.hosts);
+        self.shared.extend(other.shared);
         self.problems |= other.problems;
     }
 }
@@ -77,6 +80,8 @@ pub struct Model {
     listeners: BTreeMap<Id, Arc<Listener>>,
     hosts: BTreeMap<Id, Arc<Host>>,
     sites: BTreeMap<Id, Arc<Site>>,
+    /// Values below `acme/` and `tickets/`, by key.
+    shared: BTreeMap<Id, Box<[u8]>>,
 
     /// Backend and frontend, for every frontend that leads to the backend in whatever way.
     leading: BTreeSet<(Id, Id)>,
@@ -126,9 +131,14 @@ impl Model {
         let present: HashSet<&[u8]> =
             snapshot.changes.iter().filter(|change| change.value.is_some()).map(|change| &*change.key).collect();
         let gone: Vec<Box<[u8]>> = self.records.keys().filter(|raw| !present.contains(&***raw)).cloned().collect();
+        let gone_shared: Vec<Id> =
+            self.shared.keys().filter(|key| !present.contains(key.as_bytes())).cloned().collect();
         let mut delta = self.apply(snapshot);
         for raw in gone {
             self.delete(&raw, &mut delta);
+        }
+        for key in gone_shared {
+            self.share(key, None, &mut delta);
         }
         delta
     }
@@ -136,10 +146,8 @@ impl Model {
     fn put(&mut self, raw: &[u8], value: &[u8], delta: &mut Delta) {
         let key = Key::parse(raw);
         let object = match &key {
-            Ok(key) => match key.object() {
-                Some(object) => Some(object),
-                None => return,
-            },
+            Ok(Key::Shared(path)) => return self.share(path.clone(), Some(value), delta),
+            Ok(key) => key.object(),
             Err(_) => None,
         };
         let hash = self.hasher.hash_one(value);
@@ -193,6 +201,9 @@ impl Model {
 
     fn delete(&mut self, raw: &[u8], delta: &mut Delta) {
         if self.records.remove(raw).is_none() {
+            if let Ok(Key::Shared(path)) = Key::parse(raw) {
+                self.share(path, None, delta);
+            }
             return;
         }
         self.tell_flaws(raw, Vec::new(), delta);
@@ -202,6 +213,20 @@ impl Model {
         let alias = (object, Alias { legacy: key.is_legacy(), raw: raw.into() });
         self.aliases.remove(&alias);
         self.resolve(&alias.0, delta);
+    }
+
+    fn share(&mut self, key: Id, value: Option<&[u8]>, delta: &mut Delta) {
+        if !(key.starts_with("acme/") || key.starts_with("tickets/")) {
+            return;
+        }
+        let value = value.filter(|value| value.len() <= LARGEST_SHARED);
+        let changed = match value {
+            Some(value) => self.shared.insert(key.clone(), value.into()).as_deref() != Some(value),
+            None => self.shared.remove(&key).is_some(),
+        };
+        if changed {
+            delta.shared.insert(key);
+        }
     }
 
     /// The key with the ids the model already holds, so that each is in memory once.
@@ -242,3 +267,5 @@ fn tell(map: &mut BTreeMap<Box<[u8]>, Vec<Problem>>, raw: &[u8], problems: Vec<P
 }
 
 const IGNORED: &str = "ignored";
+/// Bytes of a value below `acme/` or `tickets/`; larger ones are none.
+const LARGEST_SHARED: usize = 256 * 1024;

@@ -72,6 +72,12 @@ impl Model {
         self.hosts.values()
     }
 
+    /// What proxies share with each other below a prefix that ends with a slash, `acme/…` or `tickets/`: key and value.
+    pub fn shared<'m>(&'m self, prefix: &'m str) -> impl Iterator<Item = (&'m Id, &'m [u8])> {
+        let from = self.shared.range(Id::from(prefix)..);
+        from.take_while(move |(key, _)| key.starts_with(prefix)).map(|(key, value)| (key, &**value))
+    }
+
     /// One host, by its name in lower case.
     pub fn host(&self, name: &str) -> Option<&Arc<Host>> {
         self.hosts.get(name)

@@ -48,6 +48,8 @@ impl Outbox {
             self.sent += of_flat;
             self.body.advance(written - of_flat);
         }
+        // Not until now: TLS may still hold what TCP has had no room for.
+        ready!(wire.poll_flush(cx))?;
         self.flat.clear();
         self.flat.extend_from_slice(std::mem::take(&mut self.tail));
         self.sent = 0;

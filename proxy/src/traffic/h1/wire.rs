@@ -16,19 +16,19 @@ use http::Version;
 use http_body::Frame;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Interval;
 use tokio_util::io::poll_read_buf;
 
 use super::head::{self, Head};
 use crate::backend::framing::{Framing, Step};
 use crate::error::Error;
+use crate::listener::stream::Stream;
 use crate::listener::watch::{Phase, Waiting, Watch};
 use crate::traffic::body::BodyError;
 
 /// A client's connection.
 pub struct Wire {
-    stream: RefCell<TcpStream>,
+    stream: RefCell<Stream>,
     /// Read and not used yet.
     inbox: RefCell<BytesMut>,
     /// How much of the inbox was searched for a head's end.
@@ -68,7 +68,7 @@ struct Asking {
 
 impl Wire {
     /// A connection that was just accepted.
-    pub fn new(stream: TcpStream, watch: Arc<Watch>, scratch: Rc<Scratch>) -> Rc<Wire> {
+    pub fn new(stream: Stream, watch: Arc<Watch>, scratch: Rc<Scratch>) -> Rc<Wire> {
         Rc::new(Wire {
             stream: RefCell::new(stream),
             inbox: RefCell::default(),
@@ -227,7 +227,7 @@ impl Wire {
                     self.ended.set(true);
                     // Where nothing is sent for long, the kernel asks.
                     let keepalive = TcpKeepalive::new().with_time(KERNEL_ASKS).with_interval(KERNEL_ASKS);
-                    let _ = SockRef::from(&*self.stream.borrow()).set_tcp_keepalive(&keepalive);
+                    let _ = SockRef::from(self.stream.borrow().tcp()).set_tcp_keepalive(&keepalive);
                 }
                 Ok(_) => {}
                 Err(_) => return Poll::Ready(()),
@@ -241,13 +241,12 @@ impl Wire {
             if asking.ticks > 2 * ASK_AFTER {
                 asking.tick.reset_after(ASK_LATER);
             }
-            let broken = |stream: &TcpStream| !matches!(stream.take_error(), Ok(None));
-            if broken(&self.stream.borrow()) {
+            if !matches!(self.stream.borrow().tcp().take_error(), Ok(None)) {
                 return Poll::Ready(());
             }
             // Any client has to put up with an interim answer (RFC 9110 section 15.2).
             if asking.ticks == ASK_AFTER && self.answering.get().is_none() && self.knows_interim.get() {
-                let _ = self.stream.borrow().try_write(INTERIM);
+                let _ = self.poll_interim(cx);
             }
         }
     }
@@ -269,6 +268,15 @@ impl Wire {
         written
     }
 
+    /// Has everything written go out, where something is between us and the kernel.
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut *self.stream.borrow_mut()).poll_flush(cx);
+        if flushed.is_pending() {
+            self.watch.waits_for(Waiting::Reader);
+        }
+        flushed
+    }
+
     /// Reads and forgets what the client still sends, and whether it has ended.
     pub fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<bool> {
         self.inbox.borrow_mut().clear();
@@ -285,11 +293,11 @@ impl Wire {
 
     /// Has the connection end with a reset, so that a body without a length does not look complete.
     pub fn reset(&self) {
-        let _ = self.stream.borrow().set_zero_linger();
+        let _ = self.stream.borrow().tcp().set_zero_linger();
     }
 
     /// The stream, and what was read from it already, once it no longer speaks HTTP. Every request has been dropped.
-    pub fn into_tunnel(self: Rc<Wire>) -> Option<(TcpStream, Bytes)> {
+    pub fn into_tunnel(self: Rc<Wire>) -> Option<(Stream, Bytes)> {
         let wire = Rc::into_inner(self)?;
         Some((wire.stream.into_inner(), wire.inbox.into_inner().freeze()))
     }

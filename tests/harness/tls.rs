@@ -1,0 +1,147 @@
+//! An authority, the certificates it signs, sealed as Etna keeps them, and clients that believe it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use etna_store::seal::{KeyPair, Keyring, SealKey};
+use http::Request;
+use http_body_util::Full;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, date_time_ymd};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::client::{Answer, Connection, request};
+
+/// Signs certificates, and seals them with a key of its own.
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, rcgen::KeyPair>,
+    ring: Keyring,
+    seal_key: PathBuf,
+}
+
+impl Authority {
+    /// A new one, whose seal key lies in a file in `folder`.
+    pub fn new(folder: &Path) -> Authority {
+        let key = SealKey::generate().expect("there is randomness");
+        let seal_key = folder.join("seal-key");
+        std::fs::write(&seal_key, &*key.to_hex()).expect("the seal key is written");
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&seal_key, private).expect("the seal key is made private");
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key_pair = rcgen::KeyPair::generate().expect("a key");
+        let issuer = CertifiedIssuer::self_signed(params, key_pair).expect("it signs itself");
+        Authority { issuer, ring: Keyring::new(key), seal_key }
+    }
+
+    /// The file with the seal key: `--seal-key`.
+    pub fn seal_key(&self) -> &str {
+        self.seal_key.to_str().expect("UTF-8")
+    }
+
+    /// Its own certificate, PEM.
+    pub fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
+    /// A certificate for names, that holds today.
+    pub fn issue(&self, names: &[&str]) -> KeyPair {
+        self.issue_until(names, 2999)
+    }
+
+    /// One that ends as a year begins.
+    pub fn issue_until(&self, names: &[&str], year: i32) -> KeyPair {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("valid names");
+        params.not_before = date_time_ymd(2000, 1, 1);
+        params.not_after = date_time_ymd(year, 1, 1);
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("it is signed");
+        KeyPair::new((certificate.pem() + &self.pem()).into_bytes(), key.serialize_pem().into_bytes())
+    }
+
+    /// A host's value with this pair.
+    pub fn host(&self, pair: &KeyPair, default: bool) -> Value {
+        json!({ "Settings": { "KeyPair": self.sealed(pair), "Default": default } })
+    }
+
+    /// The pair, sealed and in base64, as vulcand stores it.
+    pub fn sealed(&self, pair: &KeyPair) -> String {
+        STANDARD.encode(self.ring.seal(pair).expect("it is sealed"))
+    }
+
+    /// A client that believes this authority.
+    pub fn client(&self) -> TlsClient {
+        self.client_of(rustls::DEFAULT_VERSIONS)
+    }
+
+    /// The same, speaking only these versions.
+    pub fn client_of(&self, versions: &[&'static SupportedProtocolVersion]) -> TlsClient {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).expect("the authority is one");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions);
+        let config = builder.expect("known versions").with_root_certificates(roots).with_no_client_auth();
+        TlsClient { config: Arc::new(config) }
+    }
+}
+
+/// A client that speaks TLS. Its sessions go on as long as it lives.
+#[derive(Clone)]
+pub struct TlsClient {
+    /// What it wants.
+    pub config: Arc<ClientConfig>,
+}
+
+impl TlsClient {
+    /// A handshake, asking for a name.
+    pub async fn connect(&self, to: SocketAddr, name: &str) -> Result<TlsStream<TcpStream>, String> {
+        let name = ServerName::try_from(name.to_owned()).map_err(|error| error.to_string())?;
+        let connecting = async {
+            let stream = TcpStream::connect(to).await?;
+            stream.set_nodelay(true)?;
+            TlsConnector::from(self.config.clone()).connect(name, stream).await
+        };
+        let within = tokio::time::timeout(PATIENCE, connecting).await;
+        within.map_err(|_| "the handshake took too long")?.map_err(|error| error.to_string())
+    }
+
+    /// A kept connection, for HTTP/1.1.
+    pub async fn open(&self, to: SocketAddr, name: &str) -> Result<Connection, String> {
+        Connection::over(self.connect(to, name).await?).await
+    }
+
+    /// `GET` on a connection of its own, made for the same host.
+    pub async fn get(&self, to: SocketAddr, host: &str, path: &str) -> Result<Answer, String> {
+        self.send(to, host, request("GET", host, path).body(Full::default()).expect("a valid request")).await
+    }
+
+    /// Any request on a connection of its own, made for a name.
+    pub async fn send(&self, to: SocketAddr, name: &str, request: Request<Full<Bytes>>) -> Result<Answer, String> {
+        self.open(to, name).await?.send(request).await
+    }
+
+    /// The certificate that a name gets, DER.
+    pub async fn certificate(&self, to: SocketAddr, name: &str) -> Result<Vec<u8>, String> {
+        let stream = self.connect(to, name).await?;
+        let chain = stream.get_ref().1.peer_certificates().ok_or("no certificate")?;
+        Ok(chain.first().ok_or("an empty chain")?.to_vec())
+    }
+}
+
+/// A stored listener that speaks TLS, on a port of the kernel's choice.
+pub fn https_listener(settings: Value) -> Value {
+    json!({ "Protocol": "https", "Address": { "Network": "tcp", "Address": "127.0.0.1:0" }, "Settings": settings })
+}
+
+/// The longest a handshake of a test may take.
+const PATIENCE: Duration = Duration::from_secs(20);
