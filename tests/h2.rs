@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,12 +11,13 @@ use etna_tests::process::output_of;
 use etna_tests::proxy::Proxy;
 use etna_tests::scene::{Scene, frontend, frontend_key, server_at, server_key};
 use etna_tests::stand_in::{Manner, StandIn};
+use etna_tests::tls::{Authority, TlsClient, https_listener};
 use etna_tests::wait::{ensure, eventually};
 use h2::client::{SendRequest, handshake};
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, Request, Response};
-use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 /// A proxy with one server, and where it understands HTTP/2.
@@ -29,7 +31,10 @@ async fn bed(name: &str) -> (Scene, StandIn, Proxy, SocketAddr) {
 }
 
 async fn connect(to: SocketAddr) -> SendRequest<Bytes> {
-    let stream = TcpStream::connect(to).await.unwrap();
+    begin(TcpStream::connect(to).await.unwrap()).await
+}
+
+async fn begin(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> SendRequest<Bytes> {
     let (client, connection) = handshake(stream).await.unwrap();
     tokio::spawn(connection);
     client.ready().await.unwrap()
@@ -107,6 +112,44 @@ async fn other_peoples_clients_are_served() {
     let load = "--requests=2000 --clients=4 --max-concurrent-streams=50 --header=:authority:a.test";
     let said = run("h2load", arguments(load)).await;
     assert!(said.contains("2000 done, 2000 succeeded, 0 failed"), "{said}");
+}
+
+#[tokio::test]
+async fn tls_agrees_on_http_2_unless_a_listener_does_not() {
+    let scene = Scene::open("h2tls").await;
+    let authority = Authority::new(scene.folder());
+    let a = StandIn::start("a").await;
+    for host in ["a.test", "b.test"] {
+        scene.route(host, host, &[("s", a.address)]).await;
+    }
+    scene.put("hosts/a.test/host", authority.host(&authority.issue(&["a.test"]), false)).await;
+    scene.put("hosts/b.test/host", authority.host(&authority.issue(&["b.test"]), false)).await;
+    scene.put("listeners/https", https_listener(json!({}))).await;
+    scene.put("listeners/old", https_listener(json!({ "HTTP2": false }))).await;
+    let proxy = scene.proxy_with("etna", &["--seal-key", authority.seal_key()]).await;
+    let mut config = (*authority.client().config).clone();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let client = TlsClient { config: Arc::new(config) };
+    let stream = client.connect(proxy.listener("https").await, "a.test").await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let mut client_of_a = begin(stream).await;
+    let (head, told) = get(&mut client_of_a, "/x").await;
+    assert_eq!(head.status(), 200);
+    assert_eq!(sent(&told, "x-forwarded-proto"), ["https"]);
+    // A large body, both ways of which are encrypted.
+    let (response, mut send) = client_of_a.send_request(request("POST", "/").body(()).unwrap(), false).unwrap();
+    send.reserve_capacity(LARGE);
+    send.send_data(vec![b'x'; LARGE].into(), true).unwrap();
+    let (bytes, _) = within(whole(within(response).await.unwrap().into_body())).await.unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&bytes).unwrap()["body_bytes"], LARGE);
+    // One connection is for one certificate.
+    let other = Request::get("https://b.test/").body(()).unwrap();
+    let (response, _) = client_of_a.send_request(other, true).unwrap();
+    assert_eq!(within(response).await.unwrap().status(), 421);
+    assert_eq!(get(&mut client_of_a, "/").await.0.status(), 200);
+
+    let stream = client.connect(proxy.listener("old").await, "a.test").await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
 }
 
 #[tokio::test]

@@ -214,8 +214,8 @@ const RESET_UNSEEN: usize = 50;
 /// Streams that we ended and the client may not know of.
 const RESET_REMEMBERED: usize = 200;
 const RESET_MEMORY: Duration = Duration::from_secs(5);
-/// Streams ended by a client's mistakes.
-const MOST_ERRORS: usize = 200;
+/// Streams ended by a client's mistakes, as long as its connection lives.
+const MOST_ERRORS: usize = 1000;
 /// How long a client that was told to go may stay without a request.
 const PATIENCE: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_secs(1);
