@@ -70,8 +70,9 @@ async fn start(
     state.keyring = config.keyring.clone();
     let state = Arc::new(state);
     let (force, gate, handed_over) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
-    let workers = start_workers(&config, &state, &force, &gate)?;
-    let mut listeners = Listeners::new(workers);
+    let trusted = Arc::new(Trusted::new(config.trusted_proxies.clone()));
+    let workers = start_workers(&config, &state, &trusted, &force, &gate)?;
+    let mut listeners = Listeners::new(workers).behind(trusted, config.proxy_protocol.clone());
     let passed = !inherited.sockets.is_empty();
     listeners.inherit(inherited.sockets);
     listen(&config, &mut listeners).await?;
@@ -135,13 +136,14 @@ async fn start(
 fn start_workers(
     config: &Config,
     state: &State,
+    trusted: &Arc<Trusted>,
     force: &CancellationToken,
     gate: &CancellationToken,
 ) -> anyhow::Result<Vec<Handle>> {
     let shared = Shared {
         live: state.live.clone(),
         process: state.process.clone(),
-        trusted: Arc::new(Trusted::new(config.trusted_proxies.clone())),
+        trusted: trusted.clone(),
         admission: Arc::new(admission(config)),
         tickets: state.tickets.clone(),
         terms: Arc::new(Terms::usual()),

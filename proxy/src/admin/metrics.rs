@@ -17,7 +17,7 @@ use super::exposition::{Kind, family, sample};
 use super::reply;
 use crate::backend::{Backend, Server};
 use crate::control::State;
-use crate::stats::{BOUNDS_US, Goaways, Handshakes, Http2, Process, Requests, Retries};
+use crate::stats::{BOUNDS_US, Goaways, Handshakes, Http2, Process, ProxyProtocolRefused, Requests, Retries};
 use crate::table::Frontend;
 
 /// `GET /metrics`.
@@ -208,6 +208,7 @@ fn process(state: &State, now: Instant) -> String {
         shed_connections,
         shed_requests,
         refused,
+        proxy_protocol_refused,
         panics,
         http2,
     } = &*state.process;
@@ -289,6 +290,12 @@ fn process(state: &State, now: Instant) -> String {
         [("connect", connect), ("closed", closed), ("broken", broken), ("late", late), ("status", status)]
     {
         sample(&mut out, "etna_retries_total", &[("reason", reason)], counter.get());
+    }
+    let ProxyProtocolRefused { stranger, malformed, late } = proxy_protocol_refused;
+    let name = "etna_proxy_protocol_refused_total";
+    family(&mut out, name, "Connections closed for want of a PROXY protocol header, by why.", Kind::Counter);
+    for (reason, counter) in [("stranger", stranger), ("malformed", malformed), ("late", late)] {
+        sample(&mut out, name, &[("reason", reason)], counter.get());
     }
     let Handshakes { full_12, full_13, resumed, failed } = handshakes;
     family(&mut out, "etna_tls_handshakes_total", "TLS handshakes with clients, by result.", Kind::Counter);

@@ -11,6 +11,7 @@ use clap::Args;
 use etna_proxy::config::{AdminAddress, Config, Unusable};
 use etna_proxy::handover::Inherited;
 use etna_store::engine::Options;
+use etna_store::object::{ProxyProtocol, ProxyVersions};
 use etna_store::seal::Keyring;
 use ipnet::IpNet;
 
@@ -61,6 +62,10 @@ pub(super) struct Flags {
     /// Network whose X-Forwarded-* and Forwarded headers are believed; may be given more than once [default: none].
     #[arg(long, env = "ETNA_TRUSTED_PROXIES", value_name = "CIDR", value_delimiter = ',')]
     trusted_proxies: Vec<IpNet>,
+    /// Expect a PROXY protocol header, version 1 or 2, in front of connections that trusted proxies make to --listen:
+    /// `required` closes those without one and those of others, `optional` serves them [default: none is expected].
+    #[arg(long, env = "ETNA_PROXY_PROTOCOL", value_name = "MODE")]
+    proxy_protocol: Option<ProxyProtocolMode>,
     /// Client connections at once; more are answered 503 [default: what the limit of open files allows].
     #[arg(long, env = "ETNA_MAX_CONNECTIONS", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_connections: Option<u64>,
@@ -94,6 +99,22 @@ pub(super) struct Flags {
     /// What is logged: error, warn, info, debug, or a filter such as etna_proxy=debug.
     #[arg(long, env = "ETNA_LOG", value_name = "LEVEL", default_value = "info")]
     log: String,
+}
+
+/// Whether connections to --listen begin with a PROXY protocol header.
+#[derive(clap::ValueEnum, Clone, Copy)]
+enum ProxyProtocolMode {
+    /// All of them, or they are closed.
+    Required,
+    /// Those that do.
+    Optional,
+}
+
+impl ProxyProtocolMode {
+    fn expected(self) -> Arc<ProxyProtocol> {
+        let required = matches!(self, ProxyProtocolMode::Required);
+        Arc::new(ProxyProtocol { versions: ProxyVersions::Either, required, from: Vec::new() })
+    }
 }
 
 /// Where the store is, for every command that needs one.
@@ -180,6 +201,7 @@ pub(super) fn run(flags: Flags) -> ExitCode {
         admin_token_file: flags.admin_token_file,
         workers: flags.workers.map_or(cores, usize::from),
         trusted_proxies: flags.trusted_proxies,
+        proxy_protocol: flags.proxy_protocol.map(ProxyProtocolMode::expected),
         log_lost: Some(log.lost.clone()),
         max_connections: flags.max_connections,
         max_connections_per_client: flags.max_connections_per_client,

@@ -2,8 +2,8 @@
 //!
 //! Read in this order: `h1` and `h2` (a client's connection), `incoming` (a request's body), `service` (the walk),
 //! `forward` (servers), `waiting` (for a server's place), `again` (retries), `headers` (what is changed on the way),
-//! `trust` (whom to believe), `tunnel` (after a 101), `respond` (our own answers), `body` (streams and what ends with
-//! them).
+//! `trust` (whom to believe), `secure` (who should come over TLS), `tunnel` (after a 101), `respond` (our own answers),
+//! `body` (streams and what ends with them).
 
 mod again;
 pub mod body;
@@ -13,6 +13,7 @@ pub mod h2;
 pub mod headers;
 pub mod incoming;
 pub mod respond;
+mod secure;
 pub mod service;
 pub mod trust;
 pub(crate) mod tunnel;
