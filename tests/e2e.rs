@@ -5,6 +5,7 @@ mod activation;
 mod admin;
 mod bad_keys;
 mod balancing;
+mod client_certificates;
 mod clients;
 mod demo;
 mod draining;

@@ -12,7 +12,8 @@ use etna_store::seal::{KeyPair, Keyring, SealKey};
 use http::Request;
 use http_body_util::Full;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, date_time_ymd};
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -86,12 +87,28 @@ impl Authority {
 
     /// The same, speaking only these versions.
     pub fn client_of(&self, versions: &[&'static SupportedProtocolVersion]) -> TlsClient {
+        let config = self.believers(versions).with_no_client_auth();
+        TlsClient { config: Arc::new(config) }
+    }
+
+    /// A client that shows a certificate.
+    pub fn client_with(&self, pair: &KeyPair) -> TlsClient {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pair.cert()).collect();
+        let key = PrivateKeyDer::from_pem_slice(pair.key()).expect("a key");
+        let builder = self.believers(rustls::DEFAULT_VERSIONS);
+        let config = builder.with_client_auth_cert(chain.expect("PEM"), key).expect("they fit");
+        TlsClient { config: Arc::new(config) }
+    }
+
+    fn believers(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone()).expect("the authority is one");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions);
-        let config = builder.expect("known versions").with_root_certificates(roots).with_no_client_auth();
-        TlsClient { config: Arc::new(config) }
+        builder.expect("known versions").with_root_certificates(roots)
     }
 }
 
