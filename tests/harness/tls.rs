@@ -61,10 +61,20 @@ impl Authority {
 
     /// One that ends as a year begins.
     pub fn issue_until(&self, names: &[&str], year: i32) -> KeyPair {
+        self.sign(names, |params| params.not_after = date_time_ymd(year, 1, 1))
+    }
+
+    /// One that ends in so many days.
+    pub fn issue_for_days(&self, names: &[&str], days: u64) -> KeyPair {
+        let ends = std::time::SystemTime::now() + Duration::from_secs(days * 86_400);
+        self.sign(names, |params| params.not_after = ends.into())
+    }
+
+    fn sign(&self, names: &[&str], ends: impl FnOnce(&mut CertificateParams)) -> KeyPair {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("valid names");
         params.not_before = date_time_ymd(2000, 1, 1);
-        params.not_after = date_time_ymd(year, 1, 1);
+        ends(&mut params);
         let key = rcgen::KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("it is signed");
         KeyPair::new((certificate.pem() + &self.pem()).into_bytes(), key.serialize_pem().into_bytes())
