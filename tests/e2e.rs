@@ -29,3 +29,4 @@ mod tunnels;
 mod two_tiers;
 mod upgrade;
 mod wordpress;
+mod wordpress_https;

@@ -45,6 +45,19 @@ impl Site {
         Some(site)
     }
 
+    /// One of the test's own, which knows itself by https. `None` where no engine runs.
+    pub async fn secure() -> Option<Site> {
+        let docker = Docker::shared().await?;
+        report::ran("wordpress");
+        let _turn = Turn::shared().await;
+        let up = || {
+            let id = format!("etnas{}", std::process::id());
+            let host = format!("wordpress-{id}.test");
+            Site::up_as(docker, id, format!("https://{host}"), host, 1)
+        };
+        Some(tokio::task::spawn_blocking(up).await.expect("the site comes up"))
+    }
+
     /// Waits until no other test uses it: who kills containers must be alone with them.
     pub async fn take(&self) -> MutexGuard<'_, ()> {
         self.use_of_it.lock().await
@@ -90,6 +103,10 @@ impl Site {
         let id = format!("etna{}", std::process::id());
         let host = format!("wordpress-{id}.test");
         let url = format!("http://{host}:{PORT}");
+        Site::up_as(docker, id, url, host, PUBLIC)
+    }
+
+    fn up_as(docker: Arc<Docker>, id: String, url: String, host: String, public: usize) -> Site {
         // Held while it comes up, so that what a failed start leaves is removed, too.
         let mut site = Site {
             docker: docker.clone(),
@@ -99,7 +116,7 @@ impl Site {
             id,
             use_of_it: Mutex::default(),
         };
-        let said = docker.script("site.sh", &["up", &site.id, &url, &PUBLIC.to_string()]);
+        let said = docker.script("site.sh", &["up", &site.id, &url, &public.to_string()]);
         for line in said.lines() {
             let name = column(line, 1);
             match column(line, 0).as_str() {

@@ -63,13 +63,15 @@ alive() { curl -sf -m 2 -o /dev/null "http://$(port_of "$1")/healthz"; }
 page=$(mktemp "$RUN/page.XXXXXX")
 trap 'rm -f "$page"' EXIT
 host_of() { local rest=${1#*://}; printf '%s' "${rest%%/*}"; }
-get() { curl -sf -m 20 -o "$page" -H "Host: $(host_of "$1")" "$2"; }
+# As a visitor who came by the site's own scheme.
+ask() { local url=$1; shift; curl -sf -o "$page" -H "Host: $(host_of "$url")" -H "X-Forwarded-Proto: ${url%%:*}" "$@"; }
+get() { ask "$1" -m 20 "$2"; }
 
 install_site() { # URL HOST:PORT
   local url=$1 at=$2
   get "$url" "http://$at/wp-admin/install.php" || die "the admin container does not show the installer"
   grep -q 'name="weblog_title"' "$page" || return 0
-  curl -sf -m 60 -o "$page" -H "Host: $(host_of "$url")" "http://$at/wp-admin/install.php?step=2" \
+  ask "$url" -m 60 "http://$at/wp-admin/install.php?step=2" \
     --data-urlencode 'weblog_title=Etna testbed' --data-urlencode "user_name=$ADMIN_USER" \
     --data-urlencode "admin_password=$ADMIN_PASSWORD" --data-urlencode "admin_password2=$ADMIN_PASSWORD" \
     --data-urlencode 'pw_weak=on' --data-urlencode 'admin_email=admin@example.org' \
