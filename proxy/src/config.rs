@@ -49,6 +49,8 @@ pub struct Config {
     pub upgrade_drain: Duration,
     /// Where it stands: servers of the same zone are preferred.
     pub zone: Option<String>,
+    /// Where certificates come from that look after themselves.
+    pub acme: crate::acme::Settings,
     /// What opens sealed key pairs.
     pub keyring: Option<Arc<Keyring>>,
 }
@@ -90,6 +92,7 @@ impl Config {
             upgrade: Duration::ZERO,
             upgrade_drain: Duration::ZERO,
             zone: None,
+            acme: crate::acme::Settings::default(),
             keyring: None,
         }
     }

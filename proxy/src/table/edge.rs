@@ -19,7 +19,11 @@ impl Compiler {
         let host = model.host(name);
         let mut problems = Vec::new();
         let current = table.certificates.of(name).cloned();
-        let next = host.and_then(|host| self.certificate(host, current, &mut problems));
+        let (by_acme, subject) =
+            host.map(|host| self.by_acme(model, host, current.as_ref(), &mut problems)).unwrap_or_default();
+        let own = host.and_then(|host| self.certificate(host, by_acme.clone().or(current), &mut problems));
+        let next = own.or(by_acme);
+        self.subject(name, subject, next.as_ref(), table);
         table.certificates.set(name, next, host.is_some_and(|host| host.default));
         self.tell(&format!("hosts/{name}").into(), problems);
     }

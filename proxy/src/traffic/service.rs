@@ -6,8 +6,10 @@ use std::time::Instant;
 
 use http::{Method, Request};
 
+use super::body::ResponseBody;
 use super::h1::wire::Incoming;
 use super::{forward, headers, respond};
+use crate::acme::challenge::PATH;
 use crate::error::Error;
 use crate::listener::conn::Client;
 use crate::middleware::{self, Next, Response};
@@ -16,6 +18,9 @@ use crate::table::{Frontend, Route};
 
 /// Answers one request of a client's connection. Whatever happens, there is a response.
 pub async fn handle(client: Rc<Client>, request: Request<Incoming>) -> Response {
+    if let Some(response) = challenge(&client, &request) {
+        return response;
+    }
     let started = Instant::now();
     let json = respond::prefers_json(request.headers());
     let mut frontend = None;
@@ -29,6 +34,21 @@ pub async fn handle(client: Rc<Client>, request: Request<Incoming>) -> Response 
         None => client.worker.process.unrouted.add(1),
     }
     response
+}
+
+/// What an authority is answered that asks for a token (RFC 8555 section 8.3). A token that we do not have goes on as any
+/// request does: a server may answer its own.
+fn challenge(client: &Client, request: &Request<Incoming>) -> Option<Response> {
+    let path = request.uri().path();
+    if !path.starts_with(PATH) || !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return None;
+    }
+    let host = headers::host_in(request.uri(), request.version(), request.headers()).ok()?;
+    let token = client.worker.live.token(&host_of(host), path)?;
+    let mut response = Response::new(ResponseBody::whole(token));
+    let kind = http::HeaderValue::from_static("application/octet-stream");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+    Some(response)
 }
 
 async fn answer(

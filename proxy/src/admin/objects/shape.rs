@@ -149,6 +149,8 @@ pub(super) fn host(host: &Host) -> Value {
     json!({ "Name": &*host.name, "Settings": settings })
 }
 
+pub(super) use tls::certificate;
+
 /// A listener.
 pub(super) fn listener(listener: &Listener) -> Value {
     let protocol = match listener.protocol {
