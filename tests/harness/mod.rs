@@ -1,5 +1,6 @@
 //! The parts of the harness: one idea a file.
 
+pub mod acme;
 pub mod binaries;
 pub mod browser;
 pub mod client;
