@@ -2,7 +2,7 @@
 //!
 //! Read in this order: `names` (what proxies share in the store), `challenge` (what every proxy answers), `due` (when
 //! something is to be done), then what does it, on the control runtime: `keeper` (the one that sets about it), `claim`
-//! (one proxy at a time), `work` (one order from beginning to end), `account` and `http` (the authority).
+//! (one proxy at a time), `work` (what is due for a host), `order`, `account` and `http` (the authority).
 //! The table shows what is known (`table/acme.rs`). Not here: names that no stored host has, and DNS.
 
 mod account;
@@ -12,6 +12,7 @@ pub mod due;
 mod http;
 mod keeper;
 pub mod names;
+mod order;
 mod work;
 
 use std::collections::BTreeMap;

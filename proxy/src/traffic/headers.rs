@@ -98,16 +98,7 @@ pub fn wants_websocket(headers: &HeaderMap) -> bool {
 
 /// The one host a request is for: `Host`, or the target's authority, which must agree (RFC 9112 section 3.2).
 pub fn host(head: &Parts) -> Result<&str, &'static str> {
-    host_in(&head.uri, head.version, &head.headers)
-}
-
-/// The same of its parts.
-pub fn host_in<'h>(
-    target: &'h http::Uri,
-    version: http::Version,
-    fields: &'h http::HeaderMap,
-) -> Result<&'h str, &'static str> {
-    let mut fields = fields.get_all(header::HOST).iter();
+    let mut fields = head.headers.get_all(header::HOST).iter();
     let field = match fields.next() {
         Some(value) => Some(value.to_str().map_err(|_| "the Host field is not text")?),
         None => None,
@@ -118,11 +109,11 @@ pub fn host_in<'h>(
     if field.is_some_and(|field| !is_host(field)) {
         return Err("the Host field is malformed");
     }
-    match (field, target.authority()) {
+    match (field, head.uri.authority()) {
         (Some(field), None) => Ok(field),
         (Some(field), Some(authority)) if field.eq_ignore_ascii_case(authority.as_str()) => Ok(field),
         (Some(_), Some(_)) => Err("Host and target name different hosts"),
-        (None, _) if version >= http::Version::HTTP_11 => Err("no Host field"),
+        (None, _) if head.version >= http::Version::HTTP_11 => Err("no Host field"),
         (None, Some(authority)) if !is_host(authority.as_str()) => Err("the target's host is malformed"),
         (None, Some(authority)) => Ok(authority.as_str()),
         (None, None) => Ok(""),
