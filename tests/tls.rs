@@ -1,8 +1,9 @@
 //! TLS at the edge: whose certificate a name gets, what changes without touching a connection, sessions that go on.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use etna_tests::client::request;
+use etna_tests::client::{Connection, request};
 use etna_tests::proxy::Proxy;
 use etna_tests::scene::Scene;
 use etna_tests::stand_in::{Manner, StandIn};
@@ -13,11 +14,15 @@ use rustls::HandshakeKind;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+/// Where servers listen.
+const SERVERS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+
 /// A scene with an https listener, and a server behind `a.test` and `b.test`.
 async fn scene(name: &str) -> (Scene, Authority, StandIn) {
     let scene = Scene::open(name).await;
     let authority = Authority::new(scene.folder());
-    let server = StandIn::start("a").await;
+    // Not where the clients are.
+    let server = StandIn::start_at("a", SocketAddr::from((SERVERS, 0))).await;
     for host in ["a.test", "b.test", "x.wild.test"] {
         scene.route(host, host, &[("s", server.address)]).await;
     }
@@ -130,6 +135,7 @@ async fn a_session_goes_on_at_another_proxy_and_after_a_restart() {
             assert_eq!(client.get(at_one, "a.test", "/").await.unwrap().status, 200);
             let stream = client.connect(at_other, "a.test").await.unwrap();
             let kind = stream.get_ref().1.handshake_kind();
+            assert_eq!(Connection::over(stream).await?.get("a.test", "/").await?.status, 200);
             ensure(kind == Some(HandshakeKind::Resumed), format!("{versions:?}: {kind:?}"))
         })
         .await;
@@ -246,4 +252,47 @@ async fn a_certificate_is_replaced_under_handshakes() {
     println!("{handshakes} handshakes, the certificate replaced 100 times");
     assert!(handshakes > 50);
     assert_eq!(proxy.metrics().await.sum("etna_tls_handshakes_total", &[("result", "failed")]), Some(0.0));
+}
+
+#[tokio::test]
+async fn clients_in_the_clear_are_sent_to_https() {
+    let (scene, authority, server) = scene("tls-redirect").await;
+    scene.put("hosts/a.test/host", authority.host(&authority.issue(&["a.test"]), false)).await;
+    for host in ["a.test", "b.test"] {
+        let mut value = etna_tests::scene::frontend(&format!("Host(`{host}`)"), host);
+        value["Https"] = json!("auto");
+        value["Hsts"] = json!(3600);
+        scene.put(&etna_tests::scene::frontend_key(host), value).await;
+    }
+    let proxy = proxy(&scene, &authority).await;
+    let at = proxy.listener("https").await;
+    let asked = request("POST", "a.test:8080", "/x?y=1").body(Full::default()).unwrap();
+    let answer = etna_tests::client::send(proxy.listen, asked).await.unwrap();
+    assert_eq!((answer.status, answer.header("location")), (308, "https://a.test/x?y=1"));
+    assert_eq!(server.requests(), 0);
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from((SERVERS, 0))).unwrap();
+    let mut own = Connection::over(socket.connect(proxy.listen).await.unwrap()).await.unwrap();
+    assert_eq!(own.get("a.test", "/").await.unwrap().status, 200, "the site's own container calls back");
+    let challenge = proxy.get("a.test", "/.well-known/acme-challenge/token").await.unwrap();
+    assert_eq!(challenge.status, 200, "it is the server's to answer");
+    let uncertified = proxy.get("b.test", "/").await.unwrap();
+    assert_eq!((uncertified.status, uncertified.header("strict-transport-security")), (200, ""));
+
+    let client = authority.client();
+    let answer = client.get(at, "a.test", "/").await.unwrap();
+    assert_eq!((answer.status, answer.header("strict-transport-security")), (200, "max-age=3600"));
+    for (location, fitting) in [("http://a.test/next", "https://a.test/next"), ("http://a.test/", "http://a.test/")] {
+        server.set(Manner::Page(302, location, ""));
+        assert_eq!(client.get(at, "a.test", "/").await.unwrap().header("location"), fitting);
+    }
+
+    // A proxy in front that is believed has ended TLS.
+    let behind =
+        scene.proxy_with("behind", &["--seal-key", authority.seal_key(), "--trusted-proxies", "127.0.0.1/32"]).await;
+    server.set(Manner::Answer);
+    let forwarded =
+        |proto: &str| request("GET", "a.test", "/").header("x-forwarded-proto", proto).body(Full::default()).unwrap();
+    assert_eq!(etna_tests::client::send(behind.listen, forwarded("https")).await.unwrap().status, 200);
+    assert_eq!(etna_tests::client::send(proxy.listen, forwarded("https")).await.unwrap().status, 308, "a stranger");
 }

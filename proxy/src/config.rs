@@ -6,9 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use etna_store::engine::Options;
+use etna_store::object::ProxyProtocol;
 use etna_store::seal::Keyring;
 use ipnet::IpNet;
 use tracing_appender::non_blocking::ErrorCounter;
+
+use crate::announce::Announce;
 
 /// How a proxy runs.
 #[derive(Clone, Debug)]
@@ -31,6 +34,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// What comes in front of connections to `listen`, from trusted proxies.
+    pub proxy_protocol: Option<Arc<ProxyProtocol>>,
     /// Counts lines of the log that were lost, where it may lose any.
     pub log_lost: Option<ErrorCounter>,
     /// Client connections at once; `None`: as many as the limit of open files allows.
@@ -51,6 +56,8 @@ pub struct Config {
     pub zone: Option<String>,
     /// Where certificates come from that look after themselves.
     pub acme: crate::acme::Settings,
+    /// How it announces itself to the tier in front; `None`: not.
+    pub announce: Option<Announce>,
     /// What opens sealed key pairs.
     pub keyring: Option<Arc<Keyring>>,
 }
@@ -68,6 +75,14 @@ impl Config {
     /// What is wrong, and what to write instead.
     pub fn check(&self, has_admin: bool) -> Result<(), Unusable> {
         etna_store::engine::check_url(&self.store).map_err(|reason| Unusable(format!("the store {reason}")))?;
+        if self.proxy_protocol.is_some() && self.trusted_proxies.is_empty() {
+            return Err(Unusable(
+                "the PROXY protocol is expected of nobody: name the proxies in front with --trusted-proxies".into(),
+            ));
+        }
+        if let Some(announce) = &self.announce {
+            announce.check(&self.store).map_err(Unusable)?;
+        }
         if has_admin { Ok(()) } else { self.admin.check(self.admin_token_file.is_some()) }
     }
 
@@ -83,6 +98,7 @@ impl Config {
             workers: 1,
             state_dir,
             trusted_proxies: Vec::new(),
+            proxy_protocol: None,
             log_lost: None,
             max_connections: None,
             max_connections_per_client: 0,
@@ -93,6 +109,7 @@ impl Config {
             upgrade_drain: Duration::ZERO,
             zone: None,
             acme: crate::acme::Settings::default(),
+            announce: None,
             keyring: None,
         }
     }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::acme;
 use crate::admin::{self, Admin};
+use crate::announce::Announcer;
 use crate::config::Config;
 use crate::control::{Control, State};
 use crate::handover::Inherited;
@@ -72,8 +73,9 @@ async fn start(
     state.acme = acme::Status::new(config.acme.clone());
     let state = Arc::new(state);
     let (force, gate, handed_over) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
-    let workers = start_workers(&config, &state, &force, &gate)?;
-    let mut listeners = Listeners::new(workers);
+    let trusted = Arc::new(Trusted::new(config.trusted_proxies.clone()));
+    let workers = start_workers(&config, &state, &trusted, &force, &gate)?;
+    let mut listeners = Listeners::new(workers).behind(trusted, config.proxy_protocol.clone());
     let passed = !inherited.sockets.is_empty();
     listeners.inherit(inherited.sockets);
     listen(&config, &mut listeners).await?;
@@ -106,6 +108,7 @@ async fn start(
     if is_elsewhere(&state.engine.describe()) {
         control = control.keeping_in(config.state_dir.clone());
     }
+    let announcer = Announcer::start(&config, &state, &gate);
     let beginning = Beginning { state: state.clone(), state_dir: config.state_dir.clone(), gate, passed };
     let admin = tokio::spawn(begin(beginning, admin, inherited.predecessor.zip(link)));
     tokio::spawn(crate::health::run(state.clone()));
@@ -113,10 +116,17 @@ async fn start(
     let control = tokio::spawn(control.run());
 
     let (listeners, kept) = control.await.context("the control loop broke")?;
+    let mut announcer = Some(announcer);
     let drain = if handed_over.is_cancelled() {
+        // It goes on with the lease that this process leaves alone from now on.
+        announcer = None;
         after_upgrade(&config)
     } else {
         let grace = if interrupted.is_cancelled() { Duration::ZERO } else { config.drain_grace };
+        // The grace is for those who read it: it begins when they can.
+        if let Some(announcer) = &announcer {
+            announcer.drain(grace.min(ANNOUNCING)).await;
+        }
         Drain { grace, limit: config.drain, quiet: QUIET, spread: SPREAD, handed_over: false }
     };
     tracing::info!(seconds = drain.limit.as_secs(), connections = state.process.connections.get(), "draining");
@@ -126,6 +136,9 @@ async fn start(
     let report = tokio::spawn(report_drain(state.process.clone(), drain.handed_over));
     listeners.drain(drain).await;
     report.abort();
+    if let Some(announcer) = announcer {
+        announcer.end(ANNOUNCING).await;
+    }
     let _ = kept.await;
     // What it has claimed, another proxy can have at once.
     let _ = tokio::time::timeout(LONGEST_RELEASE, certificates).await;
@@ -140,13 +153,14 @@ async fn start(
 fn start_workers(
     config: &Config,
     state: &State,
+    trusted: &Arc<Trusted>,
     force: &CancellationToken,
     gate: &CancellationToken,
 ) -> anyhow::Result<Vec<Handle>> {
     let shared = Shared {
         live: state.live.clone(),
         process: state.process.clone(),
-        trusted: Arc::new(Trusted::new(config.trusted_proxies.clone())),
+        trusted: trusted.clone(),
         admission: Arc::new(admission(config)),
         tickets: state.tickets.clone(),
         terms: Arc::new(Terms::usual()),
@@ -361,6 +375,8 @@ const SPREAD: Duration = Duration::from_secs(2);
 /// The same for a process that was replaced.
 const QUIET_REPLACED: Duration = Duration::from_secs(30);
 const SPREAD_REPLACED: Duration = Duration::from_secs(30);
+/// How long an end waits for the store to take what is announced of it.
+const ANNOUNCING: Duration = Duration::from_secs(2);
 /// How often a drain says how it goes.
 const REPORT: Duration = Duration::from_secs(5);
 const REPORT_REPLACED: Duration = Duration::from_secs(60);

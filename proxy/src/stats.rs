@@ -102,6 +102,17 @@ pub struct Retries {
     pub status: Counter,
 }
 
+/// Connections that were closed for want of a PROXY protocol header.
+#[derive(Debug, Default)]
+pub struct ProxyProtocolRefused {
+    /// They came from nobody who may send one, and it was required.
+    pub stranger: Counter,
+    /// It was missing, malformed, cut off, or of a version that the listener does not take.
+    pub malformed: Counter,
+    /// It did not arrive in time.
+    pub late: Counter,
+}
+
 /// TLS handshakes with clients.
 #[derive(Debug, Default)]
 pub struct Handshakes {
@@ -142,6 +153,8 @@ pub struct Process {
     pub shed_requests: Counter,
     /// What came instead of a request and was refused.
     pub refused: Counter,
+    /// Connections closed for want of a PROXY protocol header, by why.
+    pub proxy_protocol_refused: ProxyProtocolRefused,
     /// Connections that a bug of ours ended.
     pub panics: Counter,
     /// Requests that ended with an error of ours instead of a server's answer.

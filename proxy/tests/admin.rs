@@ -214,7 +214,8 @@ async fn bad_input_is_told_and_nothing_is_written() {
         (
             "/v2/listeners",
             json!({ "Listener": { "Id": "l", "Protocol": "https",
-            "Address": { "Network": "tcp", "Address": "0.0.0.0:443" } } }),
+            "Address": { "Network": "tcp", "Address": "0.0.0.0:443" },
+            "Settings": { "TLS": { "MaxVersion": "VersionTLS11" } } } }),
             400,
         ),
     ] {

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use crate::object::{Ajax, CheckKind, Elsewhere, Frontend, HealthCheck, Id, OnClientAbort, Site, Sticky};
+use crate::object::{Ajax, CheckKind, Elsewhere, Frontend, HealthCheck, HttpsMode, Id, OnClientAbort, Site, Sticky};
 
 /// The cookie that keeps a browser on one admin server, unless the site names another.
 pub const COOKIE: &str = "__etna_wp";
@@ -71,7 +71,8 @@ impl Rows<'_> {
     /// Its callers hang up at once and mean it to run all the same.
     fn cron(&self) -> Frontend {
         let row = self.row("cron", 180, r#"Segment("wp-cron.php")"#, self.inside());
-        Frontend { on_client_abort: OnClientAbort::Continue, ..row }
+        // They do not follow a redirect, either.
+        Frontend { on_client_abort: OnClientAbort::Continue, https: HttpsMode::Off, ..row }
     }
 
     fn xmlrpc(&self, admin: &Id) -> Frontend {
@@ -145,9 +146,11 @@ impl Rows<'_> {
         Frontend { fallback: self.site.admin.clone(), ..row }
     }
 
+    /// What belongs to those who log in, to one server each.
     fn sticky(&self, row: Frontend) -> Frontend {
         let cookie = self.site.sticky.cookie.clone().unwrap_or_else(|| COOKIE.into());
-        Frontend { sticky: Some(Sticky { cookie: Some(cookie) }), ..row }
+        let https = if self.site.https == HttpsMode::Admin { HttpsMode::Auto } else { row.https };
+        Frontend { sticky: Some(Sticky { cookie: Some(cookie) }), https, ..row }
     }
 
     fn row(&self, name: &str, priority: i64, condition: &str, backend: &Id) -> Frontend {
@@ -162,6 +165,8 @@ impl Rows<'_> {
         // WordPress compares the Host it sees with its own address.
         row.settings.pass_host_header = true;
         row.site = Some(Arc::clone(&self.site.id));
+        row.https = if self.site.https == HttpsMode::Admin { HttpsMode::Off } else { self.site.https };
+        row.hsts = self.site.hsts;
         row
     }
 }
@@ -214,7 +219,6 @@ mod tests {
     use regex::Regex;
 
     use super::*;
-    use crate::object::HttpsMode;
 
     fn site(admin: Option<&str>, ajax: Ajax) -> Site {
         Site {
@@ -236,6 +240,21 @@ mod tests {
 
     fn row(site: &Site, name: &str) -> Frontend {
         expand(site).into_iter().find(|row| row.id.ends_with(&format!(":{name}"))).unwrap()
+    }
+
+    #[test]
+    fn https_is_for_all_or_for_those_who_log_in() {
+        let modes = |https| {
+            let site = Site { https, hsts: 60, ..site(Some("adm"), Ajax::Auto) };
+            let mode = |name: &str| row(&site, name).https;
+            assert_eq!(row(&site, "public").hsts, 60);
+            ["public", "uploads", "admin", "rest", "preview", "cron"].map(mode)
+        };
+        use HttpsMode::{Admin, Always, Auto, Off};
+        assert_eq!(modes(Auto), [Auto, Auto, Auto, Auto, Auto, Off]);
+        assert_eq!(modes(Always), [Always, Always, Always, Always, Always, Off]);
+        assert_eq!(modes(Admin), [Off, Off, Auto, Auto, Auto, Off]);
+        assert_eq!(modes(Off), [Off; 6]);
     }
 
     #[test]

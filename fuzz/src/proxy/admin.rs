@@ -16,7 +16,7 @@ pub fn check(data: &[u8]) {
         b'l' => (Noun::Listener, ""),
         _ => (Noun::Backend, ""),
     };
-    let Ok(checked) = read(noun, parent, body) else { return };
+    let Ok(checked) = read(noun, parent, body, None) else { return };
     let path = checked.key.path();
     assert_eq!(Key::parse(path.as_bytes()), Ok(checked.key.clone()));
     match (&checked.key, noun) {
@@ -42,7 +42,7 @@ pub fn check(data: &[u8]) {
 fn again(noun: Noun, parent: &str, shown: &str) {
     let raw = RawValue::from_string(shown.to_owned()).unwrap();
     let body = format!("{{\"{noun:?}\":{raw}}}");
-    match read(noun, parent, body.as_bytes()) {
+    match read(noun, parent, body.as_bytes(), None) {
         Ok(again) if noun == Noun::Host => {
             assert_eq!(again.shown["Name"].to_string().to_lowercase(), again.shown["Name"].to_string())
         }

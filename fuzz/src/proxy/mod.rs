@@ -1,5 +1,5 @@
-//! The proxy's parsers: rules, failover predicates, HTTP in both directions, cookies, and the admin API's bodies; and its table, which is
-//! made of what was parsed, and kept on disk.
+//! The proxy's parsers: rules, failover predicates, HTTP in both directions, cookies, the PROXY protocol, and the admin API's
+//! bodies; and its table, which is made of what was parsed, and kept on disk.
 
 pub mod admin;
 pub mod asked;
@@ -9,6 +9,7 @@ pub mod chunks;
 pub mod cookie;
 pub mod disk;
 pub mod predicate;
+pub mod proxy_protocol;
 pub mod request;
 pub mod response;
 pub mod rule;
@@ -22,6 +23,7 @@ pub const CHECKS: &[Check] = &[
     ("cookie", cookie::check),
     ("disk", disk::check),
     ("predicate", predicate::check),
+    ("proxy_protocol", proxy_protocol::check),
     ("request", request::check),
     ("response", response::check),
     ("rule", rule::check),

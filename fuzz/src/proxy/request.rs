@@ -71,7 +71,8 @@ fn passed_on(head: &Head, believe: bool) {
         Framing::Length(length) => headers::Framing::Length(length),
         Framing::Chunked(_) => headers::Framing::Chunked,
     };
-    let peer = Peer { address, text: address.to_string(), proto: "http", port: "80".into() };
+    let to = (address, 80).into();
+    let peer = Peer { address, from_port: 1, to, text: address.to_string(), proto: "http", port: "80".into() };
     let how = Outbound {
         peer: &peer,
         believe,

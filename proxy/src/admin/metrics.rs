@@ -19,7 +19,7 @@ use super::exposition::{Kind, family, sample};
 use super::reply;
 use crate::backend::{Backend, Server};
 use crate::control::State;
-use crate::stats::{BOUNDS_US, Handshakes, Process, Requests, Retries};
+use crate::stats::{BOUNDS_US, Handshakes, Process, ProxyProtocolRefused, Requests, Retries};
 use crate::table::Frontend;
 
 /// `GET /metrics`.
@@ -210,6 +210,7 @@ fn process(state: &State, now: Instant) -> String {
         shed_connections,
         shed_requests,
         refused,
+        proxy_protocol_refused,
         panics,
     } = &*state.process;
     for (name, help, kind, value) in [
@@ -264,6 +265,12 @@ fn process(state: &State, now: Instant) -> String {
     {
         sample(&mut out, "etna_retries_total", &[("reason", reason)], counter.get());
     }
+    let ProxyProtocolRefused { stranger, malformed, late } = proxy_protocol_refused;
+    let name = "etna_proxy_protocol_refused_total";
+    family(&mut out, name, "Connections closed for want of a PROXY protocol header, by why.", Kind::Counter);
+    for (reason, counter) in [("stranger", stranger), ("malformed", malformed), ("late", late)] {
+        sample(&mut out, name, &[("reason", reason)], counter.get());
+    }
     let Handshakes { full_12, full_13, resumed, failed } = handshakes;
     family(&mut out, "etna_tls_handshakes_total", "TLS handshakes with clients, by result.", Kind::Counter);
     for (result, counter) in
@@ -286,7 +293,25 @@ fn process(state: &State, now: Instant) -> String {
     for (result, count) in [("ok", upgraded.ok), ("failed", upgraded.failed)] {
         sample(&mut out, "etna_upgrades_total", &[("result", result)], count);
     }
+    announced(&mut out, state);
     out
+}
+
+/// Only of a proxy that announces itself.
+fn announced(out: &mut String, state: &State) {
+    let counts = state.announced.counts();
+    if counts.is_empty() {
+        return;
+    }
+    family(out, "etna_announced", "Whether this proxy is announced in a store.", Kind::Gauge);
+    for (store, is_there, _) in &counts {
+        sample(out, "etna_announced", &[("store", store)], u64::from(*is_there));
+    }
+    let help = "Times the announcement could not be made as it should be.";
+    family(out, "etna_announce_failures_total", help, Kind::Counter);
+    for (store, _, failures) in &counts {
+        sample(out, "etna_announce_failures_total", &[("store", store)], failures);
+    }
 }
 
 /// Microseconds as seconds, exactly.

@@ -9,10 +9,13 @@ use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
 
+use etna_store::object::ProxyVersion;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use super::wire::Connection;
+use super::wire::{Announced, Connection};
 use super::{Address, Live};
+use crate::proxy_protocol::{self, Origin};
 
 /// Idle upstream connections of one worker.
 #[derive(Default)]
@@ -38,16 +41,24 @@ pub struct Keep {
 }
 
 impl Pool {
-    /// The connection that was used last and still stands.
-    pub fn take(&self, server: u64, now: u32) -> Option<Connection> {
+    /// The connection that was used last, still stands, and began with what it should (most with nothing).
+    pub fn take(&self, server: u64, announced: Option<&Announced>, now: u32) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         let of_server = idle.get_mut(&server)?;
-        while let Some(Idle { connection, until }) = of_server.pop() {
-            if until > now && connection.is_usable() {
+        loop {
+            let Idle { connection, until } = match announced {
+                None => of_server.pop()?,
+                Some(_) => {
+                    let is_its = |idle: &Idle| idle.connection.announced.as_deref() == announced;
+                    let at = of_server.iter().rposition(is_its)?;
+                    of_server.remove(at)
+                }
+            };
+            // One that was opened for somebody is nobody else's, also when the backend has since changed.
+            if until > now && connection.announced.as_deref() == announced && connection.is_usable() {
                 return Some(connection);
             }
         }
-        None
     }
 
     /// Keeps a connection whose response was read to its end, unless the server said more than that.
@@ -58,6 +69,10 @@ impl Pool {
         connection.reused = true;
         let mut idle = self.idle.borrow_mut();
         let of_server = idle.entry(keep.server).or_default();
+        if connection.announced.is_some() && of_server.len() >= keep.at_most && !of_server.is_empty() {
+            // The one of the client that has asked for nothing the longest.
+            of_server.remove(0);
+        }
         if of_server.len() < keep.at_most {
             of_server.push(Idle { connection, until: now.saturating_add(keep.idle_seconds) });
         }
@@ -72,13 +87,29 @@ impl Pool {
     }
 }
 
-/// Opens a connection to a server.
-pub async fn connect(live: &Live, limit: Duration) -> io::Result<Connection> {
-    let stream = tokio::time::timeout(limit, dial(&live.address))
+/// Opens a connection to a server, and tells it whose it is where it wants to know.
+pub async fn connect(live: &Live, announced: Option<Box<Announced>>, limit: Duration) -> io::Result<Connection> {
+    let opened = async {
+        let mut stream = dial(&live.address).await?;
+        stream.set_nodelay(true)?;
+        if let Some(announced) = &announced {
+            announce(&mut stream, announced.version, Some(&announced.origin)).await?;
+        }
+        io::Result::Ok(stream)
+    };
+    let stream = tokio::time::timeout(limit, opened)
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "connect timed out"))??;
-    stream.set_nodelay(true)?;
-    Ok(Connection::new(stream))
+    let mut connection = Connection::new(stream);
+    connection.announced = announced;
+    Ok(connection)
+}
+
+/// Writes the header that a connection begins with; without an origin it is our own.
+pub(crate) async fn announce(stream: &mut TcpStream, version: ProxyVersion, origin: Option<&Origin>) -> io::Result<()> {
+    let mut header = Vec::with_capacity(LONGEST_WRITTEN);
+    proxy_protocol::write(&mut header, version, origin);
+    stream.write_all(&header).await
 }
 
 async fn dial(address: &Address) -> io::Result<TcpStream> {
@@ -88,5 +119,49 @@ async fn dial(address: &Address) -> io::Result<TcpStream> {
     }
 }
 
+/// Bytes of the longest header that is written, of version 1.
+const LONGEST_WRITTEN: usize = 107;
 /// Seconds an idle connection is kept when the server does not say: Apache closes after 5 s.
 pub const DEFAULT_IDLE: u32 = 4;
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const KEEP: Keep = Keep { server: 1, idle_seconds: 10, at_most: 2 };
+
+    fn of(port: u16) -> Announced {
+        let origin = Origin { from: ([192, 0, 2, 7], port).into(), to: ([192, 0, 2, 8], 80).into(), tls: false };
+        Announced { version: ProxyVersion::V2, origin }
+    }
+
+    #[tokio::test]
+    async fn a_connection_opened_for_one_client_is_never_anothers() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut servers = Vec::new();
+        let mut opened = async |announced: Option<Announced>| {
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            servers.push(listener.accept().await.unwrap());
+            let mut connection = Connection::new(stream);
+            connection.announced = announced.map(Box::new);
+            connection
+        };
+        let pool = Pool::default();
+        pool.put(opened(Some(of(1))).await, KEEP, 0);
+        pool.put(opened(Some(of(2))).await, KEEP, 0);
+        assert!(pool.take(1, Some(&of(3)), 0).is_none());
+        assert!(pool.take(1, Some(&Announced { version: ProxyVersion::V1, ..of(1) }), 0).is_none());
+        assert_eq!(pool.take(1, Some(&of(1)), 0).unwrap().announced.as_deref(), Some(&of(1)));
+        assert!(pool.take(1, Some(&of(1)), 0).is_none());
+        // The one that was used last stays where there is no room for all.
+        pool.put(opened(Some(of(4))).await, KEEP, 0);
+        pool.put(opened(Some(of(5))).await, KEEP, 0);
+        assert!(pool.take(1, Some(&of(2)), 0).is_none() && pool.take(1, Some(&of(5)), 0).is_some());
+        // The backend no longer says whose they are.
+        assert!(pool.take(1, None, 0).is_none());
+        pool.put(opened(None).await, KEEP, 0);
+        assert!(pool.take(1, Some(&of(4)), 0).is_none() && pool.take(1, None, 0).is_some());
+    }
+}

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use etna_store::object::ProxyVersion;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 use http_body::Frame;
@@ -23,6 +24,7 @@ use tokio_util::io::poll_read_buf;
 
 use super::framing::{self, Framing, Malformed, Step};
 use super::sending::Sending;
+use crate::proxy_protocol::Origin;
 use crate::traffic::body::BodyError;
 
 /// An upstream connection.
@@ -33,6 +35,17 @@ pub struct Connection {
     buffer: BytesMut,
     /// Whether it answered a request before: then the server may have closed it without our knowing yet.
     pub reused: bool,
+    /// What it began with: it is for requests of that origin alone.
+    pub announced: Option<Box<Announced>>,
+}
+
+/// What a connection tells its server first: whose it is (the PROXY protocol).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announced {
+    /// How that is written.
+    pub version: ProxyVersion,
+    /// Whose it is.
+    pub origin: Origin,
 }
 
 /// A response's head.
@@ -75,7 +88,7 @@ pub enum Broken {
 impl Connection {
     /// A connection that just came to stand.
     pub fn new(stream: TcpStream) -> Connection {
-        Connection { stream, buffer: BytesMut::new(), reused: false }
+        Connection { stream, buffer: BytesMut::new(), reused: false, announced: None }
     }
 
     /// Whether everything that was read from it was used.

@@ -9,7 +9,7 @@ use etna_store::object::{HealthCheck, Id};
 use tokio::task::{Id as TaskId, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::probe::{Probed, probe};
+use super::probe::{Checked, Probed, probe};
 use super::verdict::Visitor;
 use crate::backend::Backend;
 use crate::backend::health::{Finding, Reason, State as Believed};
@@ -172,9 +172,10 @@ impl Keeper {
             watched.next = None;
             let Some(server) = watched.backend.servers.get(usize::from(watched.at)) else { continue };
             let (live, check, visitor) = (server.live.clone(), watched.check.clone(), watched.visitor);
+            let proxy_protocol = watched.backend.spec.proxy_protocol;
             let task = self.running.spawn(async move {
                 let began = live.health.now();
-                (number, began, probe(&live, &check, visitor).await)
+                (number, began, probe(Checked { live: &live, proxy_protocol }, &check, visitor).await)
             });
             self.asked.insert(task.id(), number);
         }

@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use etna_store::object::{CheckKind, HealthCheck};
+use etna_store::object::{CheckKind, HealthCheck, ProxyVersion};
 use http::header::{ACCEPT, CONNECTION, HOST, HeaderValue, USER_AGENT};
 use http::{Method, Request};
 use http_body_util::{BodyExt as _, Empty};
@@ -17,6 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::verdict::{self, Answer, Visitor};
 use crate::backend::health::{Finding, Reason};
+use crate::backend::pool::announce;
 use crate::backend::{Address, Live};
 
 /// What came of a check.
@@ -28,9 +29,17 @@ pub(super) struct Probed {
     pub(super) visitor: Visitor,
 }
 
+/// A server, and how it wants to be told whose a connection is.
+#[derive(Clone, Copy)]
+pub(super) struct Checked<'a> {
+    pub(super) live: &'a Live,
+    /// Ours, says the header then.
+    pub(super) proxy_protocol: Option<ProxyVersion>,
+}
+
 /// Checks a server as the visitor that it wanted to see the last time.
-pub(super) async fn probe(live: &Live, check: &HealthCheck, visitor: Visitor) -> Probed {
-    match tokio::time::timeout(check.timeout, attempt(live, check, visitor)).await {
+pub(super) async fn probe(server: Checked<'_>, check: &HealthCheck, visitor: Visitor) -> Probed {
+    match tokio::time::timeout(check.timeout, attempt(server, check, visitor)).await {
         Ok(probed) => probed,
         Err(_) => {
             let detail = format!("no answer within {}", etna_store::duration::format(check.timeout));
@@ -39,9 +48,9 @@ pub(super) async fn probe(live: &Live, check: &HealthCheck, visitor: Visitor) ->
     }
 }
 
-async fn attempt(live: &Live, check: &HealthCheck, visitor: Visitor) -> Probed {
+async fn attempt(server: Checked<'_>, check: &HealthCheck, visitor: Visitor) -> Probed {
     let found = |finding| Probed { finding, visitor };
-    let answer = match ask(live, check, visitor).await {
+    let answer = match ask(server, check, visitor).await {
         Ok(None) => return found(Some(verdict::well())),
         Ok(Some(answer)) => answer,
         Err(Failure::Own) => return found(None),
@@ -51,7 +60,7 @@ async fn attempt(live: &Live, check: &HealthCheck, visitor: Visitor) -> Probed {
     // A site behind a proxy that terminates TLS, or on a port of its own, shows itself only to those who come from there.
     let wanted = verdict::wanted(check, &answer).filter(|wanted| *wanted != visitor);
     let Some(wanted) = wanted.filter(|_| finding.reason == Reason::SchemeMismatch) else { return found(Some(finding)) };
-    let Ok(Some(answer)) = ask(live, check, wanted).await else { return found(Some(finding)) };
+    let Ok(Some(answer)) = ask(server, check, wanted).await else { return found(Some(finding)) };
     let other = verdict::judge(check, &answer);
     match other.reason {
         Reason::SchemeMismatch => found(Some(finding)),
@@ -68,8 +77,11 @@ enum Failure {
 }
 
 /// Connects and asks; without an answer where a connection is all that is wanted.
-async fn ask(live: &Live, check: &HealthCheck, visitor: Visitor) -> Result<Option<Answer>, Failure> {
-    let stream = dial(&live.address, check.port).await.map_err(|error| match is_own(&error) {
+async fn ask(server: Checked<'_>, check: &HealthCheck, visitor: Visitor) -> Result<Option<Answer>, Failure> {
+    let Checked { live, proxy_protocol } = server;
+    // Who answers on another port is not who takes the requests.
+    let proxy_protocol = proxy_protocol.filter(|_| check.port.is_none());
+    let stream = dial(&live.address, check.port, proxy_protocol).await.map_err(|error| match is_own(&error) {
         true => Failure::Own,
         false => Failure::Its(verdict::ill(Reason::Unreachable, format!("cannot connect: {error}"))),
     })?;
@@ -128,7 +140,15 @@ fn request(live: &Live, check: &HealthCheck, visitor: Visitor) -> Request<Empty<
     request
 }
 
-async fn dial(address: &Address, port: Option<u16>) -> io::Result<TcpStream> {
+async fn dial(address: &Address, port: Option<u16>, proxy_protocol: Option<ProxyVersion>) -> io::Result<TcpStream> {
+    let mut stream = connect(address, port).await?;
+    if let Some(version) = proxy_protocol {
+        announce(&mut stream, version, None).await?;
+    }
+    Ok(stream)
+}
+
+async fn connect(address: &Address, port: Option<u16>) -> io::Result<TcpStream> {
     match address {
         Address::Ip(address) => TcpStream::connect(SocketAddr::new(address.ip(), port.unwrap_or(address.port()))).await,
         Address::Name(host, own) => TcpStream::connect((host.as_str(), port.unwrap_or(*own))).await,
@@ -177,6 +197,10 @@ mod tests {
         (Live::new(1, "b", &spec), asked)
     }
 
+    fn plain(live: &Live) -> Checked<'_> {
+        Checked { live, proxy_protocol: None }
+    }
+
     fn wordpress() -> HealthCheck {
         HealthCheck { host: Some("blog.test".into()), ..HealthCheck::of(CheckKind::WordPress) }
     }
@@ -187,9 +211,9 @@ mod tests {
     #[tokio::test]
     async fn a_site_that_lives_on_https_is_told_what_it_wants_to_hear() {
         let (live, asked) = server(vec![HTTPS, PAGE, PAGE]).await;
-        let probed = probe(&live, &wordpress(), Visitor::default()).await;
+        let probed = probe(plain(&live), &wordpress(), Visitor::default()).await;
         assert!(probed.visitor.https && probed.finding.as_ref().unwrap().well, "{probed:?}");
-        assert_eq!(probe(&live, &wordpress(), probed.visitor).await.finding.unwrap().reason, Reason::Ok);
+        assert_eq!(probe(plain(&live), &wordpress(), probed.visitor).await.finding.unwrap().reason, Reason::Ok);
         let asked = asked.await.unwrap();
         assert!(
             asked[0].contains("x-forwarded-proto: http\r\n") && asked[0].contains("host: blog.test\r\n"),
@@ -205,7 +229,7 @@ mod tests {
     async fn a_site_on_a_port_of_its_own_is_asked_there() {
         let elsewhere = "HTTP/1.1 301 Moved\r\nLocation: http://blog.test:8888/\r\nContent-Length: 0\r\n\r\n";
         let (live, asked) = server(vec![elsewhere, PAGE]).await;
-        let probed = probe(&live, &wordpress(), Visitor::default()).await;
+        let probed = probe(plain(&live), &wordpress(), Visitor::default()).await;
         assert_eq!((probed.visitor.port, probed.finding.unwrap().reason), (Some(8888), Reason::Ok));
         assert!(asked.await.unwrap()[1].contains("host: blog.test:8888\r\n"));
     }
@@ -213,7 +237,7 @@ mod tests {
     #[tokio::test]
     async fn a_site_that_redirects_to_itself_for_ever_is_said_to() {
         let (live, _asked) = server(vec![HTTPS, HTTPS]).await;
-        let finding = probe(&live, &wordpress(), Visitor::default()).await.finding.unwrap();
+        let finding = probe(plain(&live), &wordpress(), Visitor::default()).await.finding.unwrap();
         assert_eq!((finding.well, finding.reason), (true, Reason::SchemeMismatch));
     }
 
@@ -229,11 +253,15 @@ mod tests {
             ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", &quick, Reason::Ok),
         ] {
             let (live, _asked) = server(vec![answer]).await;
-            assert_eq!(probe(&live, check, Visitor::default()).await.finding.unwrap().reason, reason, "{answer:?}");
+            assert_eq!(
+                probe(plain(&live), check, Visitor::default()).await.finding.unwrap().reason,
+                reason,
+                "{answer:?}"
+            );
         }
         let (live, asked) = server(Vec::new()).await;
         asked.await.unwrap();
-        assert_eq!(probe(&live, &quick, Visitor::default()).await.finding.unwrap().reason, Reason::Unreachable);
+        assert_eq!(probe(plain(&live), &quick, Visitor::default()).await.finding.unwrap().reason, Reason::Unreachable);
     }
 
     #[tokio::test]
@@ -243,8 +271,17 @@ mod tests {
         let spec = etna_store::Server::decode("s".into(), url.as_bytes(), &mut Vec::new()).unwrap();
         let live = Live::new(1, "b", &spec);
         let check = HealthCheck { timeout: Duration::from_millis(50), ..HealthCheck::default() };
-        assert_eq!(probe(&live, &check, Visitor::default()).await.finding.unwrap().reason, Reason::Timeout);
+        assert_eq!(probe(plain(&live), &check, Visitor::default()).await.finding.unwrap().reason, Reason::Timeout);
         let tcp = HealthCheck { timeout: Duration::from_secs(2), ..HealthCheck::of(CheckKind::Tcp) };
-        assert!(probe(&live, &tcp, Visitor::default()).await.finding.unwrap().well);
+        assert!(probe(plain(&live), &tcp, Visitor::default()).await.finding.unwrap().well);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_wants_a_header_gets_one_that_says_it_is_ours() {
+        let (live, asked) = server(vec![PAGE]).await;
+        let checked = Checked { live: &live, proxy_protocol: Some(ProxyVersion::V1) };
+        assert!(probe(checked, &HealthCheck::default(), Visitor::default()).await.finding.unwrap().well);
+        let asked = asked.await.unwrap();
+        assert!(asked[0].starts_with("proxy unknown\r\nget / http/1.1\r\n"), "{asked:?}");
     }
 }

@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::conn;
+use super::proxy_protocol::Front;
 use super::serving::Serving;
 use super::worker::{Place, Worker};
 
@@ -35,7 +36,8 @@ pub(super) fn open(
 ) -> Accepting {
     let stop = CancellationToken::new();
     let port = place.address.port().to_string().into();
-    let arrived = conn::Arrived { listener: id.clone(), port, tls: place.tls };
+    let front = Rc::new(Front::expecting(place.proxy_protocol));
+    let arrived = conn::Arrived { listener: id.clone(), port, address: place.address, tls: place.tls, front };
     let mut tasks = Vec::with_capacity(sockets.len());
     for socket in sockets {
         match TcpListener::from_std(socket) {

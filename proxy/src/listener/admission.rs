@@ -40,16 +40,7 @@ impl Admission {
             return None;
         }
         let mut admitted = Admitted { admission: self.clone(), client: None };
-        if self.most_of_one > 0 && !exempt {
-            let mut counts = self.shard(client).lock().unwrap_or_else(PoisonError::into_inner);
-            let count = counts.entry(client).or_default();
-            if *count >= self.most_of_one {
-                return None;
-            }
-            *count += 1;
-            admitted.client = Some(client);
-        }
-        Some(admitted)
+        (exempt || admitted.counts_for(client)).then_some(admitted)
     }
 
     /// Whether connections that do nothing should make room for others.
@@ -68,6 +59,24 @@ impl Admission {
             IpAddr::V6(address) => address.octets()[7] ^ address.octets()[15],
         };
         &self.by_client[usize::from(last) % SHARDS]
+    }
+}
+
+impl Admitted {
+    /// Counts it for a client from here on, once it is known whose it is; `false`: that one has too many already.
+    pub fn counts_for(&mut self, client: IpAddr) -> bool {
+        if self.admission.most_of_one == 0 || self.client.is_some() {
+            return true;
+        }
+        let mut counts = self.admission.shard(client).lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(client).or_default();
+        if *count >= self.admission.most_of_one {
+            return false;
+        }
+        *count += 1;
+        drop(counts);
+        self.client = Some(client);
+        true
     }
 }
 
@@ -158,6 +167,15 @@ mod tests {
         assert!(!admission.is_crowded());
         assert!(admission.by_client.iter().all(|shard| shard.lock().unwrap().is_empty()));
         assert_eq!(admission.open.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn whose_it_is_may_turn_out_later() {
+        let admission = Arc::new(Admission::new(4, 1));
+        let mut admitted = [0; 3].map(|_| admission.admit(ip(1), true).unwrap());
+        assert!(admitted[0].counts_for(ip(2)) && !admitted[1].counts_for(ip(2)) && admitted[2].counts_for(ip(3)));
+        drop(admitted);
+        assert!(admission.admit(ip(2), false).is_some());
     }
 
     #[test]

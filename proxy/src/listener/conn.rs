@@ -1,6 +1,6 @@
 //! One client connection: served until it ends or its worker says so.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,9 +9,11 @@ use std::time::Duration;
 use etna_store::object::Id;
 use tokio::net::TcpStream;
 
+use super::proxy_protocol::{Front, meet};
 use super::stream::Stream;
 use super::watch::{Order, Phase, Watch};
 use super::worker::Worker;
+use crate::proxy_protocol::Origin;
 use crate::stats::Process;
 use crate::tls::handshake::{self, Secured, Spoken};
 use crate::traffic::h1;
@@ -38,6 +40,10 @@ pub(super) struct Arrived {
     pub(super) listener: Id,
     /// The listener's port, in text.
     pub(super) port: Rc<str>,
+    /// The listener's address.
+    pub(super) address: SocketAddr,
+    /// What is expected in front of a connection.
+    pub(super) front: Rc<Front>,
     /// Whether TLS is spoken there.
     pub(super) tls: bool,
 }
@@ -77,8 +83,27 @@ async fn turn_away(worker: &Worker, stream: TcpStream) {
     let _ = tokio::time::timeout(TURNED_AWAY, said).await;
 }
 
+/// What is known of a client: as a proxy in front says, or as the connection does.
+fn known(arrived: &Arrived, stream: &TcpStream, peer: SocketAddr, origin: Option<Origin>) -> Peer {
+    let listener = arrived.address;
+    let Origin { from, to, tls } = origin.unwrap_or_else(|| {
+        // Asked of the kernel only where the listener has every address.
+        let asked = listener.ip().is_unspecified().then(|| stream.local_addr().ok()).flatten();
+        Origin { from: peer, to: asked.unwrap_or(listener), tls: false }
+    });
+    let own = to.port() == listener.port() || to.port() == 0;
+    Peer {
+        address: from.ip(),
+        from_port: from.port(),
+        to,
+        text: from.ip().to_string(),
+        proto: if tls { "https" } else { "http" },
+        port: if own { arrived.port.clone() } else { to.port().to_string().into() },
+    }
+}
+
 /// Shakes hands, where TLS is spoken, and answers what is asked.
-async fn converse(worker: Rc<Worker>, arrived: Arrived, stream: TcpStream, peer: IpAddr, watch: Arc<Watch>) {
+async fn converse(worker: Rc<Worker>, arrived: Arrived, stream: TcpStream, mut peer: Peer, watch: Arc<Watch>) {
     let (stream, secured) = if arrived.tls {
         // Boxed, as it is over soon.
         let Some((stream, secured)) = Box::pin(secure(&worker, &arrived.listener, stream)).await else { return };
@@ -87,15 +112,11 @@ async fn converse(worker: Rc<Worker>, arrived: Arrived, stream: TcpStream, peer:
     } else {
         (Stream::Plain(stream), None)
     };
-    let proto = if arrived.tls { "https" } else { "http" };
+    if arrived.tls {
+        peer.proto = "https";
+    }
     let scratch = worker.scratch.clone();
-    let client = Rc::new(Client {
-        listener: arrived.listener,
-        peer: Peer { address: peer, text: peer.to_string(), proto, port: arrived.port },
-        secured,
-        watch: watch.clone(),
-        worker,
-    });
+    let client = Rc::new(Client { listener: arrived.listener, peer, secured, watch: watch.clone(), worker });
     h1::serve(client, Wire::new(stream, watch, scratch)).await;
 }
 
@@ -127,13 +148,33 @@ async fn secure(worker: &Worker, listener: &Id, stream: TcpStream) -> Option<(St
 /// Serves a connection to its end.
 pub(super) async fn serve(worker: Rc<Worker>, arrived: Arrived, stream: TcpStream, peer: SocketAddr) {
     let _panics = Panics(worker.process.clone());
-    let peer = peer.ip().to_canonical();
-    let Some(_admitted) = worker.admission.admit(peer, worker.trusted.contains(peer)) else {
+    let address = peer.ip().to_canonical();
+    let visitor = arrived.front.visitor(address, &worker.trusted);
+    let is_front = visitor.as_ref().is_some_and(|visitor| visitor.is_trusted);
+    let exempt = is_front || worker.trusted.contains(address);
+    let Some(mut admitted) = worker.admission.admit(address, exempt) else {
         // Boxed, as all that is rare: a connection's task is as large as the largest thing it may have to do.
         return Box::pin(turn_away(&worker, stream)).await;
     };
     let running = worker.running();
     let watch = running.watch().clone();
+    let origin = match visitor {
+        None => None,
+        Some(visitor) => {
+            let from = (&stream, address);
+            let met = meet(&arrived.front, &visitor, &arrived.listener, from, &worker, &watch);
+            let Ok(origin) = Box::pin(met).await else { return };
+            watch.enter(Phase::Head);
+            origin
+        }
+    };
+    if let Some(Origin { from, .. }) = origin
+        && !worker.trusted.contains(from.ip())
+        && !admitted.counts_for(from.ip())
+    {
+        return Box::pin(turn_away(&worker, stream)).await;
+    }
+    let peer = known(&arrived, &stream, SocketAddr::new(address, peer.port()), origin);
     let mut serving = pin!(converse(worker, arrived, stream, peer, watch.clone()));
     loop {
         tokio::select! {

@@ -12,6 +12,7 @@ pub mod drain;
 pub mod held;
 #[cfg(test)]
 mod panics;
+mod proxy_protocol;
 pub mod serving;
 pub mod socket;
 pub mod stream;
@@ -22,13 +23,15 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use etna_store::object::{Id, Protocol};
+use etna_store::object::{Id, Protocol, ProxyProtocol};
 use etna_store::{Key, Problem};
 
 use drain::Drain;
 use held::{Held, Sockets};
 use socket::Bound;
 use worker::{Command, Handle, Place};
+
+use crate::traffic::trust::Trusted;
 
 /// The sockets of this process, kept equal to the listeners of the table.
 pub struct Listeners {
@@ -40,13 +43,16 @@ pub struct Listeners {
     inherited: BTreeMap<Id, Held>,
     held: Arc<Sockets>,
     problems: Vec<Problem>,
+    /// What comes in front of the connections of the command line's listeners.
+    front_of_own: Option<Arc<ProxyProtocol>>,
+    trusted: Arc<Trusted>,
 }
 
 struct Open {
     /// What was asked for.
     wanted: String,
-    /// Whether TLS is spoken there.
-    tls: bool,
+    /// Whether TLS is spoken there, and what comes in front of its connections.
+    how: (bool, Option<Arc<ProxyProtocol>>),
     /// What was bound: differs for port 0.
     bound: SocketAddr,
 }
@@ -61,7 +67,17 @@ impl Listeners {
             inherited: BTreeMap::new(),
             held: Arc::default(),
             problems: Vec::new(),
+            front_of_own: None,
+            trusted: Arc::default(),
         }
+    }
+
+    /// Believes PROXY protocol headers of these where a listener names nobody; `own` is expected at the listeners of
+    /// the command line.
+    pub fn behind(mut self, trusted: Arc<Trusted>, own: Option<Arc<ProxyProtocol>>) -> Listeners {
+        self.trusted = trusted;
+        self.front_of_own = own;
+        self
     }
 
     /// Uses these sockets, by listener, instead of binding new ones.
@@ -79,7 +95,8 @@ impl Listeners {
         let wanted = address.to_string();
         let bound = self.obtain(&id, &wanted, |workers| socket::bind(address, workers))?;
         let actual = bound.address;
-        self.take_up(&id, wanted, true, tls, bound).await?;
+        let how = (tls, self.front_of_own.clone());
+        self.take_up(&id, wanted, true, how, bound).await?;
         self.own.insert(id, actual);
         Ok(actual)
     }
@@ -92,8 +109,8 @@ impl Listeners {
             if let Some(Held { sockets, .. }) = self.inherited.remove(&id) {
                 let bound = Bound::of(sockets)?;
                 let actual = bound.address;
-                let tls = speaks_tls(&id);
-                self.take_up(&id, actual.to_string(), true, tls, bound).await?;
+                let how = (speaks_tls(&id), self.front_of_own.clone());
+                self.take_up(&id, actual.to_string(), true, how, bound).await?;
                 self.own.insert(id.clone(), actual);
                 opened.push((id, actual));
             }
@@ -113,10 +130,28 @@ impl Listeners {
                 self.problems.push(problem(id, "the name is taken by a listener of the command line", "rename it"));
                 continue;
             }
-            let tls = listener.protocol == Protocol::Https;
+            let front = &listener.proxy_protocol;
+            if let Some(expected) = front.as_ref().filter(|front| front.from.is_empty())
+                && self.trusted.is_empty()
+            {
+                let effect = if expected.required {
+                    "every connection is closed there"
+                } else {
+                    "connections that begin with a header are answered 400 there"
+                };
+                self.problems.push(Problem {
+                    effect: effect.into(),
+                    ..problem(
+                        id,
+                        &format!("{} is expected, but nobody may send it", expected.versions.name()),
+                        "name the proxies in front in ProxyProtocolFrom, or with --trusted-proxies",
+                    )
+                });
+            }
+            let how = (listener.protocol == Protocol::Https, front.clone());
             let open = self.open.get(id).filter(|open| open.wanted == listener.address);
             let bound = match open {
-                Some(open) if open.tls == tls => continue,
+                Some(open) if open.how == how => continue,
                 // The address is ours already: only what is spoken there changes.
                 Some(_) => self.held.of(id).and_then(Bound::of),
                 None => self.obtain(id, &listener.address, |workers| {
@@ -127,12 +162,15 @@ impl Listeners {
                 Ok(bound) => {
                     let actual = bound.address;
                     // An address that moved: workers replace the old socket once the new one accepts.
-                    self.take_up(id, listener.address.clone(), false, tls, bound).await.map(|()| actual)
+                    self.take_up(id, listener.address.clone(), false, how, bound).await.map(|()| actual)
                 }
                 Err(error) => Err(error),
             };
             match opened {
-                Ok(actual) => tracing::info!(listener = %id, address = %actual, tls, "listening"),
+                Ok(actual) => {
+                    let tls = listener.protocol == Protocol::Https;
+                    tracing::info!(listener = %id, address = %actual, tls, proxy_protocol = front.is_some(), "listening");
+                }
                 Err(error) => self.problems.push(problem(
                     id,
                     &format!("cannot listen on {}: {error}", listener.address),
@@ -192,14 +230,21 @@ impl Listeners {
     }
 
     /// Has the workers accept on sockets, and holds these.
-    async fn take_up(&mut self, id: &Id, wanted: String, own: bool, tls: bool, bound: Bound) -> std::io::Result<()> {
-        let place = Place { address: bound.address, tls };
+    async fn take_up(
+        &mut self,
+        id: &Id,
+        wanted: String,
+        own: bool,
+        how: (bool, Option<Arc<ProxyProtocol>>),
+        bound: Bound,
+    ) -> std::io::Result<()> {
+        let place = Place { address: bound.address, tls: how.0, proxy_protocol: how.1.clone() };
         let shares = share(&bound.sockets, self.workers.len())?;
         for (worker, sockets) in self.workers.iter().zip(shares) {
-            worker.tell(Command::Open { id: id.clone(), place, sockets }).await;
+            worker.tell(Command::Open { id: id.clone(), place: place.clone(), sockets }).await;
         }
         self.held.hold(id.clone(), Held { wanted: Some(wanted.clone()), own, sockets: bound.sockets });
-        self.open.insert(id.clone(), Open { wanted, tls, bound: bound.address });
+        self.open.insert(id.clone(), Open { wanted, how, bound: bound.address });
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use etna_store::object::Id;
+use etna_store::object::{Id, ProxyProtocol};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
@@ -145,12 +145,14 @@ pub enum Command {
 }
 
 /// What kind of place a listener accepts at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     /// Its address.
     pub address: SocketAddr,
     /// Whether TLS is spoken there.
     pub tls: bool,
+    /// What comes in front of a connection's own bytes.
+    pub proxy_protocol: Option<Arc<ProxyProtocol>>,
 }
 
 /// A worker, seen from the control side.

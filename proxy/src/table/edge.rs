@@ -13,6 +13,9 @@ use crate::rule::Rule;
 use crate::tls::certificate::Certificate;
 use crate::tls::terms::Terms;
 
+/// What is wrong with an https listener where all that is wrong is that hosts are missing.
+pub(crate) const NO_CERTIFICATE: &str = "no host has a certificate";
+
 impl Compiler {
     /// A host's certificate. One that cannot be used, or has ended, does not replace one that holds.
     pub(super) fn host(&mut self, model: &Model, name: &Id, table: &mut Table) {
@@ -97,7 +100,7 @@ impl Compiler {
             if spec.protocol == Protocol::Https && table.certificates.is_empty() {
                 problems.push(Problem {
                     key: Key::Listener(spec.id.clone()).to_string(),
-                    reason: "no host has a certificate".into(),
+                    reason: NO_CERTIFICATE.into(),
                     hint: "put hosts/NAME/host with one: `etnactl host upsert --help`".into(),
                     line: None,
                     column: None,

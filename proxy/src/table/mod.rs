@@ -6,15 +6,16 @@
 
 mod acme;
 pub mod compile;
-mod edge;
+pub(crate) mod edge;
 mod slots;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use etna_store::Revision;
-use etna_store::object::Id;
+use etna_store::object::{HttpsMode, Id};
 use http::StatusCode;
 use tokio::sync::watch;
 
@@ -130,6 +131,8 @@ pub struct Route {
     pub fallback: Option<Arc<Backend>>,
     /// Where it asks again.
     pub elsewhere: Option<Arc<Backend>>,
+    /// Whether its clients are to come over TLS.
+    pub wants_tls: bool,
 }
 
 impl Route {
@@ -152,7 +155,13 @@ impl Table {
             return Err(Error::NoRoute);
         }
         let none = if self.loaded { Error::NoRoute } else { Error::Starting };
-        Ok(self.route_of(self.router.find(head).ok_or(none)?))
+        let mut route = self.route_of(self.router.find(head).ok_or(none)?);
+        route.wants_tls = match route.frontend.spec.https {
+            HttpsMode::Off => false,
+            HttpsMode::Always => true,
+            HttpsMode::Auto | HttpsMode::Admin => self.certificates.find(head.host()).is_some(),
+        };
+        Ok(route)
     }
 
     /// The route of a frontend's requests, if it is still there, for one that was on its way when the table changed.
@@ -166,7 +175,17 @@ impl Table {
             fallback: frontend.fallback.and_then(|slot| self.backend(slot)).cloned(),
             elsewhere: frontend.elsewhere.as_ref().and_then(|(_, slot)| self.backend(*slot)).cloned(),
             frontend: frontend.clone(),
+            wants_tls: false,
         }
+    }
+
+    /// Whether an address is that of a server of the frontend's site: of any of its frontends' backends.
+    pub fn is_own_server(&self, frontend: &Frontend, address: IpAddr) -> bool {
+        let site = frontend.spec.site.as_ref().and_then(|site| self.frontends.get(&*format!("site:{site}:public")));
+        let shown = site.map_or(frontend, |public| &**public);
+        let slots = [Some(frontend.backend), Some(shown.backend), shown.fallback].into_iter().flatten();
+        let mut servers = slots.filter_map(|slot| self.backend(slot)).flat_map(|backend| &backend.servers);
+        servers.any(|server| server.spec.host.parse::<IpAddr>().is_ok_and(|own| own.to_canonical() == address))
     }
 
     /// The backend in a slot.

@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use etna_store::object::OnClientAbort;
+use etna_store::object::{OnClientAbort, ProxyVersion};
 use futures_util::FutureExt as _;
 use http::header::{CONNECTION, HeaderValue, SET_COOKIE, UPGRADE};
 use http::request::Parts;
@@ -33,13 +33,14 @@ use crate::backend::health::Outcome;
 use crate::backend::place::Place;
 use crate::backend::pool::{self, Keep};
 use crate::backend::sending::Sending;
-use crate::backend::wire::{self, Broken, Connection};
+use crate::backend::wire::{self, Announced, Broken, Connection};
 use crate::backend::{Backend, InFlight, Live, sticky};
 use crate::error::Error;
 use crate::failover::Predicate;
 use crate::listener::conn::Client;
 use crate::listener::serving::Serving;
 use crate::middleware::{self, Response};
+use crate::proxy_protocol::Origin;
 use crate::table::Route;
 
 /// Sends a request to a server of its route and brings the answer back.
@@ -183,13 +184,14 @@ async fn send(
         };
         let server = &backend.servers[usize::from(at)];
         let live = &server.live;
-        let kept = if kept_closed { None } else { worker.pool.take(live.number, worker.now()) };
+        let announced = backend.spec.proxy_protocol.map(|version| Box::new(announced(client, outgoing, version)));
+        let kept = if kept_closed { None } else { worker.pool.take(live.number, announced.as_deref(), worker.now()) };
         // What cannot be sent twice is not entrusted to a connection that is closed by now.
         let kept = kept.filter(|kept| idempotent || kept.is_open());
         let mut connection = match kept {
             Some(connection) => connection,
             // Boxed: connecting is rare, and its state would otherwise be moved with every request.
-            None => match Box::pin(pool::connect(live, again.connect_limit(backend, at, &ask))).await {
+            None => match Box::pin(pool::connect(live, announced, again.connect_limit(backend, at, &ask))).await {
                 Ok(connection) => {
                     at_once = false;
                     worker.process.upstream_connections.add(1);
@@ -287,6 +289,18 @@ fn ask_at(client: &Client, backend: &Backend, outgoing: &Outgoing<'_>, now: Inst
 /// The client's address, as trusted proxies tell it.
 fn client_address(client: &Client, outgoing: &Outgoing<'_>) -> IpAddr {
     client.worker.trusted.client(client.peer.address, &outgoing.head.headers)
+}
+
+/// What a server that wants to know is told of a request: who its client is, as servers read it in `X-Forwarded-For`.
+fn announced(client: &Client, outgoing: &Outgoing<'_>, version: ProxyVersion) -> Announced {
+    let Client { peer, .. } = client;
+    let address = client_address(client, outgoing);
+    // Which port a client behind another proxy has is not known.
+    let port = if address == peer.address { peer.from_port } else { 0 };
+    // Version 1 cannot say so, and a connection is not to be lost to a difference that is not seen.
+    let tls = version == ProxyVersion::V2 && peer.is_secure(&outgoing.head.headers, outgoing.believe);
+    let from = SocketAddr::new(address, port);
+    Announced { version, origin: Origin { from, to: peer.to, tls } }
 }
 
 /// Waits for an answer, or gives up when for so long nothing of the request could be sent either. Long limits are

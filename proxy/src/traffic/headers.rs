@@ -234,7 +234,14 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn peer() -> Peer {
-        Peer { address: "192.0.2.7".parse().unwrap(), text: "192.0.2.7".into(), proto: "http", port: "80".into() }
+        Peer {
+            address: "192.0.2.7".parse().unwrap(),
+            from_port: 1234,
+            to: "192.0.2.8:80".parse().unwrap(),
+            text: "192.0.2.7".into(),
+            proto: "http",
+            port: "80".into(),
+        }
     }
 
     fn sent(fields: &[(&str, &str)], believe: bool, framing: Framing) -> BTreeMap<String, String> {

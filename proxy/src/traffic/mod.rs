@@ -1,7 +1,7 @@
 //! One request: find the frontend, run its middlewares, choose a server, forward, and answer.
 //!
 //! Read in this order: `h1` (a client's connection), `service` (the walk), `forward` (servers), `waiting` (for a server's
-//! place), `again` (retries), `headers` (what is changed on the way), `trust` (whom to believe), `tunnel` (after a 101), `respond` (our own
+//! place), `again` (retries), `headers` (what is changed on the way), `trust` (whom to believe), `secure` (who should come over TLS), `tunnel` (after a 101), `respond` (our own
 //! answers), `body` (streams and what ends with them).
 
 mod again;
@@ -10,6 +10,7 @@ pub mod forward;
 pub mod h1;
 pub mod headers;
 pub mod respond;
+mod secure;
 pub mod service;
 pub mod trust;
 mod tunnel;

@@ -9,7 +9,7 @@ use http::{Method, Request};
 
 use super::body::ResponseBody;
 use super::h1::wire::Incoming;
-use super::{forward, headers, respond};
+use super::{forward, headers, respond, secure};
 use crate::acme::challenge::PATH;
 use crate::error::Error;
 use crate::listener::conn::Client;
@@ -71,7 +71,20 @@ async fn answer(
     if route.frontend.broken {
         return Err(Error::Broken);
     }
+    if let Some(redirect) = secure::redirect(client, client_ip, &route, &head) {
+        return Ok(redirect);
+    }
+    let asked = secure::Asked::of(client, &route.frontend, &head);
     let request = middleware::Request { head, body, client: client_ip };
+    let mut response = run(client, route, request).await?;
+    if let Some(asked) = asked {
+        asked.fit(&mut response);
+    }
+    Ok(response)
+}
+
+/// Through the frontend's middlewares to a server.
+async fn run(client: &Rc<Client>, route: Route, request: middleware::Request) -> Result<Response, Error> {
     if route.frontend.chain.is_empty() {
         return forward::forward(client.clone(), route, request).await;
     }

@@ -1,6 +1,6 @@
 //! Whose word about the client counts.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use http::header::{HeaderMap, HeaderValue};
@@ -14,6 +14,11 @@ impl Trusted {
     /// Trusts these networks.
     pub fn new(networks: Vec<IpNet>) -> Trusted {
         Trusted(networks)
+    }
+
+    /// Whether nobody is.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Whether this address is trusted.
@@ -43,8 +48,12 @@ impl Trusted {
 /// What is known of a client from its connection; made once per connection.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// Where the connection comes from.
+    /// Where the connection comes from, as a PROXY protocol header says where one is believed.
     pub address: IpAddr,
+    /// The port it comes from.
+    pub from_port: u16,
+    /// What the client connected to.
+    pub to: SocketAddr,
     /// The same in text.
     pub text: String,
     /// `http` or `https`.

@@ -1,6 +1,7 @@
 //! A frontend: a rule, its middlewares and the backend it leads to. The middlewares are keys of their own.
 
-use super::{Id, Sticky, only_http, some};
+use super::https::{hsts, https};
+use super::{HttpsMode, Id, Sticky, only_http, some};
 use crate::json::{self, Fields, Node};
 use crate::problem::Flaw;
 
@@ -25,6 +26,10 @@ pub struct Frontend {
     pub sticky: Option<Sticky>,
     /// Ours: what happens upstream when the client leaves before the answer.
     pub on_client_abort: OnClientAbort,
+    /// Ours: `Https`, what happens to requests in the clear. Default `off`, as in vulcand; only sites have `admin`.
+    pub https: HttpsMode,
+    /// Ours: `Hsts`, for how many seconds browsers are told to come by https only; 0: nothing is said.
+    pub hsts: u32,
     /// vulcand's `Settings`.
     pub settings: FrontendSettings,
     /// The site it was derived from.
@@ -85,6 +90,8 @@ impl Frontend {
             priority: 0,
             sticky: None,
             on_client_abort: OnClientAbort::default(),
+            https: HttpsMode::Off,
+            hsts: 0,
             settings: FrontendSettings::default(),
             site: None,
         }
@@ -106,6 +113,8 @@ impl Frontend {
         Ok(Frontend {
             priority: fields.integer("Priority")?,
             sticky: Sticky::decode(&fields)?,
+            https: https(&fields, &[HttpsMode::Off, HttpsMode::Auto, HttpsMode::Always])?.unwrap_or(HttpsMode::Off),
+            hsts: hsts(&fields)?,
             settings: FrontendSettings::decode(&fields.object("Settings")?)?,
             ..Frontend::new(id, route, backend.into())
         })
@@ -186,8 +195,10 @@ mod tests {
 
     #[test]
     fn our_additions() {
-        let frontend = decode(r#"{"Type":"http","BackendId":"b","Route":"r","Priority":-7,"Sticky":{}}"#).unwrap();
+        let json = r#"{"Type":"http","BackendId":"b","Route":"r","Priority":-7,"Sticky":{},"Https":"auto","Hsts":60}"#;
+        let frontend = decode(json).unwrap();
         assert_eq!((frontend.priority, frontend.sticky), (-7, Some(Sticky::default())));
+        assert_eq!((frontend.https, frontend.hsts), (HttpsMode::Auto, 60));
     }
 
     #[test]
@@ -197,6 +208,7 @@ mod tests {
             (r#"{"Type":"http","BackendId":"b"}"#, "Route is missing"),
             (r#"{"Type":"http","BackendId":"b","Route":""}"#, "Route is empty"),
             (r#"{"Type":"http","BackendId":1,"Route":"r"}"#, "BackendId must be a string, not a number"),
+            (r#"{"Type":"http","BackendId":"b","Route":"r","Https":"admin"}"#, "Https \"admin\""),
             (r#"{"Type":"http","BackendId":"b","Route":"r","Priority":"1"}"#, "Priority must be a whole number"),
             (
                 r#"{"Type":"http","BackendId":"b","Route":"r","Settings":{"Limits":{"MaxBodyBytes":-1}}}"#,

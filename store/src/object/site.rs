@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::https::{HttpsMode, hsts, https};
 use super::{Id, Sticky, at, host_name, not_in_force, word};
 use crate::json::{self, Fields, Node, clip};
 use crate::problem::Flaw;
@@ -28,33 +29,6 @@ pub struct Site {
     /// For how many seconds browsers are told to come by https only (`Strict-Transport-Security`, RFC 6797), said on
     /// answers over TLS; 0 (default): nothing is said.
     pub hsts: u32,
-}
-
-/// What happens to a site's requests in the clear. Never redirected are ACME's challenges and requests from the site's
-/// own containers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum HttpsMode {
-    /// `auto`: redirected to https if we have a certificate for the name.
-    #[default]
-    Auto,
-    /// `off`: served.
-    Off,
-    /// `always`: redirected, also where TLS ends at a proxy in front.
-    Always,
-    /// `admin`: those to the login and the administration are redirected, the others served.
-    Admin,
-}
-
-impl HttpsMode {
-    /// As it is written.
-    pub fn name(self) -> &'static str {
-        match self {
-            HttpsMode::Auto => "auto",
-            HttpsMode::Off => "off",
-            HttpsMode::Always => "always",
-            HttpsMode::Admin => "admin",
-        }
-    }
 }
 
 /// Where anonymous requests to `admin-ajax.php` and `admin-post.php` go.
@@ -101,7 +75,7 @@ impl Site {
             ajax: ajax(&fields)?,
             uploads_fallback,
             sticky: sticky(&fields, notes)?,
-            https: https(&fields)?,
+            https: https(&fields, &HttpsMode::ALL)?.unwrap_or_default(),
             hsts: hsts(&fields)?,
         })
     }
@@ -157,16 +131,6 @@ fn ajax(fields: &Fields<'_>) -> Result<Ajax, Flaw> {
     fields.get("Ajax").map_or(Ok(Ajax::default()), |node| word(&node, &known))
 }
 
-fn https(fields: &Fields<'_>) -> Result<HttpsMode, Flaw> {
-    let known = [HttpsMode::Auto, HttpsMode::Off, HttpsMode::Always, HttpsMode::Admin].map(|mode| (mode.name(), mode));
-    fields.get("Https").map_or(Ok(HttpsMode::default()), |node| word(&node, &known))
-}
-
-fn hsts(fields: &Fields<'_>) -> Result<u32, Flaw> {
-    let Some(node) = fields.get("Hsts") else { return Ok(0) };
-    Ok(u32::try_from(node.integer_within(0, LONGEST_HSTS)?).unwrap_or_default())
-}
-
 fn sticky(fields: &Fields<'_>, notes: &mut Vec<Flaw>) -> Result<Sticky, Flaw> {
     let Some(node) = fields.get("Sticky") else { return Ok(Sticky::default()) };
     match node.text() {
@@ -199,8 +163,6 @@ const LATER: &[&str] = &["Xmlrpc", "Cache", "CacheTtl", "Limits", "Body", "Timeo
 const LATER_UNLESS: &[(&str, &str)] = &[("Cron", "\"public\""), ("AdminFallback", "false")];
 
 const MOST_HOSTS: usize = 1_000;
-// Ten years, in seconds; lists of preloaded sites want one.
-const LONGEST_HSTS: i64 = 10 * 365 * 86_400;
 
 #[cfg(test)]
 mod tests {

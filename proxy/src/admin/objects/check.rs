@@ -3,15 +3,20 @@
 //! It is decoded and compiled exactly as the control loop will do it, in a model of its own, beside stand-ins for what
 //! it refers to: whether those exist is another question.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use etna_store::seal::Keyring;
 use etna_store::{Batch, Change, Delta, Key, Model, Revision};
 
 use super::super::reply::Refusal;
 use crate::table::Table;
 use crate::table::compile::Compiler;
+use crate::table::edge::NO_CERTIFICATE;
 
-/// The model of this one object, or what is wrong with it.
-pub(super) fn check(key: &Key, value: &Bytes) -> Result<Model, Refusal> {
+/// The model of this one object, or what is wrong with it. Without seal keys nobody here can tell what is in a host's
+/// key pair: then it is for a proxy that has them.
+pub(super) fn check(key: &Key, value: &Bytes, keyring: Option<&Arc<Keyring>>) -> Result<Model, Refusal> {
     // Remarks about settings that are not in force do not hinder: vulcand's objects have many that we do not need.
     etna_store::model::check(key.path().as_bytes(), value).map_err(|problem| Refusal::problem(&problem))?;
     let mut model = Model::default();
@@ -27,10 +32,13 @@ pub(super) fn check(key: &Key, value: &Bytes) -> Result<Model, Refusal> {
             put(&mut model, &mut delta, &Key::Backend(backend), Bytes::from_static(BACKEND));
         }
     }
-    let mut compiler = Compiler::default();
+    let mut compiler = Compiler::new(None, keyring.cloned());
     drop(compiler.compile(&model, &delta, &Table::default()));
     let path = key.path();
-    match compiler.problems().find(|problem| problem.key == path).map(Refusal::problem) {
+    let is_hidden = matches!(key, Key::Host(_)) && keyring.is_none();
+    // Hosts are objects of their own.
+    let mut own = compiler.problems().filter(|problem| problem.key == path && problem.reason != NO_CERTIFICATE);
+    match own.find(|_| !is_hidden).map(Refusal::problem) {
         Some(refusal) => Err(refusal),
         None => Ok(model),
     }

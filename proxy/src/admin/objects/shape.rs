@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use etna_store::object::{
-    Ajax, Backend, CheckKind, Checking, Frontend, HashOn, HealthCheck, Host, HttpVersion, Listener, Middleware,
-    Network, OnClientAbort, Policy, Protocol, Scheme, Server, ServerState, Site, Sticky,
+    Ajax, Backend, CheckKind, Checking, Frontend, HashOn, HealthCheck, Host, HttpVersion, HttpsMode, Listener,
+    Middleware, Network, OnClientAbort, Policy, Protocol, Scheme, Server, ServerState, Site, Sticky,
 };
 use serde_json::{Map, Value, json};
 
@@ -114,6 +114,12 @@ pub(super) fn frontend(frontend: &Frontend) -> Value {
     }
     if frontend.on_client_abort == OnClientAbort::Continue {
         add(&mut fields, "OnClientAbort", "continue");
+    }
+    if frontend.https != HttpsMode::Off {
+        add(&mut fields, "Https", frontend.https.name());
+    }
+    if frontend.hsts > 0 {
+        add(&mut fields, "Hsts", frontend.hsts);
     }
     if let Some(status) = frontend.deny {
         add(&mut fields, "Deny", status);
@@ -276,5 +282,21 @@ mod tests {
         assert_eq!(shown["Settings"]["Timeouts"]["Total"], "2m0s");
         assert_eq!(shown["Sticky"], true);
         assert_eq!(read(&shown.to_string()), written);
+        let written = read(r#"{"Type":"http","Settings":{"ProxyProtocol":"PROXY_V2"}}"#);
+        assert_eq!(read(&backend(&written).to_string()), written);
+    }
+
+    #[test]
+    fn what_a_listener_expects_is_shown_and_can_be_stored_again() {
+        let read = |more: &str| {
+            let text = format!(r#"{{"Protocol":"http","Address":{{"Network":"tcp","Address":":80"}}{more}}}"#);
+            Listener::decode("l".into(), text.as_bytes(), &mut Vec::new()).unwrap()
+        };
+        assert_eq!(listener(&read(""))["ProxyProtocol"], "");
+        let written = read(
+            r#","ProxyProtocol":"PROXY","ProxyProtocolRequired":true,"ProxyProtocolFrom":["10.0.0.0/8","::1/128"]"#,
+        );
+        let shown = listener(&written).to_string();
+        assert_eq!(Listener::decode("l".into(), shown.as_bytes(), &mut Vec::new()).unwrap(), written);
     }
 }

@@ -10,6 +10,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
 use etna_store::object::Id;
+use etna_store::seal::Keyring;
 use etna_store::{Compare, Key, Model, Op, Revision, Txn};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -79,19 +80,19 @@ pub struct Checked {
 
 /// Reads the envelope of an object, for a server or a middleware the one of its `parent`. Pure: whether what it names
 /// exists is not asked.
-pub fn read(noun: Noun, parent: &str, body: &[u8]) -> Result<Checked, Refusal> {
+pub fn read(noun: Noun, parent: &str, body: &[u8], keyring: Option<&Arc<Keyring>>) -> Result<Checked, Refusal> {
     let envelope = Envelope::open(noun, body)?;
     let key = checked_key(noun.key(parent.into(), envelope.id.as_str().into()))?;
     let value = Bytes::copy_from_slice(envelope.object.get().as_bytes());
     refuse_what_is_not_ours_to_store(noun, &envelope)?;
-    let model = check(&key, &value)?;
+    let model = check(&key, &value, keyring)?;
     let shown = shape_of(&model, &key).unwrap_or_else(|| json!({ "Id": envelope.id }));
     Ok(Checked { key, value, ttl: envelope.ttl, shown, model })
 }
 
 /// Writes the object in an envelope, and answers with it as it is now served.
 pub(super) async fn upsert(state: &Arc<State>, noun: Noun, parent: &str, body: Bytes) -> Answer {
-    let Checked { key, value, ttl, shown, model } = read(noun, parent, &body)?;
+    let Checked { key, value, ttl, shown, model } = read(noun, parent, &body, state.keyring.as_ref())?;
     needs(state, &key, &model).await?;
     let lease = match ttl {
         Some(ttl) => Some(state.engine.grant(ttl).await.map_err(|error| Refusal::store(&error))?),
