@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use etna_tests::acme::AcmeServer;
 use etna_tests::client;
+use etna_tests::pebble::Pebble;
 use etna_tests::proxy::Proxy;
 use etna_tests::scene::Scene;
 use etna_tests::stand_in::StandIn;
@@ -390,6 +391,34 @@ async fn names_that_cannot_be_had_and_key_pairs_that_go_first() {
     // Without its key pair, ACME it is.
     ground.host("a.test", json!(true)).await;
     ground.until_served(&proxies[0], "a.test", SOON).await;
+}
+
+#[tokio::test]
+async fn an_authority_that_others_wrote_is_satisfied() {
+    let scene = Scene::open("acme-pebble").await;
+    let seal = Authority::new(scene.folder());
+    let mut pebble = Pebble::new(scene.folder());
+    scene.put("listeners/https", https_listener(json!({}))).await;
+    let flags = [&["--seal-key", seal.seal_key()][..], &pebble.flags()].concat();
+    let proxy = scene.proxy_with("etna", &flags).await;
+    let other = scene.proxy_with("other", &flags).await;
+    // The names lead to one of them: the other one may order all the same.
+    pebble.start(proxy.listen, proxy.listener("https").await).await;
+    for (name, challenge) in [("a.test", "http-01"), ("b.test", "tls-alpn-01")] {
+        let acme = json!({ "Email": "you@example.com", "Challenge": challenge });
+        scene.put(&format!("hosts/{name}/host"), json!({ "Settings": { "Acme": acme } })).await;
+    }
+    for name in ["a.test", "b.test"] {
+        for proxy in [&proxy, &other] {
+            let at = proxy.listener("https").await;
+            eventually(&format!("{name} is served"), 2 * SOON, async || {
+                let served = pebble.client().await?.certificate(at, name).await;
+                let problems = proxy.problems().await;
+                served.map_err(|error| format!("{error}; {problems:?}"))
+            })
+            .await;
+        }
+    }
 }
 
 /// Until a certificate is ordered, validated, issued and in force, on a machine that does other things, too.

@@ -8,6 +8,7 @@ pub mod docker;
 pub mod etcd;
 pub mod load;
 pub mod metrics;
+pub mod pebble;
 pub mod process;
 pub mod proxy;
 pub mod relay;
