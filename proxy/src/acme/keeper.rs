@@ -50,18 +50,25 @@ impl Keeper {
         let mut revisions = self.state.live.subscribe();
         let draining = self.state.draining.clone();
         while !draining.is_cancelled() {
+            let seen = self.state.live.table().acme.clone();
             let wake = self.set_about().await;
-            tokio::select! {
-                changed = revisions.changed() => {
-                    if changed.is_err() {
-                        break;
+            loop {
+                tokio::select! {
+                    changed = revisions.changed() => {
+                        if changed.is_err() {
+                            return;
+                        }
+                        // However fast the table changes, it is not looked over more often, nor for what others do.
+                        tokio::time::sleep(BETWEEN_LOOKS).await;
+                        if self.state.live.table().acme.ptr_eq(&seen) && Instant::now() < wake {
+                            continue;
+                        }
                     }
-                    // However fast the table changes, it is not looked over more often.
-                    tokio::time::sleep(BETWEEN_LOOKS).await;
+                    Some(done) = self.works.join_next() => self.done(done),
+                    () = sleep_until(wake) => {}
+                    () = draining.cancelled() => {}
                 }
-                Some(done) = self.works.join_next() => self.done(done),
-                () = sleep_until(wake) => {}
-                () = draining.cancelled() => {}
+                break;
             }
         }
         while let Some(done) = self.works.join_next().await {

@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{Method, Request};
 
 use super::body::ResponseBody;
-use super::h1::wire::Incoming;
+use super::incoming::Incoming;
 use super::{forward, headers, respond, secure};
 use crate::acme::challenge::PATH;
 use crate::error::Error;
