@@ -388,6 +388,11 @@ async fn names_that_cannot_be_had_and_key_pairs_that_go_first() {
     })
     .await;
     assert_eq!(proxies[0].json("/v2/hosts/a.test").await["Certificate"]["Source"], "key pair");
+    // A site says it for its hosts whose keys say nothing.
+    let site = json!({ "Preset": "wordpress", "Hosts": ["w.test"], "Public": "w", "Acme": true, "Https": "off" });
+    ground.scene.put("sites/w", site).await;
+    ground.until_served(&proxies[0], "w.test", SOON).await;
+    assert_eq!(proxies[0].json("/v2/hosts/w.test").await["Certificate"]["Source"], "acme");
     // Without its key pair, ACME it is.
     ground.host("a.test", json!(true)).await;
     ground.until_served(&proxies[0], "a.test", SOON).await;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use etna_store::object::{Host, Id};
-use etna_store::{Delta, Key, Model, Problem};
+use etna_store::{Delta, Model, Problem};
 
 use super::Table;
 use super::compile::Compiler;
@@ -45,7 +45,7 @@ impl Compiler {
         let current = current.filter(|current| current.source == Source::Acme && current.holds(now));
         let mut tell = |reason: String, hint: String, served: Option<&Arc<Certificate>>| {
             problems.push(Problem {
-                key: Key::Host(host.name.clone()).to_string(),
+                key: model.host_key(&host.name),
                 reason,
                 hint,
                 line: None,

@@ -19,7 +19,8 @@ pub(crate) const NO_CERTIFICATE: &str = "no host has a certificate";
 impl Compiler {
     /// A host's certificate. One that cannot be used, or has ended, does not replace one that holds.
     pub(super) fn host(&mut self, model: &Model, name: &Id, table: &mut Table) {
-        let host = model.host(name);
+        let host = model.served_host(name);
+        let host = host.as_deref();
         let mut problems = Vec::new();
         let current = table.certificates.of(name).cloned();
         let (by_acme, subject) =

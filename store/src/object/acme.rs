@@ -104,7 +104,7 @@ impl Acme {
         })
     }
 
-    fn ours(node: &Node<'_>) -> Result<Option<Acme>, Flaw> {
+    pub(super) fn ours(node: &Node<'_>) -> Result<Option<Acme>, Flaw> {
         if node.text().starts_with(['t', 'f']) {
             return Ok(node.boolean()?.then(Acme::default));
         }

@@ -124,12 +124,15 @@ async fn delete_middleware(state: Shared, Path((frontend, id)): Path<(Id, Id)>) 
 
 async fn hosts(state: Shared) -> Response {
     let table = state.live.table();
-    list(&state, "Hosts", |model| model.hosts().map(|host| with_certificate(host, &state, &table)).collect())
+    list(&state, "Hosts", |model| {
+        let of_keys = model.hosts().filter_map(|host| model.served_host(&host.name));
+        of_keys.chain(model.hosts_of_sites()).map(|host| with_certificate(&host, &state, &table)).collect()
+    })
 }
 
 async fn host(state: Shared, Path(name): Path<String>) -> Answer {
     let table = state.live.table();
-    one(state.model().host(&name.to_lowercase()).map(|host| with_certificate(host, &state, &table)))
+    one(state.model().served_host(&name.to_lowercase()).map(|host| with_certificate(&host, &state, &table)))
 }
 
 /// A host, and the certificate that it has in force.
