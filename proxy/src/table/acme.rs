@@ -118,3 +118,129 @@ impl Compiler {
         table.acme.insert(name.clone(), Arc::new(Subject { key_pair_until: own.map(|own| own.not_after), ..subject }));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use etna_store::seal::{Keyring, SealKey};
+    use etna_store::{Batch, Change, Revision};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::tls::testing::pair;
+
+    struct Followed {
+        model: Model,
+        compiler: Compiler,
+        table: Table,
+        ring: Arc<Keyring>,
+    }
+
+    impl Followed {
+        fn new() -> Followed {
+            let ring = Arc::new(Keyring::new(SealKey::generate().unwrap()));
+            let compiler = Compiler::new(None, Some(ring.clone()));
+            Followed { model: Model::default(), compiler, table: Table::default(), ring }
+        }
+
+        fn put(&mut self, key: &str, value: &[u8]) {
+            let value = Some(Bytes::copy_from_slice(value));
+            let change = Change { key: Bytes::copy_from_slice(key.as_bytes()), value };
+            let revision = Revision(self.model.revision().0 + 1);
+            let delta = self.model.apply(&Batch { revision, changes: vec![change] });
+            self.table = self.compiler.compile(&self.model, &delta, &self.table);
+        }
+
+        fn sealed(&self, names: &[&str]) -> Vec<u8> {
+            self.ring.seal(&pair(names)).unwrap()
+        }
+
+        fn problems(&self) -> Vec<&str> {
+            self.compiler.problems().map(|problem| problem.reason.as_str()).collect()
+        }
+
+        fn served(&self) -> Option<(Source, &str)> {
+            self.table.certificates.of("a.test").map(|served| (served.source, served.fingerprint.as_str()))
+        }
+    }
+
+    const WANTS: &[u8] = br#"{"Settings":{"Acme":true}}"#;
+
+    #[test]
+    fn a_stored_certificate_serves_the_host_that_wants_it() {
+        let mut at = Followed::new();
+        at.put("acme/certs/a.test", &at.sealed(&["a.test"]));
+        assert!(at.served().is_none() && at.table.acme.is_empty(), "nobody asked for it");
+        at.put("hosts/a.test/host", WANTS);
+        let first = at.served().map(|(source, print)| (source, print.to_owned())).unwrap();
+        assert_eq!(first.0, Source::Acme);
+        at.put("acme/issuing/a.test", b"somebody");
+        assert!(at.table.acme["a.test"].is_claimed);
+        at.put("acme/certs/a.test", &at.sealed(&["a.test"]));
+        assert_ne!(at.served().unwrap().1, first.1);
+        assert!(at.problems().is_empty());
+
+        let own = at.sealed(&["a.test"]);
+        let own = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, own);
+        at.put("hosts/a.test/host", format!(r#"{{"Settings":{{"Acme":true,"KeyPair":"{own}"}}}}"#).as_bytes());
+        assert_eq!(at.served().unwrap().0, Source::KeyPair);
+        assert!(at.table.acme["a.test"].key_pair_until.is_some());
+        at.put("hosts/a.test/host", br#"{"Settings":{"Acme":true,"KeyPair":"e30="}}"#);
+        assert_eq!(at.served().unwrap().0, Source::Acme, "one that cannot be used does not go first");
+        assert_eq!(at.problems().len(), 1);
+        at.put("hosts/a.test/host", b"{}");
+        assert!(at.table.acme.is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_opened_leaves_what_serves_and_is_not_replaced() {
+        let mut at = Followed::new();
+        at.put("hosts/a.test/host", WANTS);
+        at.put("acme/certs/a.test", &at.sealed(&["a.test"]));
+        let first = at.served().unwrap().1.to_owned();
+        let stranger = Followed::new().sealed(&["a.test"]);
+        for bad in [&stranger[..], b"", b"{}", b"\xff\xfe", br#"{"Encryption":"secretbox.v1"}"#] {
+            at.put("acme/certs/a.test", bad);
+            assert_eq!(at.served().unwrap().1, first);
+            assert!(at.problems()[0].starts_with("its certificate in acme/certs/a.test: "), "{:?}", at.problems());
+            assert!(at.table.acme.is_empty(), "nobody may order over it who cannot open it");
+        }
+        at.put("acme/certs/a.test", &at.sealed(&["a.test"]));
+        assert!(at.problems().is_empty() && at.table.acme.contains_key("a.test"));
+    }
+
+    #[test]
+    fn failures_are_told_until_the_settings_change() {
+        let mut at = Followed::new();
+        at.put("hosts/a.test/host", WANTS);
+        let acme = etna_store::object::Acme::default();
+        let record = Record {
+            failures: 3,
+            reason: "the authority says: no".into(),
+            retry_at: 4_000_000_000,
+            settings: names::settings(&acme, crate::acme::DIRECTORY),
+            ..Record::default()
+        };
+        at.put("acme/hosts/a.test", &record.write());
+        let problem = at.compiler.problems().next().unwrap().clone();
+        assert_eq!(problem.reason, "no certificate by ACME: the authority says: no");
+        assert!(problem.hint.contains("attempt 4 is made at") && problem.hint.contains("2096"), "{}", problem.hint);
+        at.put("hosts/a.test/host", br#"{"Settings":{"Acme":{"Email":"a@b.test"}}}"#);
+        assert!(at.problems().is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_lies_there_nothing_breaks(
+            key in "acme/(certs|hosts|issuing|challenges)/(a\\.test|x|[a-z/]{0,5})",
+            value in proptest::collection::vec(any::<u8>(), 0..100),
+            record in "\\{\"(Failures|RenewAt|AskAt|RetryAt|Issued)\":-?[0-9]{1,25}\\}",
+        ) {
+            let mut at = Followed::new();
+            at.put("hosts/a.test/host", WANTS);
+            at.put(&key, &value);
+            at.put(&key, record.as_bytes());
+            prop_assert!(at.served().is_none());
+        }
+    }
+}
