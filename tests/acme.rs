@@ -357,7 +357,7 @@ async fn who_cannot_open_what_is_sealed_orders_nothing() {
     // One that has no certificate finds an account that it cannot open.
     let revision = ground.scene.put("hosts/b.test/host", json!({ "Settings": { "AutoCert": {} } })).await;
     other.until_revision(revision).await;
-    ground.until_served(&proxies[0], "b.test", Duration::from_secs(100)).await;
+    ground.until_served(&proxies[0], "b.test", SOON).await;
     assert_eq!(ground.acme.accounts().len(), 1);
     assert_eq!(ground.acme.orders_of("a.test"), 1);
     assert_eq!(ground.acme.client().certificate(proxies[0].listener("https").await, "a.test").await.unwrap(), served);

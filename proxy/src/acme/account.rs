@@ -31,7 +31,7 @@ pub(super) async fn open(
     let builder = Account::builder_with_http(Box::new(way.clone()));
     let (account, credentials) = builder.create(&new, directory.to_owned(), None).await?;
     let plain = Zeroizing::new(serde_json::to_vec(&credentials).map_err(Error::from)?);
-    let sealed = keyring.seal_bytes(&plain).map_err(|error| Failure::Ours(error.to_string()))?;
+    let sealed = keyring.seal_bytes(&plain).map_err(|error| Failure::Unable(error.to_string()))?;
     let put = Op::Put(key.clone(), sealed.into(), None);
     match engine.commit(Txn { compares: vec![Compare::Absent(key.clone())], ops: vec![put] }).await {
         Ok(_) => {
@@ -49,14 +49,15 @@ pub(super) async fn open(
 }
 
 async fn restore(keyring: &Keyring, way: &Way, directory: &str, key: &str, sealed: &[u8]) -> Result<Account, Failure> {
-    let plain = keyring.open_bytes(sealed).map_err(|error| Failure::Ours(format!("the account in {key}: {error}")))?;
+    let plain =
+        keyring.open_bytes(sealed).map_err(|error| Failure::Unable(format!("the account in {key}: {error}")))?;
     // Of an error nothing is told: it may quote what it read.
     let credentials: AccountCredentials = serde_json::from_slice(&plain).map_err(|_| {
-        Failure::Ours(format!("what is sealed in {key} is no account: delete it, and one is made anew"))
+        Failure::Unable(format!("what is sealed in {key} is no account: delete it, and one is made anew"))
     })?;
     let place = credentials_directory(&plain);
     if place.as_deref() != Some(directory) {
-        return Err(Failure::Ours(format!("the account in {key} is for another directory: delete it")));
+        return Err(Failure::Unable(format!("the account in {key} is for another directory: delete it")));
     }
     Ok(Account::builder_with_http(Box::new(way.clone())).from_credentials(credentials).await?)
 }

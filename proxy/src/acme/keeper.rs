@@ -1,7 +1,7 @@
 //! Sets about what is due, a few hosts at a time, the longest due first. It works from the table: nobody else's host
 //! can get in there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -30,6 +30,8 @@ pub(super) struct Keeper {
     busy: Vec<Id>,
     /// Hosts to leave alone for a while, and how often in a row the store failed for them.
     resting: HashMap<Id, (Instant, u32)>,
+    /// Hosts for which this proxy was the last to fail: another one may reach the authority from where it is.
+    failed: HashSet<Id>,
 }
 
 impl Keeper {
@@ -42,6 +44,7 @@ impl Keeper {
             works: JoinSet::new(),
             busy: Vec::new(),
             resting: HashMap::new(),
+            failed: HashSet::new(),
         }
     }
 
@@ -85,6 +88,7 @@ impl Keeper {
         }
         self.state.acme.retain(|host| table.acme.contains_key(host));
         self.resting.retain(|host, _| table.acme.contains_key(host));
+        self.failed.retain(|host| table.acme.contains_key(host));
         // The last table on disk holds nothing of all this.
         if !self.state.store().following {
             return longest.min(Instant::now() + WITHOUT_STORE);
@@ -139,7 +143,8 @@ impl Keeper {
     fn moment(&self, subject: &Subject) -> SystemTime {
         let (at, _) = due::next(subject, self.state.acme.settings.directory(&subject.acme));
         let longest = if subject.certificate.is_some() { LONGEST_LAG } else { SHORTEST_LAG };
-        at + due::lag(&subject.host, &self.proxy, longest)
+        let behind = if self.failed.contains(&subject.host) { LAG_AFTER_FAILURE } else { Duration::ZERO };
+        at + behind + due::lag(&subject.host, &self.proxy, longest)
     }
 
     async fn way(&mut self) -> Result<Way, String> {
@@ -166,11 +171,19 @@ impl Keeper {
             }
         };
         self.busy.retain(|busy| *busy != host);
+        match &outcome {
+            Ok(Outcome::Failed) => self.failed.insert(host.clone()),
+            _ => self.failed.remove(&host),
+        };
         match outcome {
             Ok(outcome) => {
-                self.state.acme.tell(&host, None);
                 // The table has yet to show what was written, or what another proxy does.
-                let rest = if matches!(outcome, Outcome::Written) { AFTER_WORK } else { AFTER_OTHERS };
+                let (rest, trouble) = match outcome {
+                    Outcome::NotOurs => (AFTER_OTHERS, None),
+                    Outcome::Written | Outcome::Failed => (AFTER_WORK, None),
+                    Outcome::Unable(reason) => (LONGEST_PAUSE, Some(reason)),
+                };
+                self.state.acme.tell(&host, trouble);
                 self.resting.insert(host, (Instant::now() + rest, 0));
             }
             Err(error) => {
@@ -207,5 +220,7 @@ const WITHOUT_STORE: Duration = Duration::from_secs(1);
 /// By how much a proxy may be behind another in setting about a renewal, and about a first certificate.
 const LONGEST_LAG: Duration = Duration::from_secs(3);
 const SHORTEST_LAG: Duration = Duration::from_millis(200);
+/// By how much it lets others go first where it failed.
+const LAG_AFTER_FAILURE: Duration = Duration::from_secs(10);
 const AFTER_WORK: Duration = Duration::from_secs(2);
 const AFTER_OTHERS: Duration = Duration::from_secs(1);

@@ -118,7 +118,7 @@ impl Status {
         let problem = reason.map(|reason| Problem {
             key: Key::Host(host.clone()).to_string(),
             reason,
-            hint: "look at the store: a proxy reads and writes below acme/".into(),
+            hint: "other proxies may; this one has to read and write below acme/, with their seal keys".into(),
             line: None,
             column: None,
             effect: "this proxy gets no certificate for it".into(),

@@ -28,6 +28,8 @@ pub(super) enum Failure {
     Authority(Error),
     /// What the authority saw, or what we can do.
     Ours(String),
+    /// What only this proxy lacks, such as the right seal key: another one may do better.
+    Unable(String),
     /// The store.
     Store(StoreError),
 }
@@ -48,7 +50,7 @@ impl Failure {
     fn kind(&self) -> &str {
         match self {
             Failure::Authority(error) => kind(error),
-            Failure::Ours(_) | Failure::Store(_) => "",
+            Failure::Ours(_) | Failure::Unable(_) | Failure::Store(_) => "",
         }
     }
 
@@ -58,7 +60,7 @@ impl Failure {
             Failure::Authority(Error::Api(problem)) => said(problem),
             Failure::Authority(Error::Timeout(_)) => "the authority took too long".into(),
             Failure::Authority(error) => with_causes(error),
-            Failure::Ours(reason) => reason.clone(),
+            Failure::Ours(reason) | Failure::Unable(reason) => reason.clone(),
             Failure::Store(error) => with_causes(error),
         };
         let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST_REASON).collect();
@@ -82,8 +84,12 @@ pub(super) fn said(problem: &instant_acme::Problem) -> String {
 pub(super) enum Outcome {
     /// Another proxy works for the host, or has done so.
     NotOurs,
-    /// It is written down: a certificate, a failure, or when to renew.
+    /// It is written down: a certificate, or when to renew.
     Written,
+    /// No certificate; that is written down, too.
+    Failed,
+    /// This proxy cannot work for the host. Nothing is written, for another one may be able to.
+    Unable(String),
 }
 
 /// One host's turn.
@@ -161,6 +167,7 @@ impl Work {
             }
             Ok(Some((pair, certificate))) => self.keep(claim, &directory, &pair, &certificate).await?,
             Err(Failure::Store(error)) => return Err(error),
+            Err(Failure::Unable(reason)) => return Ok(Outcome::Unable(reason)),
             Err(failure) => {
                 if failure.kind() == NO_ACCOUNT {
                     account::forget(self.engine(), &directory, subject.acme.email.as_deref()).await?;
@@ -177,6 +184,7 @@ impl Work {
                 }
                 tracing::warn!(host = %self.host(), reason = record.reason, seconds = pause.as_secs(), "no certificate; tried again later");
                 self.write(claim, &record, Vec::new()).await?;
+                return Ok(Outcome::Failed);
             }
         }
         Ok(Outcome::Written)
