@@ -58,6 +58,8 @@ pub struct Config {
     pub acme: crate::acme::Settings,
     /// How it announces itself to the tier in front; `None`: not.
     pub announce: Option<Announce>,
+    /// Directory of certificates.
+    pub certificates: Option<PathBuf>,
     /// What opens sealed key pairs.
     pub keyring: Option<Arc<Keyring>>,
 }
@@ -110,6 +112,7 @@ impl Config {
             zone: None,
             acme: crate::acme::Settings::default(),
             announce: None,
+            certificates: None,
             keyring: None,
         }
     }
