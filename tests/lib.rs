@@ -4,7 +4,7 @@
 //! - [`scene`]: a test's own corner of a shared etcd, and the proxies and sidekicks it starts
 //! - [`process`], [`binaries`], [`wait`], [`turn`], [`report`]: children, and the order among tests
 //! - [`etcd`], [`docker`], [`site`]: real parts that can be killed, frozen and brought back
-//! - [`tls`]: an authority, its certificates, and clients that know it
+//! - [`tls`]: an authority, its certificates, and clients that know it; [`acme`], [`pebble`]: such that issue over the network
 //! - [`stand_in`]: servers that misbehave on demand; [`client`], [`h2`], [`load`], [`browser`]: clients that never retry and check all
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what goes wrong here fails a test, and says where")]
 

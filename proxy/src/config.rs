@@ -54,6 +54,8 @@ pub struct Config {
     pub upgrade_drain: Duration,
     /// Where it stands: servers of the same zone are preferred.
     pub zone: Option<String>,
+    /// Where certificates come from that look after themselves.
+    pub acme: crate::acme::Settings,
     /// How it announces itself to the tier in front; `None`: not.
     pub announce: Option<Announce>,
     /// Directory of certificates.
@@ -108,6 +110,7 @@ impl Config {
             upgrade: Duration::ZERO,
             upgrade_drain: Duration::ZERO,
             zone: None,
+            acme: crate::acme::Settings::default(),
             announce: None,
             certificates: None,
             keyring: None,

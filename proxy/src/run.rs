@@ -11,6 +11,7 @@ use sd_notify::NotifyState;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::acme;
 use crate::admin::{self, Admin};
 use crate::announce::Announcer;
 use crate::config::Config;
@@ -69,6 +70,7 @@ async fn start(
     let mut state = State::new(engine);
     state.log_lost = config.log_lost.clone();
     state.keyring = config.keyring.clone();
+    state.acme = acme::Status::new(config.acme.clone());
     let state = Arc::new(state);
     let (force, gate, handed_over) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let trusted = Arc::new(Trusted::new(config.trusted_proxies.clone()));
@@ -113,6 +115,7 @@ async fn start(
     let beginning = Beginning { state: state.clone(), state_dir: config.state_dir.clone(), gate, passed };
     let admin = tokio::spawn(begin(beginning, admin, inherited.predecessor.zip(link)));
     tokio::spawn(crate::health::run(state.clone()));
+    let certificates = tokio::spawn(acme::run(state.clone()));
     let control = tokio::spawn(control.run());
 
     let (listeners, kept) = control.await.context("the control loop broke")?;
@@ -140,6 +143,8 @@ async fn start(
         announcer.end(ANNOUNCING).await;
     }
     let _ = kept.await;
+    // What it has claimed, another proxy can have at once.
+    let _ = tokio::time::timeout(LONGEST_RELEASE, certificates).await;
     // Last, so that its readiness could be asked for until the end.
     admin.abort();
     let _ = admin.await;
@@ -358,6 +363,8 @@ fn remove_addresses(path: &Path) {
     }
 }
 
+/// How long giving back what was claimed in the store may take.
+const LONGEST_RELEASE: Duration = Duration::from_secs(3);
 /// Open files where there is no limit.
 const MOST_FILES: u64 = 1 << 20;
 /// Where tools on this host find what was bound.

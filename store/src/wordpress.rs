@@ -231,6 +231,7 @@ mod tests {
             sticky: Sticky::default(),
             https: HttpsMode::default(),
             hsts: 0,
+            acme: None,
         }
     }
 

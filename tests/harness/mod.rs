@@ -1,5 +1,6 @@
 //! The parts of the harness: one idea a file.
 
+pub mod acme;
 pub mod binaries;
 pub mod browser;
 pub mod client;
@@ -8,6 +9,7 @@ pub mod etcd;
 pub mod h2;
 pub mod load;
 pub mod metrics;
+pub mod pebble;
 pub mod process;
 pub mod proxy;
 pub mod relay;

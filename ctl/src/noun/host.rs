@@ -121,14 +121,14 @@ pub(crate) async fn run(client: &Client, output: &Output, verb: &Verb) -> Done {
                 output.json(&hosts.into());
                 return Ok(ExitCode::SUCCESS);
             }
-            let mut columns = vec![("NAME", "Name"), ("DEFAULT", "Settings.Default"), ("CERTIFICATE", "From")];
-            if certificates.is_some() {
-                columns.extend([
-                    ("UNTIL", "Certificate.Until"),
-                    ("NAMES", "Certificate.Names"),
-                    ("ISSUER", "Certificate.Issuer"),
-                ]);
-            }
+            let columns = [
+                ("NAME", "Name"),
+                ("DEFAULT", "Settings.Default"),
+                ("CERTIFICATE", "From"),
+                ("UNTIL", "Certificate.Until"),
+                ("NAMES", "Certificate.Names"),
+                ("ISSUER", "Certificate.Issuer"),
+            ];
             hosts.iter_mut().for_each(|host| host["From"] = from(host).into());
             table(output, &hosts, &columns);
             Ok(ExitCode::SUCCESS)
@@ -219,14 +219,20 @@ async fn certificates(client: &Client, ring: Option<Keyring>) -> Result<Option<B
 
 fn with_certificate(host: &mut Value, certificates: Option<&BTreeMap<String, Value>>) {
     let told = host["Name"].as_str().and_then(|name| certificates?.get(name)).cloned();
-    if let (Some(told), Some(host)) = (told, host.as_object_mut()) {
-        host.insert("Certificate".into(), told);
+    match (told, host["Certificate"]["NotAfter"].as_str().map(str::to_owned)) {
+        (Some(told), _) => host["Certificate"] = told,
+        // What the proxy has in force: the key pair that is stored, unless that is bad, or what ACME gave it.
+        (None, Some(until)) => host["Certificate"]["Until"] = until.into(),
+        (None, None) => {}
     }
 }
 
 /// Where its certificate comes from. A key pair goes before ACME.
 fn from(host: &Value) -> &'static str {
     let settings = &host["Settings"];
+    if host["Certificate"]["Source"] == "acme" {
+        return "acme";
+    }
     match (settings["HasKeyPair"].as_bool().unwrap_or(false), settings["Acme"].is_object()) {
         (true, _) => "stored",
         (false, true) => "acme",
@@ -277,7 +283,13 @@ mod tests {
         ] {
             assert_eq!(from(&json!({ "Settings": settings })), expected);
         }
+        let mut host = json!({ "Name": "a", "Settings": { "HasKeyPair": true }, "Certificate": { "Source": "acme", "NotAfter": "then" } });
+        assert_eq!(from(&host), "acme");
+        with_certificate(&mut host, None);
+        assert_eq!(host["Certificate"]["Until"], "then");
         let mut host = json!({ "Name": "a" });
+        with_certificate(&mut host, None);
+        assert_eq!(host, json!({ "Name": "a" }));
         with_certificate(&mut host, Some(&BTreeMap::from([("a".into(), json!({ "Until": "2027-01-01" }))])));
         assert_eq!(host["Certificate"]["Until"], "2027-01-01");
     }

@@ -55,6 +55,12 @@ pub(crate) struct Upsert {
     /// For how many seconds browsers are told to come by https only [default: 0, nothing is said].
     #[arg(long, value_name = "SECONDS")]
     hsts: Option<u32>,
+    /// Get certificates by ACME for its hosts that have none of their own; so does --acme-email.
+    #[arg(long)]
+    acme: bool,
+    /// Whom the authority may write to.
+    #[arg(long, value_name = "ADDRESS")]
+    acme_email: Option<String>,
 }
 
 /// Does it.
@@ -81,6 +87,7 @@ pub(crate) async fn run(client: &Client, output: &Output, verb: &Verb) -> Done {
             remove(client, output, &format!("/v3/sites/{}", one.segment()), &Key::Site(one.id().into())).await
         }
         Verb::Upsert(flags) => {
+            let acme = given([("Email", text(&flags.acme_email))]);
             let site = Value::Object(given([
                 ("Preset", Some(json!("wordpress"))),
                 ("Hosts", Some(json!(flags.hosts))),
@@ -90,6 +97,7 @@ pub(crate) async fn run(client: &Client, output: &Output, verb: &Verb) -> Done {
                 ("UploadsFallback", flags.no_uploads_fallback.then_some(Value::Bool(false))),
                 ("Https", text(&flags.https)),
                 ("Hsts", flags.hsts.map(Value::from)),
+                ("Acme", (flags.acme || !acme.is_empty()).then_some(Value::Object(acme))),
             ]));
             let path = format!("/v3/sites/{}", segment(&flags.id));
             let key = Key::Site(flags.id.as_str().into());

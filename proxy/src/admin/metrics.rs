@@ -3,6 +3,8 @@
 //! Written piece by piece while the client reads, so that a large table needs no large buffer. Only what served is
 //! shown, so that idle frontends cost no scraper anything. Not here: the counters (`stats.rs`).
 
+mod acme;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
@@ -312,6 +314,7 @@ fn process(state: &State, now: Instant) -> String {
             sample(&mut out, "etna_certificate_not_after_seconds", &[("host", &certificate.host)], ends.as_secs());
         }
     }
+    acme::write(state, &table, &mut out);
     let upgraded = state.upgrades.now();
     let help = "Attempts to replace the running binary, those of replaced processes included.";
     family(&mut out, "etna_upgrades_total", help, Kind::Counter);

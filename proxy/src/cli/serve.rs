@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use etna_proxy::acme::{DIRECTORY, Settings};
 use etna_proxy::announce::Announce;
 use etna_proxy::config::{AdminAddress, Config, Unusable};
 use etna_proxy::handover::Inherited;
@@ -61,6 +62,12 @@ pub(super) struct Flags {
     /// [default: the systemd credential seal-key, if there is one].
     #[arg(long, env = "ETNA_SEAL_KEY_FILE", value_name = "FILE")]
     seal_key: Option<PathBuf>,
+    /// Directory of the ACME authority that hosts get certificates from that name none.
+    #[arg(long, env = "ETNA_ACME_DIRECTORY", value_name = "URL", default_value = DIRECTORY, value_parser = directory)]
+    acme_directory: String,
+    /// PEM file of the authorities that signed the certificates of ACME directories themselves [default: the system's].
+    #[arg(long, env = "ETNA_ACME_CA", value_name = "FILE")]
+    acme_ca: Option<PathBuf>,
     /// Worker threads [default: one per core].
     #[arg(long, env = "ETNA_WORKERS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
     workers: Option<u16>,
@@ -267,6 +274,7 @@ pub(super) fn run(flags: Flags) -> ExitCode {
         upgrade: Duration::from_secs(flags.upgrade_seconds),
         upgrade_drain: Duration::from_secs(flags.upgrade_drain_seconds),
         zone: flags.zone.filter(|zone| !zone.is_empty()),
+        acme: Settings { directory: flags.acme_directory, ca_file: flags.acme_ca },
         announce: flags.announce.settings(),
         certificates: flags.certificates.filter(|dir| !dir.as_os_str().is_empty()),
         keyring,
@@ -312,6 +320,13 @@ fn seconds(text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
         return Ok(seconds);
     }
     Err(format!("choose {} to {} seconds", range.start(), range.end()))
+}
+
+fn directory(text: &str) -> Result<String, String> {
+    if etna_store::object::Acme::is_directory(text) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("write an https URL, like {DIRECTORY}"))
 }
 
 fn listen_address(text: &str) -> Result<SocketAddr, String> {

@@ -62,7 +62,7 @@ impl Control {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Control {
-            compiler: Compiler::new(None, state.keyring.clone()),
+            compiler: compiler(&state, None),
             state,
             zone: None,
             afresh: false,
@@ -100,7 +100,7 @@ impl Control {
 
     /// The same, of a proxy in that zone.
     pub fn in_zone(self, zone: Option<String>) -> Control {
-        Control { compiler: Compiler::new(zone.clone(), self.state.keyring.clone()), zone, ..self }
+        Control { compiler: compiler(&self.state, zone.clone()), zone, ..self }
     }
 
     /// Follows the store until the process drains, and gives back the listeners and what ends when the last table is on
@@ -129,7 +129,7 @@ impl Control {
             *self.state.model_mut() = Model::default();
             // Its picture of the store is that of the model: with one alone, what is known would not be read again.
             self.suspects = Suspects::new(self.hold);
-            self.compiler = Compiler::new(self.zone.clone(), self.state.keyring.clone());
+            self.compiler = compiler(&self.state, self.zone.clone());
             self.afresh = true;
             tokio::time::sleep(AFTER_PANIC).await;
         }
@@ -324,9 +324,17 @@ impl Control {
             }
         });
         self.keep_tickets(!delta.shared.is_empty()).await;
-        self.news |= delta.problems | !delta.hosts.is_empty() | self.compiler.take_changed() | listeners_changed;
+        self.news |= delta.problems
+            | !delta.hosts.is_empty()
+            | !delta.shared.is_empty()
+            | self.compiler.take_changed()
+            | listeners_changed;
         self.tell();
     }
+}
+
+fn compiler(state: &State, zone: Option<String>) -> Compiler {
+    Compiler::new(zone, state.keyring.clone()).with_acme(state.acme.settings.clone())
 }
 
 /// A pause that grows, with jitter, so that a fleet does not come back to its store all at once.

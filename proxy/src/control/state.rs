@@ -40,6 +40,8 @@ pub struct State {
     pub tickets: Arc<Tickets>,
     /// Counts lines of the log that were lost.
     pub log_lost: Option<ErrorCounter>,
+    /// What this proxy does for certificates by ACME.
+    pub acme: crate::acme::Status,
     /// What opens sealed key pairs.
     pub keyring: Option<Arc<Keyring>>,
     /// When the process started.
@@ -133,6 +135,7 @@ impl State {
             announced: Announced::default(),
             tickets: Tickets::new(Epoch::at(SystemTime::now())),
             log_lost: None,
+            acme: crate::acme::Status::default(),
             keyring: None,
             started: Instant::now(),
             model: RwLock::default(),

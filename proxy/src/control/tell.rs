@@ -37,6 +37,7 @@ impl Control {
             self.state.set_suspects(status);
         }
         self.news |= self.absence() != self.absent;
+        self.news |= self.state.acme.take_changed();
         self.news |= self.state.announced.take_changed();
         if std::mem::take(&mut self.news) | changed {
             self.show_problems();
@@ -51,6 +52,7 @@ impl Control {
         };
         problems.extend(self.suspects.cases().map(|case| super::chores::suspicion(case, self.hold)));
         problems.extend(self.keeper.as_ref().and_then(Keeper::problem));
+        problems.extend(self.state.acme.problems());
         problems.extend(edge::ending(&self.state.live.table().certificates, SystemTime::now()));
         problems.extend(self.state.announced.problems());
         for problem in problems.difference(&self.logged).take(MOST_LOGGED) {

@@ -16,6 +16,7 @@ use http::StatusCode;
 
 use super::slots::Slots;
 use super::{Frontend, Step, Table};
+use crate::acme::Settings;
 use crate::backend::balance::Schedule;
 use crate::backend::hash::HashKey;
 use crate::backend::{Backend, BackendLive, Live, Server, sticky};
@@ -38,6 +39,8 @@ pub struct Compiler {
     zone: Option<String>,
     /// What opens sealed keys.
     pub(super) keyring: Option<Arc<Keyring>>,
+    /// What the command line says about ACME.
+    pub(super) acme: Settings,
     /// Certificates of files that no table has yet, and the directory they are from.
     pub(super) files: Option<(PathBuf, Found)>,
     /// Whether the problems differ from when they were last asked about.
@@ -48,6 +51,11 @@ impl Compiler {
     /// For a proxy in that zone, which opens sealed keys with these.
     pub fn new(zone: Option<String>, keyring: Option<Arc<Keyring>>) -> Compiler {
         Compiler { zone, keyring, ..Compiler::default() }
+    }
+
+    /// The same, with the command line's word about ACME.
+    pub fn with_acme(self, acme: Settings) -> Compiler {
+        Compiler { acme, ..self }
     }
 
     /// The table that shows the model, given the one in force and what changed since.
@@ -64,11 +72,12 @@ impl Compiler {
         }
         let had_none = next.certificates.is_empty();
         self.files(&mut next);
-        for name in &delta.hosts {
+        let hosts = self.shared(model, delta, &mut next);
+        for name in &hosts {
             self.host(model, name, &mut next);
         }
         let is_certain = had_none == next.certificates.is_empty();
-        if !delta.listeners.is_empty() || !delta.hosts.is_empty() || !is_certain {
+        if !delta.listeners.is_empty() || !hosts.is_empty() || !is_certain {
             self.listeners(model, delta, &mut next);
         }
         next

@@ -11,7 +11,7 @@ use etna_store::{Delta, Key, Model, Problem};
 use super::Table;
 use super::compile::Compiler;
 use crate::rule::Rule;
-use crate::tls::certificate::Certificate;
+use crate::tls::certificate::{Certificate, Source};
 use crate::tls::certificates::Certificates;
 use crate::tls::files::{self, Found};
 use crate::tls::terms::Terms;
@@ -22,10 +22,15 @@ pub(crate) const NO_CERTIFICATE: &str = "no host has a certificate";
 impl Compiler {
     /// A host's certificate. One that cannot be used, or has ended, does not replace one that holds.
     pub(super) fn host(&mut self, model: &Model, name: &Id, table: &mut Table) {
-        let host = model.host(name);
+        let host = model.served_host(name);
+        let host = host.as_deref();
         let mut problems = Vec::new();
         let current = table.certificates.of(name).cloned();
-        let next = host.and_then(|host| self.certificate(host, current, &mut problems));
+        let (by_acme, subject) =
+            host.map(|host| self.by_acme(model, host, current.as_ref(), &mut problems)).unwrap_or_default();
+        let own = host.and_then(|host| self.certificate(host, by_acme.clone().or(current), &mut problems));
+        let next = own.or(by_acme);
+        self.subject(name, subject, next.as_ref(), table);
         table.certificates.set(name, next, host.is_some_and(|host| host.default));
         self.tell(&format!("hosts/{name}").into(), problems);
     }
@@ -118,7 +123,7 @@ impl Compiler {
 
 /// Certificates in force that have ended, or soon will.
 pub(crate) fn ending(certificates: &Certificates, now: SystemTime) -> impl Iterator<Item = Problem> {
-    let soon = certificates.iter().filter(move |certificate| certificate.not_after < now + SOON);
+    let soon = certificates.iter().filter(move |certificate| certificate.not_after < now + soon(certificate));
     soon.map(move |certificate| {
         let has_ended = certificate.not_after <= now;
         Problem {
@@ -133,6 +138,12 @@ pub(crate) fn ending(certificates: &Certificates, now: SystemTime) -> impl Itera
             effect: if has_ended { COMPLAIN } else { "it serves until then" }.into(),
         }
     })
+}
+
+/// How long before its end one is told of. ACME renews in time; what is left then may be less than usual for others.
+fn soon(certificate: &Certificate) -> Duration {
+    let life = certificate.not_after.duration_since(certificate.not_before).unwrap_or_default();
+    if certificate.source == Source::Acme { SOON.min(life / 6) } else { SOON }
 }
 
 fn ended(certificate: &Certificate, word: &str) -> String {

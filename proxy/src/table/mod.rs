@@ -4,6 +4,7 @@
 //! A frontend names its backends by slot: backends change under it without its being compiled again, and both always
 //! come out of the same table. Only the control loop publishes (`LiveTable::publish` holds the one `store`).
 
+mod acme;
 pub mod compile;
 pub(crate) mod edge;
 mod slots;
@@ -18,6 +19,8 @@ use etna_store::object::{HttpsMode, Id};
 use http::StatusCode;
 use tokio::sync::watch;
 
+use crate::acme::Subject;
+use crate::acme::challenge::Challenges;
 use crate::backend::{Backend, Slot};
 use crate::error::Error;
 use crate::failover::Predicate;
@@ -49,6 +52,10 @@ pub struct Table {
     pub terms: Arc<BTreeMap<Id, Arc<Terms>>>,
     /// The certificates of hosts.
     pub certificates: Certificates,
+    /// The hosts that want certificates by ACME.
+    pub acme: imbl::OrdMap<Id, Arc<Subject>>,
+    /// What authorities want to see now.
+    pub challenges: Arc<Challenges>,
 }
 
 /// A frontend compiled for serving.
@@ -214,6 +221,11 @@ impl LiveTable {
     /// On which terms a listener speaks TLS.
     pub fn terms(&self, listener: &str) -> Option<Arc<Terms>> {
         self.current.load().terms.get(listener).cloned()
+    }
+
+    /// What an authority is answered that asks a host for a token.
+    pub fn token(&self, host: &str, path: &str) -> Option<String> {
+        self.current.load().challenges.answer(host, path).map(str::to_owned)
     }
 
     /// Whether a listener's clients may begin with HTTP/2 in the clear.

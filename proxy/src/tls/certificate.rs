@@ -13,6 +13,25 @@ use sha2::{Digest as _, Sha256};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+/// Where a certificate comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The host's own key pair.
+    KeyPair,
+    /// An authority, by ACME.
+    Acme,
+}
+
+impl Source {
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Source::KeyPair => "key pair",
+            Source::Acme => "acme",
+        }
+    }
+}
+
 /// A host's certificate.
 pub struct Certificate {
     /// The host it belongs to.
@@ -29,6 +48,8 @@ pub struct Certificate {
     pub issuer: String,
     /// SHA-256 of the certificate, in hexadecimal.
     pub fingerprint: String,
+    /// Where it comes from.
+    pub source: Source,
 }
 
 /// Why a key pair cannot be served.
@@ -79,7 +100,13 @@ impl Certificate {
         let key =
             CertifiedKey::from_der(chain, key, &super::provider()).map_err(|error| Unusable::Key(error.to_string()))?;
         let fingerprint = Sha256::digest(&leaf).iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Certificate { host, key: Arc::new(key), names, not_before, not_after, issuer, fingerprint })
+        let source = Source::KeyPair;
+        Ok(Certificate { host, key: Arc::new(key), names, not_before, not_after, issuer, fingerprint, source })
+    }
+
+    /// The same, from an authority.
+    pub fn by_acme(self) -> Certificate {
+        Certificate { source: Source::Acme, ..self }
     }
 
     /// Whether it holds at that time.

@@ -11,6 +11,7 @@ use http::{StatusCode, Uri};
 
 use super::body::ResponseBody;
 use super::headers;
+use crate::acme::challenge::PATH;
 use crate::listener::conn::Client;
 use crate::middleware::Response;
 use crate::rule::host_of;
@@ -75,7 +76,7 @@ fn is_secure(client: &Client, frontend: &Frontend, head: &Parts) -> bool {
 /// ours (RFC 8555 section 8.3), nor for the site's own servers, which call it by whatever address they know.
 pub(super) fn redirect(client: &Client, address: IpAddr, route: &Route, head: &Parts) -> Option<Response> {
     let frontend = &*route.frontend;
-    if !route.wants_tls || is_secure(client, frontend, head) || head.uri.path().starts_with(CHALLENGES) {
+    if !route.wants_tls || is_secure(client, frontend, head) || head.uri.path().starts_with(PATH) {
         return None;
     }
     if client.worker.live.table().is_own_server(frontend, address) {
@@ -98,7 +99,6 @@ fn host_part(authority: &str) -> &str {
     }
 }
 
-const CHALLENGES: &str = "/.well-known/acme-challenge/";
 const HSTS: HeaderName = http::header::STRICT_TRANSPORT_SECURITY;
 
 #[cfg(test)]

@@ -4,10 +4,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::request::Parts;
 use http::{Method, Request};
 
+use super::body::ResponseBody;
 use super::incoming::Incoming;
 use super::{forward, headers, respond, secure};
+use crate::acme::challenge::PATH;
 use crate::error::Error;
 use crate::listener::conn::Client;
 use crate::middleware::{self, Next, Response};
@@ -16,10 +19,14 @@ use crate::table::{Frontend, Route};
 
 /// Answers one request of a client's connection. Whatever happens, there is a response.
 pub async fn handle(client: Rc<Client>, request: Request<Incoming>) -> Response {
+    let (head, body) = request.into_parts();
+    if let Some(response) = challenge(&client, &head) {
+        return response;
+    }
     let started = Instant::now();
-    let json = respond::prefers_json(request.headers());
+    let json = respond::prefers_json(&head.headers);
     let mut frontend = None;
-    let result = answer(&client, request, &mut frontend).await;
+    let result = answer(&client, head, body, &mut frontend).await;
     let response = result.unwrap_or_else(|error| {
         client.worker.process.errors.add(1);
         respond::error(error, json)
@@ -31,16 +38,31 @@ pub async fn handle(client: Rc<Client>, request: Request<Incoming>) -> Response 
     response
 }
 
+/// What an authority is answered that asks for a token (RFC 8555 section 8.3). A token that we do not have goes on as any
+/// request does: a server may answer its own.
+fn challenge(client: &Client, head: &Parts) -> Option<Response> {
+    let path = head.uri.path();
+    if !path.starts_with(PATH) || !matches!(head.method, Method::GET | Method::HEAD) {
+        return None;
+    }
+    let host = headers::host(head).ok()?;
+    let token = client.worker.live.token(&host_of(host), path)?;
+    let mut response = Response::new(ResponseBody::whole(token));
+    let kind = http::HeaderValue::from_static("application/octet-stream");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+    Some(response)
+}
+
 async fn answer(
     client: &Rc<Client>,
-    request: Request<Incoming>,
+    head: Parts,
+    body: Incoming,
     chosen: &mut Option<Arc<Frontend>>,
 ) -> Result<Response, Error> {
     if client.worker.turns_away() {
         client.worker.process.shed_requests.add(1);
         return Err(Error::Overloaded);
     }
-    let (head, body) = request.into_parts();
     let (route, client_ip) = route(client, &head)?;
     *chosen = Some(route.frontend.clone());
     if let Some(status) = route.frontend.deny {
@@ -73,7 +95,7 @@ async fn run(client: &Rc<Client>, route: Route, request: middleware::Request) ->
 }
 
 /// What the request is for. Everything is taken out of one table here, and nothing is looked up later.
-fn route(client: &Client, head: &http::request::Parts) -> Result<(Route, std::net::IpAddr), Error> {
+fn route(client: &Client, head: &Parts) -> Result<(Route, std::net::IpAddr), Error> {
     if head.method == Method::CONNECT {
         return Err(Error::Method);
     }

@@ -78,6 +78,11 @@ impl Model {
         from.take_while(move |(key, _)| key.starts_with(prefix)).map(|(key, value)| (key, &**value))
     }
 
+    /// One value of these, by its key.
+    pub fn shared_value(&self, key: &str) -> Option<&[u8]> {
+        self.shared.get(key).map(|value| &**value)
+    }
+
     /// One host, by its name in lower case.
     pub fn host(&self, name: &str) -> Option<&Arc<Host>> {
         self.hosts.get(name)

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::{Delta, IGNORED, Model};
 use crate::key::{self, Key};
-use crate::object::{Backend, Checking, HealthCheck, Id, Site};
+use crate::object::{Backend, Checking, HealthCheck, Host, Id, Site};
 use crate::problem::Flaw;
 use crate::wordpress;
 
@@ -41,6 +41,46 @@ impl Model {
         for site in affected {
             self.derive(&site, delta);
         }
+        // Whose certificates may come from elsewhere now.
+        let now = self.sites.get(id);
+        if old.as_ref().is_some_and(|site| site.acme.is_some()) || now.is_some_and(|site| site.acme.is_some()) {
+            delta.hosts.extend(before.union(&after).cloned());
+        }
+    }
+
+    /// A host as it is served: what its key says, and what the site of that name says about its certificate where the
+    /// key says nothing. `None` where neither does.
+    pub fn served_host(&self, name: &str) -> Option<Arc<Host>> {
+        let own = self.hosts.get(name);
+        let has_own = own.is_some_and(|host| host.key_pair.is_some() || host.acme.is_some());
+        let acme = self.site_of(name).filter(|_| !has_own).and_then(|site| site.acme.clone());
+        match acme {
+            None => own.cloned(),
+            Some(acme) => {
+                let host = own.map_or_else(|| Host::plain(name.into()), |host| (**host).clone());
+                Some(Arc::new(Host { acme: Some(acme), ..host }))
+            }
+        }
+    }
+
+    /// The hosts of sites that get certificates because their sites say so, and have no key of their own.
+    pub fn hosts_of_sites(&self) -> impl Iterator<Item = Arc<Host>> {
+        let names = self.sites.values().filter(|site| site.acme.is_some()).flat_map(|site| &site.hosts);
+        let names: BTreeSet<&str> = names.map(String::as_str).filter(|name| !self.hosts.contains_key(*name)).collect();
+        names.into_iter().filter_map(|name| self.served_host(name))
+    }
+
+    /// The key an operator would change to change how a host gets its certificate: its own, or its site's.
+    pub fn host_key(&self, name: &str) -> String {
+        let site = self.site_of(name).filter(|_| !self.hosts.contains_key(name));
+        site.map_or_else(|| Key::Host(name.into()), |site| Key::Site(site.id.clone())).path()
+    }
+
+    /// The site that has a host.
+    fn site_of(&self, host: &str) -> Option<&Arc<Site>> {
+        let from = (Id::from(host), Id::from(""));
+        let (_, site) = self.claims.range(from..).next().filter(|(name, _)| **name == *host)?;
+        self.sites.get(site)
     }
 
     fn derive(&mut self, id: &Id, delta: &mut Delta) {

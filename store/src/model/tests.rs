@@ -314,3 +314,36 @@ fn checking_says_what_storing_would() {
     let notes = check(b"backends/b/servers/s", br#"{"URL":"http://a/x"}"#).unwrap();
     assert_eq!(notes[0].effect, "ignored");
 }
+
+#[test]
+fn a_site_says_how_its_hosts_get_certificates() {
+    let mut model = Model::default();
+    let site = |acme: &str| format!(r#"{{"Preset":"wordpress","Hosts":["a.test","b.test"],"Public":"p"{acme}}}"#);
+    assert!(put(&mut model, "sites/s", &site("")).hosts.is_empty());
+    assert_eq!(model.served_host("a.test"), None);
+
+    let delta = put(&mut model, "sites/s", &site(r#","Acme":{"Email":"a@b.test"}"#));
+    assert_eq!(delta.hosts, ["a.test".into(), "b.test".into()].into());
+    let email = |model: &Model, host: &str| model.served_host(host).and_then(|host| host.acme.clone()?.email);
+    assert_eq!(email(&model, "b.test").as_deref(), Some("a@b.test"));
+    assert_eq!(email(&model, "c.test"), None);
+    assert_eq!((model.hosts().count(), model.hosts_of_sites().count()), (0, 2));
+    assert_eq!(model.host_key("a.test"), "sites/s");
+
+    // What the host says itself goes before; where it says nothing, the site does.
+    put(&mut model, "hosts/a.test/host", r#"{"Settings":{"Acme":{"Email":"own@a.test"}}}"#);
+    put(&mut model, "hosts/b.test/host", r#"{"Settings":{"Default":true}}"#);
+    assert_eq!(email(&model, "a.test").as_deref(), Some("own@a.test"));
+    assert_eq!(email(&model, "b.test").as_deref(), Some("a@b.test"));
+    assert!(model.served_host("b.test").unwrap().default);
+    assert_eq!((model.host_key("a.test"), model.hosts_of_sites().count()), ("hosts/a.test/host".into(), 0));
+
+    // Of two sites the first has the host.
+    delete(&mut model, "hosts/b.test/host");
+    let delta = put(&mut model, "sites/r", r#"{"Preset":"wordpress","Hosts":["b.test"],"Public":"p","Acme":true}"#);
+    assert_eq!(delta.hosts, ["b.test".into()].into());
+    assert_eq!(model.host_key("b.test"), "sites/r");
+    assert!(delete(&mut model, "sites/r").hosts.contains("b.test"));
+    delete(&mut model, "sites/s");
+    assert_eq!(model.served_host("b.test"), None);
+}

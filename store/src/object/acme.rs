@@ -93,7 +93,18 @@ impl Acme {
         Ok(acme)
     }
 
-    fn ours(node: &Node<'_>) -> Result<Option<Acme>, Flaw> {
+    /// Whether text may be the URL of an authority's directory.
+    pub fn is_directory(url: &str) -> bool {
+        let fits = url.len() <= LONGEST && url.bytes().all(|byte| byte.is_ascii_graphic());
+        let parsed = url.parse::<http::Uri>().ok().filter(|_| fits);
+        parsed.is_some_and(|uri| match (uri.scheme_str(), uri.host()) {
+            (Some("https"), Some(host)) => !host.is_empty(),
+            (Some("http"), Some("localhost" | "127.0.0.1" | "[::1]")) => true,
+            _ => false,
+        })
+    }
+
+    pub(super) fn ours(node: &Node<'_>) -> Result<Option<Acme>, Flaw> {
         if node.text().starts_with(['t', 'f']) {
             return Ok(node.boolean()?.then(Acme::default));
         }
@@ -144,14 +155,7 @@ fn email(fields: &Fields<'_>) -> Result<Option<String>, Flaw> {
 fn directory(fields: &Fields<'_>, name: &str) -> Result<Option<String>, Flaw> {
     let Some(node) = fields.get(name) else { return Ok(None) };
     let Some(url) = some(node.string()?) else { return Ok(None) };
-    let fits = url.len() <= LONGEST && url.bytes().all(|byte| byte.is_ascii_graphic());
-    let parsed = url.parse::<http::Uri>().ok().filter(|_| fits);
-    let is_one = parsed.is_some_and(|uri| match (uri.scheme_str(), uri.host()) {
-        (Some("https"), Some(host)) => !host.is_empty(),
-        (Some("http"), Some("localhost" | "127.0.0.1" | "[::1]")) => true,
-        _ => false,
-    });
-    if is_one {
+    if Acme::is_directory(&url) {
         return Ok(Some(url));
     }
     let hint = r#"write an https URL, like "https://acme-v02.api.letsencrypt.org/directory""#;

@@ -208,7 +208,7 @@ mod tests {
             (r#"{"Type":"http","BackendId":"b"}"#, "Route is missing"),
             (r#"{"Type":"http","BackendId":"b","Route":""}"#, "Route is empty"),
             (r#"{"Type":"http","BackendId":1,"Route":"r"}"#, "BackendId must be a string, not a number"),
-            (r#"{"Type":"http","BackendId":"b","Route":"r","Https":"admin"}"#, "Https \"admin\""),
+            (r#"{"Type":"http","BackendId":"b","Route":"r","Https":"admin"}"#, "Https is \"admin\""),
             (r#"{"Type":"http","BackendId":"b","Route":"r","Priority":"1"}"#, "Priority must be a whole number"),
             (
                 r#"{"Type":"http","BackendId":"b","Route":"r","Settings":{"Limits":{"MaxBodyBytes":-1}}}"#,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::https::{HttpsMode, hsts, https};
-use super::{Id, Sticky, at, host_name, not_in_force, word};
+use super::{Acme, Id, Sticky, at, host_name, not_in_force, word};
 use crate::json::{self, Fields, Node, clip};
 use crate::problem::Flaw;
 
@@ -29,6 +29,8 @@ pub struct Site {
     /// For how many seconds browsers are told to come by https only (`Strict-Transport-Security`, RFC 6797), said on
     /// answers over TLS; 0 (default): nothing is said.
     pub hsts: u32,
+    /// How its hosts get certificates that have none of their own.
+    pub acme: Option<Acme>,
 }
 
 /// Where anonymous requests to `admin-ajax.php` and `admin-post.php` go.
@@ -77,6 +79,7 @@ impl Site {
             sticky: sticky(&fields, notes)?,
             https: https(&fields, &HttpsMode::ALL)?.unwrap_or_default(),
             hsts: hsts(&fields)?,
+            acme: fields.get("Acme").map(|node| Acme::ours(&node)).transpose()?.flatten(),
         })
     }
 }
@@ -154,7 +157,8 @@ fn sticky(fields: &Fields<'_>, notes: &mut Vec<Flaw>) -> Result<Sticky, Flaw> {
     Sticky::of_fields(&fields)
 }
 
-const FIELDS: &[&str] = &["Preset", "Hosts", "Public", "Admin", "Ajax", "Sticky", "UploadsFallback", "Https", "Hsts"];
+const FIELDS: &[&str] =
+    &["Preset", "Hosts", "Public", "Admin", "Ajax", "Sticky", "UploadsFallback", "Https", "Hsts", "Acme"];
 
 /// Understood, and not in force yet.
 const LATER: &[&str] = &["Xmlrpc", "Cache", "CacheTtl", "Limits", "Body", "Timeouts"];
@@ -187,6 +191,7 @@ mod tests {
                 sticky: Sticky::default(),
                 https: HttpsMode::Auto,
                 hsts: 0,
+                acme: None,
             }
         );
     }

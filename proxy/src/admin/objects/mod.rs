@@ -16,12 +16,13 @@ use axum::extract::{Path, State as Extract};
 use axum::response::Response;
 use axum::routing::get;
 use bytes::Bytes;
-use etna_store::object::{Backend, Id};
+use etna_store::object::{Backend, Host, Id};
 use etna_store::{Key, Model};
 use serde_json::{Value, json};
 
 use super::reply::{self, Refusal};
 use crate::control::State;
+use crate::table::Table;
 pub(super) use shape::url;
 pub use write::{Checked, Noun, read};
 
@@ -122,11 +123,27 @@ async fn delete_middleware(state: Shared, Path((frontend, id)): Path<(Id, Id)>) 
 }
 
 async fn hosts(state: Shared) -> Response {
-    list(&state, "Hosts", |model| model.hosts().map(|host| shape::host(host)).collect())
+    let table = state.live.table();
+    list(&state, "Hosts", |model| {
+        let of_keys = model.hosts().filter_map(|host| model.served_host(&host.name));
+        of_keys.chain(model.hosts_of_sites()).map(|host| with_certificate(&host, &state, &table)).collect()
+    })
 }
 
 async fn host(state: Shared, Path(name): Path<String>) -> Answer {
-    one(state.model().host(&name.to_lowercase()).map(|host| shape::host(host)))
+    let table = state.live.table();
+    one(state.model().served_host(&name.to_lowercase()).map(|host| with_certificate(&host, &state, &table)))
+}
+
+/// A host, and the certificate that it has in force.
+fn with_certificate(host: &Host, state: &State, table: &Table) -> Value {
+    let mut shown = shape::host(host);
+    let certificate = table.certificates.of(&host.name);
+    let subject = table.acme.get(&host.name);
+    if let Some(told) = shape::certificate(certificate, subject.map(|subject| &**subject), &state.acme.settings) {
+        shown["Certificate"] = told;
+    }
+    shown
 }
 
 async fn delete_host(state: Shared, Path(name): Path<String>) -> Answer {

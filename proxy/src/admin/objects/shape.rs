@@ -155,6 +155,8 @@ pub(super) fn host(host: &Host) -> Value {
     json!({ "Name": &*host.name, "Settings": settings })
 }
 
+pub(super) use tls::certificate;
+
 /// A listener.
 pub(super) fn listener(listener: &Listener) -> Value {
     let protocol = match listener.protocol {
@@ -183,7 +185,7 @@ pub(super) fn site(site: &Site) -> Value {
         Ajax::Public => "public",
         Ajax::Auto => "auto",
     };
-    json!({
+    let mut fields = object(json!({
         "Id": &*site.id,
         "Preset": "wordpress",
         "Hosts": site.hosts,
@@ -194,7 +196,11 @@ pub(super) fn site(site: &Site) -> Value {
         "Sticky": sticky(&site.sticky),
         "Https": site.https.name(),
         "Hsts": site.hsts,
-    })
+    }));
+    if let Some(acme) = &site.acme {
+        add(&mut fields, "Acme", tls::acme(acme));
+    }
+    fields.into()
 }
 
 /// A server's URL as it is stored.

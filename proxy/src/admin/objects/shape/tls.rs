@@ -1,12 +1,17 @@
 //! What objects say about TLS, ACME and the PROXY protocol, as they can be sent again. Never a private key, sealed or
 //! not: only whether there is one.
 
+use std::sync::Arc;
+
 use etna_store::object::{
     Acme, BackendTls, Challenge, Listener, Ocsp, Protocol, ProxyProtocol, TlsPolicy, TlsSettings, UnknownHost,
 };
 use serde_json::{Map, Value, json};
 
 use super::{add, duration, object};
+use crate::acme::due::Task;
+use crate::acme::{Settings, Subject, due, names};
+use crate::tls::certificate::Certificate;
 
 /// `Settings.TLS` of a backend.
 pub(super) fn backend(tls: &BackendTls) -> Value {
@@ -74,6 +79,41 @@ pub(super) fn acme(acme: &Acme) -> Value {
         add(&mut fields, "RenewBefore", duration(before));
     }
     fields.into()
+}
+
+/// A host's certificate in force, and what is done about the next one. Nothing for a host that has neither.
+pub(in crate::admin::objects) fn certificate(
+    certificate: Option<&Arc<Certificate>>,
+    subject: Option<&Subject>,
+    settings: &Settings,
+) -> Option<Value> {
+    let mut fields = Map::new();
+    if let Some(certificate) = certificate {
+        add(&mut fields, "Source", certificate.source.name());
+        add(&mut fields, "Issuer", certificate.issuer.as_str());
+        add(&mut fields, "NotBefore", httpdate::fmt_http_date(certificate.not_before));
+        add(&mut fields, "NotAfter", httpdate::fmt_http_date(certificate.not_after));
+        let names: Vec<&str> = certificate.names.iter().map(|name| &**name).collect();
+        add(&mut fields, "Names", names);
+        add(&mut fields, "Fingerprint", certificate.fingerprint.as_str());
+    }
+    if let Some(subject) = subject {
+        let directory = settings.directory(&subject.acme);
+        let (at, task) = due::next(subject, directory);
+        let mut acme = object(json!({ "Directory": directory, "Working": subject.is_claimed }));
+        if subject.record.issued > 0 {
+            add(&mut acme, "Issued", httpdate::fmt_http_date(names::time(subject.record.issued)));
+        }
+        let next = if at <= std::time::SystemTime::now() { "now".to_owned() } else { httpdate::fmt_http_date(at) };
+        add(&mut acme, if task == Task::Ask { "NextQuestion" } else { "NextOrder" }, next);
+        let failures = subject.record.failures_with(&subject.acme, directory);
+        if failures > 0 {
+            add(&mut acme, "Failures", failures);
+            add(&mut acme, "Reason", subject.record.reason.as_str());
+        }
+        add(&mut fields, "Acme", acme);
+    }
+    (!fields.is_empty()).then(|| fields.into())
 }
 
 /// A host's `Settings.OCSP`.

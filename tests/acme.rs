@@ -1,0 +1,430 @@
+//! Certificates that look after themselves, from a real authority on loopback: one proxy orders, any answers, all serve.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use etna_tests::acme::AcmeServer;
+use etna_tests::client;
+use etna_tests::pebble::Pebble;
+use etna_tests::proxy::Proxy;
+use etna_tests::scene::Scene;
+use etna_tests::stand_in::StandIn;
+use etna_tests::tls::{Authority, https_listener};
+use etna_tests::wait::{always, ensure, eventually};
+use rustls::pki_types::CertificateDer;
+use serde_json::{Value, json};
+
+/// A corner with an authority, a key that seals, and a server behind `a.test` and `b.test`.
+struct Ground {
+    scene: Scene,
+    acme: AcmeServer,
+    seal: Authority,
+    _server: StandIn,
+}
+
+impl Ground {
+    async fn new(name: &str) -> Ground {
+        let scene = Scene::open(name).await;
+        let (acme, seal) = (AcmeServer::start(scene.folder()).await, Authority::new(scene.folder()));
+        let server = StandIn::start("a").await;
+        for host in ["a.test", "b.test"] {
+            scene.route(host, host, &[("s", server.address)]).await;
+        }
+        scene.put("listeners/https", https_listener(json!({}))).await;
+        Ground { scene, acme, seal, _server: server }
+    }
+
+    /// Proxies to all of which the authority looks.
+    async fn proxies<const N: usize>(&self, names: [&str; N]) -> Vec<Proxy> {
+        let mut proxies = Vec::new();
+        for name in names {
+            proxies.push(self.proxy(name, self.seal.seal_key()).await);
+        }
+        let mut tls = Vec::new();
+        for proxy in &proxies {
+            tls.push(proxy.listener("https").await);
+        }
+        self.acme.look_at(proxies.iter().map(|proxy| proxy.listen).collect(), tls);
+        proxies
+    }
+
+    async fn proxy(&self, name: &str, seal_key: &str) -> Proxy {
+        let flags = [&["--seal-key", seal_key][..], &self.acme.flags()].concat();
+        self.scene.proxy_with(name, &flags).await
+    }
+
+    async fn host(&self, name: &str, acme: Value) -> i64 {
+        self.scene.put(&format!("hosts/{name}/host"), json!({ "Settings": { "Acme": acme } })).await
+    }
+
+    /// Waits until a proxy serves a name with a certificate of the authority's, which is given back.
+    async fn until_served(&self, proxy: &Proxy, name: &str, within: Duration) -> Vec<u8> {
+        let at = proxy.listener("https").await;
+        eventually(&format!("{name} is served"), within, async || {
+            let problems = proxy.problems().await;
+            let served = self.acme.client().certificate(at, name).await;
+            served.map_err(|error| format!("{error}; {problems:?}; {:?}", self.acme.violations()))
+        })
+        .await
+    }
+
+    /// A client that broke no rule, and nothing private where it does not belong.
+    async fn check(&self, proxies: &[Proxy]) {
+        assert_eq!(self.acme.violations(), Vec::<String>::new());
+        for (key, value) in self.scene.below("acme/").await {
+            let text = String::from_utf8_lossy(&value).into_owned();
+            assert!(!text.contains("PRIVATE") && !text.contains("key_pkcs8"), "{key}: {text}");
+            let is_sealed = text.starts_with("{\"Encryption\"");
+            assert_eq!(is_sealed, key.ends_with("/account") || key.starts_with("acme/certs/"), "{key}: {text}");
+        }
+        for proxy in proxies {
+            let shown = [
+                proxy.said(),
+                proxy.json("/v2/hosts").await.to_string(),
+                proxy.admin_get("/metrics").await.unwrap().text(),
+                proxy.json("/v3/problems").await.to_string(),
+            ];
+            assert!(shown.iter().all(|text| !text.contains("PRIVATE") && !text.contains("secretbox")));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_host_gets_one_certificate_that_all_proxies_serve() {
+    let ground = Ground::new("acme-first").await;
+    let proxies = ground.proxies(["one", "two", "three"]).await;
+    ground.host("a.test", json!({ "Email": "you@example.com" })).await;
+    let mut served = Vec::new();
+    for proxy in &proxies {
+        served.push(ground.until_served(proxy, "a.test", SOON).await);
+    }
+    assert!(served.windows(2).all(|pair| pair[0] == pair[1]));
+    // That no second one follows is looked at for a while.
+    always("one order is enough", Duration::from_secs(2), async || {
+        ensure(ground.acme.orders_of("a.test") == 1, format!("{} orders", ground.acme.orders_of("a.test")))
+    })
+    .await;
+    assert_eq!((ground.acme.issued("a.test"), ground.acme.validated("http-01")), (1, 1));
+    assert_eq!(ground.acme.accounts(), [json!(["mailto:you@example.com"])]);
+    assert!(ground.scene.below("acme/challenges/").await.is_empty());
+    assert!(ground.scene.below("acme/issuing/").await.is_empty());
+
+    let client = ground.acme.client();
+    let mut orders = 0.0;
+    for proxy in &proxies {
+        let answer = client.get(proxy.listener("https").await, "a.test", "/").await.unwrap();
+        assert_eq!((answer.status, answer.server()), (200, "a"));
+        let shown = &proxy.json("/v2/hosts/a.test").await["Certificate"];
+        assert_eq!(shown["Source"], "acme");
+        assert!(shown["Issuer"].as_str().unwrap().contains("a small authority"), "{shown}");
+        assert_eq!(shown["Acme"]["Directory"], ground.acme.directory);
+        assert!(shown["Acme"]["Issued"].is_string() && shown["NotAfter"].is_string(), "{shown}");
+        assert!(proxy.problems().await.is_empty());
+        orders += proxy.metrics().await.sum("etna_acme_orders_total", &[("result", "ok")]).unwrap();
+    }
+    assert_eq!(orders, 1.0);
+
+    // Another host: the account is there already. A name that nobody stored gets nothing.
+    ground.host("b.test", json!({ "Email": "you@example.com" })).await;
+    ground.until_served(&proxies[2], "b.test", SOON).await;
+    assert_eq!(ground.acme.accounts().len(), 1);
+    assert!(client.connect(proxies[0].listener("https").await, "c.test").await.is_err());
+    assert_eq!(ground.acme.orders_of("c.test"), 0);
+    ground.check(&proxies).await;
+}
+
+#[tokio::test]
+async fn a_name_is_proven_over_tls() {
+    let ground = Ground::new("acme-tls").await;
+    let proxies = ground.proxies(["one", "two"]).await;
+    ground.host("a.test", json!({ "Challenge": "tls-alpn-01" })).await;
+    for proxy in &proxies {
+        ground.until_served(proxy, "a.test", SOON).await;
+    }
+    assert_eq!((ground.acme.validated("tls-alpn-01"), ground.acme.validated("http-01")), (1, 0));
+    // Who speaks only that, and there is no challenge, gets no certificate at all.
+    let mut config = (*ground.acme.client().config).clone();
+    config.alpn_protocols = vec![b"acme-tls/1".to_vec()];
+    let stranger = etna_tests::tls::TlsClient { config: config.into() };
+    assert!(stranger.connect(proxies[0].listener("https").await, "a.test").await.is_err());
+    ground.check(&proxies).await;
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_ours_is_the_servers_business() {
+    let ground = Ground::new("acme-tokens").await;
+    let proxies = ground.proxies(["one"]).await;
+    let token = "/.well-known/acme-challenge/tok";
+    assert_eq!(proxies[0].get("a.test", token).await.unwrap().server(), "a");
+    let posed = json!({ "Host": "a.test", "Kind": "http-01", "Authorization": "tok.thumb" });
+    let revision = ground.scene.put("acme/challenges/tok", posed).await;
+    proxies[0].until_revision(revision).await;
+    let answer = proxies[0].get("A.test:80", token).await.unwrap();
+    assert_eq!((answer.status, answer.text().as_str(), answer.server()), (200, "tok.thumb", ""));
+    assert_eq!(answer.header("content-type"), "application/octet-stream");
+    assert_eq!(proxies[0].get("b.test", token).await.unwrap().server(), "a", "it is for another host");
+    let post = client::request("POST", "a.test", token).body("x".into()).unwrap();
+    assert_eq!(client::send(proxies[0].listen, post).await.unwrap().server(), "a");
+    let revision = ground.scene.delete("acme/challenges/tok").await;
+    proxies[0].until_revision(revision).await;
+    assert_eq!(proxies[0].get("a.test", token).await.unwrap().server(), "a");
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_when_the_authority_wants_it_under_load() {
+    let ground = Ground::new("acme-renew").await;
+    let proxies = ground.proxies(["one", "two", "three"]).await;
+    ground.acme.set(|manner| manner.renewal = Some((-7200, -3600, 3600)));
+    ground.host("a.test", json!(true)).await;
+    let first = ground.until_served(&proxies[0], "a.test", SOON).await;
+    let mut places = Vec::new();
+    for proxy in &proxies {
+        ground.until_served(proxy, "a.test", SOON).await;
+        places.push(proxy.listener("https").await);
+    }
+    let before = failed(&proxies).await;
+    let stop = tokio_util::sync::CancellationToken::new();
+    let clients: Vec<_> =
+        places.iter().map(|at| tokio::spawn(visit(*at, ground.acme.client(), stop.clone()))).collect();
+    eventually("it is renewed", Duration::from_secs(40), async || {
+        let served = ground.acme.client().certificate(places[0], "a.test").await?;
+        ensure(served != first, format!("asked {} times", ground.acme.asked_when()))
+    })
+    .await;
+    ground.acme.set(|manner| manner.renewal = Some((86_400, 2 * 86_400, 3600)));
+    stop.cancel();
+    let mut visits = 0;
+    for client in clients {
+        visits += client.await.unwrap();
+    }
+    println!("{visits} handshakes while the certificate was renewed");
+    assert!(visits > 100);
+    assert!(ground.acme.replacing("a.test") >= 1, "the authority is told what is replaced");
+    assert_eq!(failed(&proxies).await, before);
+    // What is wanted next lies in the future, so that nothing is ordered any more.
+    eventually("it is left alone", SOON, async || {
+        let record = ground.scene.below("acme/hosts/a.test").await;
+        let record: Value = serde_json::from_slice(&record[0].1).unwrap();
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+        ensure(record["RenewAt"].as_u64().is_some_and(|at| at > now + 3600), record.to_string())
+    })
+    .await;
+    ground.check(&proxies).await;
+}
+
+/// Handshakes that came to nothing.
+async fn failed(proxies: &[Proxy]) -> Vec<Option<f64>> {
+    let mut failed = Vec::new();
+    for proxy in proxies {
+        failed.push(proxy.metrics().await.sum("etna_tls_handshakes_total", &[("result", "failed")]));
+    }
+    failed
+}
+
+async fn visit(at: SocketAddr, client: etna_tests::tls::TlsClient, stop: tokio_util::sync::CancellationToken) -> usize {
+    let mut visits = 0;
+    while !stop.is_cancelled() {
+        let answer = client.get(at, "a.test", "/").await.unwrap();
+        assert_eq!(answer.status, 200);
+        visits += 1;
+    }
+    visits
+}
+
+#[tokio::test]
+async fn without_a_word_of_the_authority_a_short_life_is_renewed_in_time() {
+    let ground = Ground::new("acme-short").await;
+    let proxies = ground.proxies(["one", "two"]).await;
+    // An hour of it is over when it is issued: of the rest, two thirds of the whole life have passed after 8 seconds.
+    ground.acme.set(|manner| manner.life = Duration::from_secs(5412));
+    ground.host("a.test", json!(true)).await;
+    let first = ground.until_served(&proxies[0], "a.test", SOON).await;
+    ground.acme.set(|manner| manner.life = Duration::from_secs(90 * 86_400));
+    eventually("it is renewed", Duration::from_secs(40), async || {
+        let served = ground.acme.client().certificate(proxies[1].listener("https").await, "a.test").await?;
+        ensure(served != first, "not yet")
+    })
+    .await;
+    assert_eq!(ground.acme.issued("a.test"), 2);
+    ground.check(&proxies).await;
+}
+
+#[tokio::test]
+async fn another_proxy_takes_over_from_one_that_dies_at_work() {
+    let ground = Ground::new("acme-kill").await;
+    let mut proxies = ground.proxies(["one", "two", "three"]).await;
+    ground.acme.set(|manner| manner.frozen = true);
+    ground.host("a.test", json!(true)).await;
+    eventually("the challenge lies in the store", SOON, async || {
+        ensure(!ground.scene.below("acme/challenges/").await.is_empty(), "none yet")
+    })
+    .await;
+    let at_work = proxies.iter().position(|proxy| proxy.said().contains("ordering a certificate")).unwrap();
+    proxies.remove(at_work).kill();
+    ground.acme.set(|manner| manner.frozen = false);
+    let http = proxies.iter().map(|proxy| proxy.listen).collect();
+    ground.acme.look_at(http, Vec::new());
+    for proxy in &proxies {
+        ground.until_served(proxy, "a.test", Duration::from_secs(60)).await;
+    }
+    assert_eq!((ground.acme.orders_of("a.test"), ground.acme.issued("a.test")), (2, 1));
+    ground.check(&proxies).await;
+}
+
+#[tokio::test]
+async fn an_authority_that_fails_is_a_problem_and_nothing_else() {
+    let ground = Ground::new("acme-down").await;
+    let proxies = ground.proxies(["one", "two"]).await;
+    ground.host("a.test", json!(true)).await;
+    let first = ground.until_served(&proxies[0], "a.test", SOON).await;
+    let says = async |text: &str| {
+        for proxy in &proxies {
+            eventually(&format!("the problem is {text}"), SOON, async || {
+                let problems = proxy.problems().await;
+                let told = problems.iter().find(|problem| problem["reason"].as_str().unwrap().contains(text));
+                let told = told.ok_or(format!("{problems:?}"))?;
+                ensure(
+                    told["key"] == "hosts/b.test/host" && told["hint"].as_str().unwrap().contains("GMT"),
+                    "where, when",
+                )
+            })
+            .await;
+            let at = proxy.listener("https").await;
+            assert_eq!(ground.acme.client().certificate(at, "a.test").await.unwrap(), first);
+        }
+    };
+    ground.acme.set(|manner| manner.down = true);
+    ground.host("b.test", json!({})).await;
+    says("answered 503").await;
+    ground.acme.set(|manner| (manner.down, manner.junk) = (false, true));
+    // With other settings it is tried again at once.
+    ground.host("b.test", json!({ "Email": "1@b.test" })).await;
+    says("JSON").await;
+    ground.acme.set(|manner| (manner.junk, manner.limited) = (false, Some(7200)));
+    ground.host("b.test", json!({ "Email": "2@b.test" })).await;
+    says("too many certificates already issued (rateLimited)").await;
+    let record = ground.scene.below("acme/hosts/b.test").await;
+    let record: Value = serde_json::from_slice(&record[0].1).unwrap();
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    assert!(record["RetryAt"].as_u64().unwrap() > now + 7000, "Retry-After is obeyed: {record}");
+    ground.acme.set(|manner| (manner.limited, manner.rejected) = (None, vec!["b.test".into()]));
+    ground.host("b.test", json!({ "Email": "3@b.test" })).await;
+    says("policy forbids issuing for this name").await;
+    // Nobody is where the name leads.
+    ground.acme.set(|manner| manner.rejected.clear());
+    let closed: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    ground.acme.look_at(vec![closed], vec![closed]);
+    ground.host("b.test", json!({ "Email": "4@b.test" })).await;
+    says("http-01: the authority says: 127.0.0.1:1: connect").await;
+    assert!(proxies[0].metrics().await.sum("etna_acme_failures", &[("host", "b.test")]).unwrap() > 0.0);
+
+    // An account that the authority does not know any more is made again.
+    ground.acme.forget_accounts();
+    ground.host("b.test", json!({ "Email": "4@b.test", "Challenge": "tls-alpn-01" })).await;
+    says("accountDoesNotExist").await;
+    ground.acme.look_at(vec![proxies[1].listen], Vec::new());
+    ground.host("b.test", json!({ "Email": "4@b.test", "Challenge": "http-01" })).await;
+    ground.until_served(&proxies[1], "b.test", SOON).await;
+    for proxy in &proxies {
+        eventually("nothing is wrong", SOON, async || {
+            let problems = proxy.problems().await;
+            ensure(problems.is_empty(), format!("{problems:?}"))
+        })
+        .await;
+    }
+    ground.check(&proxies).await;
+}
+
+#[tokio::test]
+async fn who_cannot_open_what_is_sealed_orders_nothing() {
+    let ground = Ground::new("acme-seal").await;
+    let proxies = ground.proxies(["one"]).await;
+    ground.host("a.test", json!(true)).await;
+    let served = ground.until_served(&proxies[0], "a.test", SOON).await;
+    let folder = tempfile::tempdir().unwrap();
+    let other = ground.proxy("other", Authority::new(folder.path()).seal_key()).await;
+    let none = ground.scene.proxy_with("none", &ground.acme.flags()).await;
+    for (proxy, text) in [(&other, "no key of the seal key file opens it"), (&none, "need a key that seals them")] {
+        eventually("it says so", SOON, async || {
+            let problems = proxy.problems().await;
+            let told = problems.iter().any(|problem| {
+                problem["key"] == "hosts/a.test/host" && problem["reason"].as_str().unwrap().contains(text)
+            });
+            ensure(told, format!("{problems:?}"))
+        })
+        .await;
+    }
+    // One that has no certificate finds an account that it cannot open.
+    let revision = ground.scene.put("hosts/b.test/host", json!({ "Settings": { "AutoCert": {} } })).await;
+    other.until_revision(revision).await;
+    ground.until_served(&proxies[0], "b.test", SOON).await;
+    assert_eq!(ground.acme.accounts().len(), 1);
+    assert_eq!(ground.acme.orders_of("a.test"), 1);
+    assert_eq!(ground.acme.client().certificate(proxies[0].listener("https").await, "a.test").await.unwrap(), served);
+    ground.check(&proxies).await;
+}
+
+#[tokio::test]
+async fn names_that_cannot_be_had_and_key_pairs_that_go_first() {
+    let ground = Ground::new("acme-names").await;
+    let proxies = ground.proxies(["one"]).await;
+    let pair = ground.seal.host(&ground.seal.issue(&["a.test"]), false);
+    let mut with_both = pair.clone();
+    with_both["Settings"]["Acme"] = json!(true);
+    ground.scene.put("hosts/a.test/host", with_both).await;
+    ground.host("*.wild.test", json!(true)).await;
+    let revision = ground.host("no_name", json!(true)).await;
+    proxies[0].until_revision(revision).await;
+    let problems = proxies[0].problems().await;
+    let wild = problems.iter().find(|problem| problem["key"] == "hosts/*.wild.test/host").unwrap();
+    assert!(wild["reason"].as_str().unwrap().contains("wildcard"), "{wild}");
+    assert!(wild["hint"].as_str().unwrap().contains("KeyPair"), "{wild}");
+    let at = proxies[0].listener("https").await;
+    let own = ground.seal.client().certificate(at, "a.test").await.unwrap();
+    assert!(!CertificateDer::from(own).is_empty());
+    always("nothing is ordered", Duration::from_secs(2), async || {
+        let ordered = ground.acme.orders_of("a.test") + ground.acme.orders_of("*.wild.test");
+        ensure(ordered == 0, "an order")
+    })
+    .await;
+    assert_eq!(proxies[0].json("/v2/hosts/a.test").await["Certificate"]["Source"], "key pair");
+    // A site says it for its hosts whose keys say nothing.
+    let site = json!({ "Preset": "wordpress", "Hosts": ["w.test"], "Public": "w", "Acme": true, "Https": "off" });
+    ground.scene.put("sites/w", site).await;
+    ground.until_served(&proxies[0], "w.test", SOON).await;
+    assert_eq!(proxies[0].json("/v2/hosts/w.test").await["Certificate"]["Source"], "acme");
+    // Without its key pair, ACME it is.
+    ground.host("a.test", json!(true)).await;
+    ground.until_served(&proxies[0], "a.test", SOON).await;
+}
+
+#[tokio::test]
+async fn an_authority_that_others_wrote_is_satisfied() {
+    let scene = Scene::open("acme-pebble").await;
+    let seal = Authority::new(scene.folder());
+    let mut pebble = Pebble::new(scene.folder());
+    scene.put("listeners/https", https_listener(json!({}))).await;
+    let flags = [&["--seal-key", seal.seal_key()][..], &pebble.flags()].concat();
+    let proxy = scene.proxy_with("etna", &flags).await;
+    let other = scene.proxy_with("other", &flags).await;
+    // The names lead to one of them: the other one may order all the same.
+    pebble.start(proxy.listen, proxy.listener("https").await).await;
+    for (name, challenge) in [("a.test", "http-01"), ("b.test", "tls-alpn-01")] {
+        let acme = json!({ "Email": "you@example.com", "Challenge": challenge });
+        scene.put(&format!("hosts/{name}/host"), json!({ "Settings": { "Acme": acme } })).await;
+    }
+    for name in ["a.test", "b.test"] {
+        for proxy in [&proxy, &other] {
+            let at = proxy.listener("https").await;
+            eventually(&format!("{name} is served"), 2 * SOON, async || {
+                let served = pebble.client().await?.certificate(at, name).await;
+                let problems = proxy.problems().await;
+                served.map_err(|error| format!("{error}; {problems:?}"))
+            })
+            .await;
+        }
+    }
+}
+
+/// Until a certificate is ordered, validated, issued and in force, on a machine that does other things, too.
+const SOON: Duration = Duration::from_secs(20);
