@@ -191,8 +191,9 @@ async fn an_engine_that_is_unwell_changes_nothing() {
     rig.follows().await;
     assert_eq!(rig.store.revision(), revision);
 
-    // And it is still followed.
-    rig.daemon.event(CID, "kill", json!({"signal": "9"}));
+    // And it is still followed, even if it dies while it is being looked at.
+    rig.daemon.take(CID);
+    rig.daemon.event(CID, "die", json!({"exitCode": "137"}));
     rig.becomes("gone", |value| value.is_none()).await;
 }
 
