@@ -69,8 +69,8 @@ async fn a_hundred_thousand_frontends() {
         with_ten.0,
         with_ten.1 >> 20
     ));
-    // Half as much again, and a millisecond for what else the machine does.
-    let bound = with_ten.0 * 3 / 2 + Duration::from_millis(1);
+    // Whatever else the machine does: work for each of the others would take seconds.
+    let bound = with_ten.0 * 3 + Duration::from_millis(20);
     assert!(with_many <= bound, "one new frontend takes {with_many:?} among {FRONTENDS}, {:?} among 10", with_ten.0);
 }
 
