@@ -17,7 +17,7 @@ use super::exposition::{Kind, family, sample};
 use super::reply;
 use crate::backend::{Backend, Server};
 use crate::control::State;
-use crate::stats::{BOUNDS_US, Handshakes, Process, ProxyProtocolRefused, Requests, Retries};
+use crate::stats::{BOUNDS_US, Handshakes, Process, ProxyProtocolRefused, Requests, Retries, ServerHandshakes};
 use crate::table::Frontend;
 
 /// `GET /metrics`.
@@ -204,6 +204,7 @@ fn process(state: &State, now: Instant) -> String {
         unrouted,
         retries,
         upstream_connections,
+        server_handshakes,
         errors,
         shed_connections,
         shed_requests,
@@ -275,6 +276,12 @@ fn process(state: &State, now: Instant) -> String {
         [("full_tls12", full_12), ("full_tls13", full_13), ("resumed", resumed), ("failed", failed)]
     {
         sample(&mut out, "etna_tls_handshakes_total", &[("result", result)], counter.get());
+    }
+    let ServerHandshakes { full, resumed, failed } = server_handshakes;
+    let name = "etna_server_tls_handshakes_total";
+    family(&mut out, name, "TLS handshakes with servers, by result.", Kind::Counter);
+    for (result, counter) in [("full", full), ("resumed", resumed), ("failed", failed)] {
+        sample(&mut out, name, &[("result", result)], counter.get());
     }
     if !table.certificates.is_empty() {
         let help = "When a host's certificate ends, in seconds since 1970.";

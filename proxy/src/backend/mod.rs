@@ -16,6 +16,7 @@ pub mod replay;
 pub mod sending;
 pub mod slow_start;
 pub mod sticky;
+pub mod stream;
 pub mod wire;
 
 use std::net::SocketAddr;
@@ -23,9 +24,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use http::HeaderValue;
 
 use crate::stats::{Counter, Requests};
+use crate::tls::servers::ServerTls;
 use balance::Schedule;
 use budget::Budget;
 use etna_store::object::{Id, Scheme, ServerState};
@@ -52,6 +55,8 @@ pub struct Backend {
     pub check: Option<Arc<etna_store::object::HealthCheck>>,
     /// Its servers, by id.
     pub servers: Vec<Server>,
+    /// How its https servers are spoken to, where it has any.
+    pub tls: Option<Arc<ServerTls>>,
     /// The order in which servers take requests.
     pub schedule: Schedule,
     /// What it hashes, where its policy does.
@@ -69,6 +74,8 @@ pub struct Server {
     pub spec: Arc<etna_store::Server>,
     /// What survives publishes.
     pub live: Arc<Live>,
+    /// How it is spoken to, where that is encrypted.
+    pub tls: Option<Arc<ServerTls>>,
 }
 
 /// A backend's living state, identified by the backend's name.
@@ -119,6 +126,8 @@ pub struct Live {
     pub requests: Requests,
     /// Connections to it that could not be made.
     pub connect_errors: Counter,
+    /// How the last TLS handshake with it failed, until one does not.
+    pub tls_error: ArcSwapOption<String>,
     /// Requests that broke after they were sent.
     pub request_errors: Counter,
 }
@@ -155,6 +164,7 @@ impl Live {
             latency: PeakLatency::default(),
             requests: Requests::default(),
             connect_errors: Counter::default(),
+            tls_error: ArcSwapOption::empty(),
             request_errors: Counter::default(),
         }
     }
@@ -298,7 +308,7 @@ pub(crate) mod test {
     pub(crate) fn server(id: &str, more: &str) -> Server {
         let value = format!(r#"{{"URL":"http://127.0.0.1:80"{more}}}"#);
         let spec = etna_store::Server::decode(id.into(), value.as_bytes(), &mut Vec::new()).unwrap();
-        Server { live: Arc::new(Live::new(0, "b", &spec)), spec: Arc::new(spec) }
+        Server { live: Arc::new(Live::new(0, "b", &spec)), spec: Arc::new(spec), tls: None }
     }
 
     /// A backend of these servers, and what more its value says.
@@ -318,6 +328,7 @@ pub(crate) mod test {
             check: None,
             cookie: None,
             servers,
+            tls: None,
             spec,
             live: Arc::default(),
         }

@@ -4,18 +4,23 @@
 //! looked at before it is taken; a server that closes in the same moment is noticed by the request, and whether that may
 //! be sent again is decided in `traffic/forward.rs`.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use etna_store::object::ProxyVersion;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
+use super::health::Outcome;
+use super::stream::Stream;
 use super::wire::{Announced, Connection};
 use super::{Address, Live};
 use crate::proxy_protocol::{self, Origin};
+use crate::tls::servers::ServerTls;
 
 /// Idle upstream connections of one worker.
 #[derive(Default)]
@@ -42,11 +47,17 @@ pub struct Keep {
 
 impl Pool {
     /// The connection that was used last, still stands, and began with what it should (most with nothing).
-    pub fn take(&self, server: u64, announced: Option<&Announced>, now: u32) -> Option<Connection> {
+    pub fn take(
+        &self,
+        server: u64,
+        announced: Option<&Announced>,
+        tls: Option<&Arc<ServerTls>>,
+        now: u32,
+    ) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         let of_server = idle.get_mut(&server)?;
         loop {
-            let Idle { connection, until } = match announced {
+            let Idle { mut connection, until } = match announced {
                 None => of_server.pop()?,
                 Some(_) => {
                     let is_its = |idle: &Idle| idle.connection.announced.as_deref() == announced;
@@ -55,7 +66,8 @@ impl Pool {
                 }
             };
             // One that was opened for somebody is nobody else's, also when the backend has since changed.
-            if until > now && connection.announced.as_deref() == announced && connection.is_usable() {
+            let is_his = connection.announced.as_deref() == announced && connection.is_of(tls);
+            if until > now && is_his && connection.is_usable() {
                 return Some(connection);
             }
         }
@@ -81,14 +93,57 @@ impl Pool {
     /// Closes what has been idle for too long or was closed by the server. Called every second.
     pub fn sweep(&self, now: u32) {
         self.idle.borrow_mut().retain(|_, of_server| {
-            of_server.retain(|idle| idle.until > now && idle.connection.is_usable());
+            of_server.retain_mut(|idle| idle.until > now && idle.connection.is_usable());
             !of_server.is_empty()
         });
     }
 }
 
+/// How a connection is opened.
+pub struct Way<'a> {
+    /// What it tells its server first.
+    pub announced: Option<Box<Announced>>,
+    /// How TLS is spoken on it; `None`: it is not.
+    pub tls: Option<&'a Arc<ServerTls>>,
+    /// Whether only HTTP/1.1 will do.
+    pub http1_alone: bool,
+    /// How long it may take.
+    pub limits: Limits,
+}
+
+/// How long opening a connection may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Until it stands.
+    pub dial: Duration,
+    /// From then on, until TLS is agreed upon.
+    pub handshake: Duration,
+}
+
+/// Why there is no connection to a server.
+#[derive(Debug, thiserror::Error)]
+pub enum Unconnected {
+    /// It cannot be reached.
+    #[error("{0}")]
+    Unreachable(io::Error),
+    /// TLS came to nothing: it speaks none, or is not who it should be, or does not take us.
+    #[error("TLS handshake: {0}")]
+    Handshake(io::Error),
+}
+
+impl Unconnected {
+    /// What it says of the server.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Unconnected::Unreachable(_) => Outcome::Unreachable,
+            Unconnected::Handshake(_) => Outcome::Unsecured,
+        }
+    }
+}
+
 /// Opens a connection to a server, and tells it whose it is where it wants to know.
-pub async fn connect(live: &Live, announced: Option<Box<Announced>>, limit: Duration) -> io::Result<Connection> {
+pub async fn connect(live: &Live, way: Way<'_>) -> Result<Connection, Unconnected> {
+    let Way { announced, tls, http1_alone, limits } = way;
     let opened = async {
         let mut stream = dial(&live.address).await?;
         stream.set_nodelay(true)?;
@@ -97,12 +152,50 @@ pub async fn connect(live: &Live, announced: Option<Box<Announced>>, limit: Dura
         }
         io::Result::Ok(stream)
     };
-    let stream = tokio::time::timeout(limit, opened)
-        .await
-        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "connect timed out"))??;
+    let stream = within(limits.dial, opened).await.map_err(Unconnected::Unreachable)?;
+    let stream = match tls {
+        None => Stream::Plain(stream),
+        Some(tls) => secure(live, tls, stream, http1_alone, limits.handshake).await.map_err(Unconnected::Handshake)?,
+    };
     let mut connection = Connection::new(stream);
     connection.announced = announced;
     Ok(connection)
+}
+
+/// Agrees upon TLS with a server, and remembers where that failed.
+pub(crate) async fn secure(
+    live: &Live,
+    tls: &Arc<ServerTls>,
+    stream: TcpStream,
+    http1_alone: bool,
+    limit: Duration,
+) -> io::Result<Stream> {
+    let host = match &live.address {
+        Address::Ip(address) => Cow::Owned(address.ip().to_string()),
+        Address::Name(host, _) => Cow::Borrowed(host.as_str()),
+    };
+    match within(limit, tls.connect(&host, stream, http1_alone)).await {
+        Ok(stream) => {
+            if live.tls_error.load().is_some() {
+                live.tls_error.store(None);
+            }
+            Ok(Stream::encrypted(stream, tls.clone()))
+        }
+        Err(error) => {
+            let told = error.to_string();
+            // Said once for as long as it is the same.
+            if live.tls_error.load().as_ref().is_none_or(|last| **last != told) {
+                tracing::warn!(server = ?live.address, error = %told, "TLS handshake with a server failed");
+                live.tls_error.store(Some(Arc::new(told)));
+            }
+            Err(error)
+        }
+    }
+}
+
+async fn within<T>(limit: Duration, doing: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let done = tokio::time::timeout(limit, doing).await;
+    done.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "timed out")))
 }
 
 /// Writes the header that a connection begins with; without an origin it is our own.
@@ -144,24 +237,24 @@ mod tests {
         let mut opened = async |announced: Option<Announced>| {
             let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             servers.push(listener.accept().await.unwrap());
-            let mut connection = Connection::new(stream);
+            let mut connection = Connection::new(Stream::Plain(stream));
             connection.announced = announced.map(Box::new);
             connection
         };
         let pool = Pool::default();
         pool.put(opened(Some(of(1))).await, KEEP, 0);
         pool.put(opened(Some(of(2))).await, KEEP, 0);
-        assert!(pool.take(1, Some(&of(3)), 0).is_none());
-        assert!(pool.take(1, Some(&Announced { version: ProxyVersion::V1, ..of(1) }), 0).is_none());
-        assert_eq!(pool.take(1, Some(&of(1)), 0).unwrap().announced.as_deref(), Some(&of(1)));
-        assert!(pool.take(1, Some(&of(1)), 0).is_none());
+        assert!(pool.take(1, Some(&of(3)), None, 0).is_none());
+        assert!(pool.take(1, Some(&Announced { version: ProxyVersion::V1, ..of(1) }), None, 0).is_none());
+        assert_eq!(pool.take(1, Some(&of(1)), None, 0).unwrap().announced.as_deref(), Some(&of(1)));
+        assert!(pool.take(1, Some(&of(1)), None, 0).is_none());
         // The one that was used last stays where there is no room for all.
         pool.put(opened(Some(of(4))).await, KEEP, 0);
         pool.put(opened(Some(of(5))).await, KEEP, 0);
-        assert!(pool.take(1, Some(&of(2)), 0).is_none() && pool.take(1, Some(&of(5)), 0).is_some());
+        assert!(pool.take(1, Some(&of(2)), None, 0).is_none() && pool.take(1, Some(&of(5)), None, 0).is_some());
         // The backend no longer says whose they are.
-        assert!(pool.take(1, None, 0).is_none());
+        assert!(pool.take(1, None, None, 0).is_none());
         pool.put(opened(None).await, KEEP, 0);
-        assert!(pool.take(1, Some(&of(4)), 0).is_none() && pool.take(1, None, 0).is_some());
+        assert!(pool.take(1, Some(&of(4)), None, 0).is_none() && pool.take(1, None, None, 0).is_some());
     }
 }

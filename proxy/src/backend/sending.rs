@@ -7,9 +7,10 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body as _, Frame};
-use tokio::net::TcpStream;
+use tokio::io::AsyncWrite as _;
 
 use super::replay::Replay;
+use super::stream::Stream;
 use crate::traffic::body::{BodyError, RequestBody};
 
 /// A request's body on its way to a server.
@@ -21,6 +22,8 @@ pub struct Sending {
     pending: BytesMut,
     /// Bytes written so far.
     written: u64,
+    /// Whether some of that may still be inside TLS.
+    unflushed: bool,
     state: SendState,
     /// What was taken from the body, where it may have to be sent again.
     replay: Option<Box<Replay>>,
@@ -41,7 +44,16 @@ enum SendState {
 impl Sending {
     /// A body that was not begun.
     pub fn new(body: RequestBody, chunked: bool, held: bool) -> Sending {
-        Sending { body, chunked, pending: BytesMut::new(), written: 0, state: SendState::Fresh, held, replay: None }
+        Sending {
+            body,
+            chunked,
+            pending: BytesMut::new(),
+            written: 0,
+            unflushed: false,
+            state: SendState::Fresh,
+            replay: None,
+            held,
+        }
     }
 
     /// Whether the server is to say first whether it wants it.
@@ -66,7 +78,7 @@ impl Sending {
                 !self.chunked && self.body.is_end_stream() && self.replay.as_ref().is_none_or(|kept| kept.is_empty())
             }
             SendState::Begun | SendState::Refused => false,
-            SendState::Ended => self.pending.is_empty(),
+            SendState::Ended => self.pending.is_empty() && !self.unflushed,
         }
     }
 
@@ -88,6 +100,7 @@ impl Sending {
         let possible = self.state == SendState::Fresh || replayed || self.body.rewind();
         if possible {
             self.pending.clear();
+            self.unflushed = false;
             self.state = SendState::Fresh;
         }
         possible
@@ -98,20 +111,17 @@ impl Sending {
     }
 
     /// Writes what can be written. `Err` is the client's fault; a server that takes no more is left alone.
-    pub(super) fn poll(&mut self, stream: &TcpStream, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+    pub(super) fn poll(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
         loop {
-            while !self.pending.is_empty() {
-                match stream.try_write(&self.pending) {
+            while !self.pending.is_empty() || self.unflushed {
+                match ready!(self.poll_write(stream, cx)) {
                     Ok(written) => {
                         self.written += written as u64;
                         self.pending.advance(written);
                     }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        // Its error shows in the next write.
-                        let _ = ready!(stream.poll_write_ready(cx));
-                    }
                     Err(_) => {
                         self.pending.clear();
+                        self.unflushed = false;
                         self.state = SendState::Refused;
                     }
                 }
@@ -127,6 +137,30 @@ impl Sending {
                 },
                 Some(Err(error)) => return Poll::Ready(Err(error)),
                 None => self.end(None),
+            }
+        }
+    }
+
+    /// Writes some of what is pending, or, where nothing is, what lies inside TLS.
+    fn poll_write(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        match stream {
+            Stream::Plain(stream) => loop {
+                match stream.try_write(&self.pending) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        // Its error shows in the next write.
+                        let _ = ready!(stream.poll_write_ready(cx));
+                    }
+                    written => return Poll::Ready(written),
+                }
+            },
+            Stream::Tls(_) if self.pending.is_empty() => {
+                ready!(Pin::new(stream).poll_flush(cx))?;
+                self.unflushed = false;
+                Poll::Ready(Ok(0))
+            }
+            Stream::Tls(_) => {
+                self.unflushed = true;
+                Pin::new(stream).poll_write(cx, &self.pending)
             }
         }
     }

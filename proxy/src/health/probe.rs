@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use etna_store::object::{CheckKind, HealthCheck, ProxyVersion};
@@ -17,8 +18,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::verdict::{self, Answer, Visitor};
 use crate::backend::health::{Finding, Reason};
-use crate::backend::pool::announce;
+use crate::backend::pool::{announce, secure};
+use crate::backend::stream::Stream;
 use crate::backend::{Address, Live};
+use crate::tls::servers::ServerTls;
 
 /// What came of a check.
 #[derive(Debug)]
@@ -33,6 +36,8 @@ pub(super) struct Probed {
 #[derive(Clone, Copy)]
 pub(super) struct Checked<'a> {
     pub(super) live: &'a Live,
+    /// How it is spoken to, where that is encrypted.
+    pub(super) tls: Option<&'a Arc<ServerTls>>,
     /// Ours, says the header then.
     pub(super) proxy_protocol: Option<ProxyVersion>,
 }
@@ -78,13 +83,22 @@ enum Failure {
 
 /// Connects and asks; without an answer where a connection is all that is wanted.
 async fn ask(server: Checked<'_>, check: &HealthCheck, visitor: Visitor) -> Result<Option<Answer>, Failure> {
-    let Checked { live, proxy_protocol } = server;
+    let Checked { live, tls, proxy_protocol } = server;
     // Who answers on another port is not who takes the requests.
     let proxy_protocol = proxy_protocol.filter(|_| check.port.is_none());
-    let stream = dial(&live.address, check.port, proxy_protocol).await.map_err(|error| match is_own(&error) {
+    let failure = |reason, word: &str, error: io::Error| match is_own(&error) {
         true => Failure::Own,
-        false => Failure::Its(verdict::ill(Reason::Unreachable, format!("cannot connect: {error}"))),
-    })?;
+        false => Failure::Its(verdict::ill(reason, format!("{word}: {error}"))),
+    };
+    let stream = dial(&live.address, check.port, proxy_protocol)
+        .await
+        .map_err(|error| failure(Reason::Unreachable, "cannot connect", error))?;
+    let stream = match tls {
+        None => Stream::Plain(stream),
+        Some(tls) => secure(live, tls, stream, true, check.timeout)
+            .await
+            .map_err(|error| failure(Reason::Tls, "TLS handshake", error))?,
+    };
     if check.kind == CheckKind::Tcp {
         return Ok(None);
     }
@@ -94,13 +108,8 @@ async fn ask(server: Checked<'_>, check: &HealthCheck, visitor: Visitor) -> Resu
         .map_err(|error| Failure::Its(verdict::ill(Reason::Broken, format!("no good answer: {error}"))))
 }
 
-async fn exchange(
-    stream: TcpStream,
-    live: &Live,
-    check: &HealthCheck,
-    visitor: Visitor,
-) -> Result<Answer, hyper::Error> {
-    let _ = stream.set_nodelay(true);
+async fn exchange(stream: Stream, live: &Live, check: &HealthCheck, visitor: Visitor) -> Result<Answer, hyper::Error> {
+    let _ = stream.tcp().set_nodelay(true);
     let mut client = http1::Builder::new();
     client.max_buf_size(LONGEST_HEAD).max_headers(MOST_FIELDS);
     let (mut sender, connection) = client.handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?;
@@ -198,7 +207,7 @@ mod tests {
     }
 
     fn plain(live: &Live) -> Checked<'_> {
-        Checked { live, proxy_protocol: None }
+        Checked { live, tls: None, proxy_protocol: None }
     }
 
     fn wordpress() -> HealthCheck {
@@ -279,7 +288,7 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_wants_a_header_gets_one_that_says_it_is_ours() {
         let (live, asked) = server(vec![PAGE]).await;
-        let checked = Checked { live: &live, proxy_protocol: Some(ProxyVersion::V1) };
+        let checked = Checked { live: &live, tls: None, proxy_protocol: Some(ProxyVersion::V1) };
         assert!(probe(checked, &HealthCheck::default(), Visitor::default()).await.finding.unwrap().well);
         let asked = asked.await.unwrap();
         assert!(asked[0].starts_with("proxy unknown\r\nget / http/1.1\r\n"), "{asked:?}");

@@ -35,7 +35,7 @@ impl Compiler {
     ) -> Option<Arc<Certificate>> {
         let sealed = host.key_pair.as_ref()?;
         let now = SystemTime::now();
-        let (reason, hint, new) = match self.open(host, sealed) {
+        let (reason, hint, new) = match self.open(&host.name, sealed) {
             Ok(certificate) => {
                 let is_late = certificate.not_after <= now;
                 if certificate.holds(now) {
@@ -65,18 +65,6 @@ impl Compiler {
             .into(),
         });
         chosen
-    }
-
-    fn open(&self, host: &Host, sealed: &[u8]) -> Result<Certificate, (String, &'static str)> {
-        let keyring = self.keyring.as_ref().ok_or((
-            "KeyPair is sealed and there is no key to open it".to_owned(),
-            "start etna with --seal-key FILE",
-        ))?;
-        let pair = keyring
-            .open(sealed)
-            .map_err(|error| (format!("KeyPair: {error}"), "seal it with the key that --seal-key names"))?;
-        Certificate::read(host.name.clone(), &pair)
-            .map_err(|error| (format!("KeyPair: {error}"), "put a PEM certificate chain, leaf first, and its key"))
     }
 
     pub(super) fn listeners(&mut self, model: &Model, delta: &Delta, table: &mut Table) {

@@ -6,6 +6,7 @@
 
 pub mod compile;
 pub(crate) mod edge;
+pub(crate) mod servers;
 mod slots;
 
 use std::collections::BTreeMap;

@@ -224,7 +224,7 @@ impl ResponseBody {
     /// Goes on sending the request's body, where the answer came before all of it was sent.
     pub fn poll_sending(&mut self, cx: &mut Context<'_>) {
         if let Source::Upstream(upstream) = &mut self.source
-            && let (Some(connection), Some(sending)) = (&upstream.connection, &mut upstream.sending)
+            && let (Some(connection), Some(sending)) = (&mut upstream.connection, &mut upstream.sending)
         {
             // What goes wrong is found again when the response is read on.
             let _ = connection.poll_send(sending, cx);

@@ -31,16 +31,18 @@ use super::waiting::{Choose, InLine};
 use crate::backend::balance::Ask;
 use crate::backend::health::Outcome;
 use crate::backend::place::Place;
-use crate::backend::pool::{self, Keep};
+use crate::backend::pool::{self, Keep, Limits, Unconnected, Way};
 use crate::backend::sending::Sending;
 use crate::backend::wire::{self, Announced, Broken, Connection};
-use crate::backend::{Backend, InFlight, Live, sticky};
+use crate::backend::{Backend, InFlight, Live, Server, sticky};
 use crate::error::Error;
 use crate::failover::Predicate;
 use crate::listener::conn::Client;
 use crate::listener::serving::Serving;
+use crate::listener::worker::Worker;
 use crate::middleware::{self, Response};
 use crate::proxy_protocol::Origin;
+use crate::stats::Process;
 use crate::table::Route;
 
 /// Sends a request to a server of its route and brings the answer back.
@@ -185,22 +187,25 @@ async fn send(
         let server = &backend.servers[usize::from(at)];
         let live = &server.live;
         let announced = backend.spec.proxy_protocol.map(|version| Box::new(announced(client, outgoing, version)));
-        let kept = if kept_closed { None } else { worker.pool.take(live.number, announced.as_deref(), worker.now()) };
+        let kept = if kept_closed {
+            None
+        } else {
+            worker.pool.take(live.number, announced.as_deref(), server.tls.as_ref(), worker.now())
+        };
         // What cannot be sent twice is not entrusted to a connection that is closed by now.
         let kept = kept.filter(|kept| idempotent || kept.is_open());
         let mut connection = match kept {
             Some(connection) => connection,
             // Boxed: connecting is rare, and its state would otherwise be moved with every request.
-            None => match Box::pin(pool::connect(live, announced, again.connect_limit(backend, at, &ask))).await {
+            None => match Box::pin(open(worker, server, announced, again.connect_limits(backend, at, &ask))).await {
                 Ok(connection) => {
                     at_once = false;
-                    worker.process.upstream_connections.add(1);
                     connection
                 }
                 Err(error) => {
                     tracing::debug!(backend = %backend.id, server = %server.spec.id, %error, "connect failed");
                     live.connect_errors.add(1);
-                    backend.observe(at, Outcome::Unreachable);
+                    backend.observe(at, error.outcome());
                     again.unreachable(at)?;
                     worker.process.retries.connect.add(1);
                     at_once = false;
@@ -272,6 +277,31 @@ async fn send(
         };
         again::count(&worker.process.retries, ended);
     }
+}
+
+/// Opens a connection to a server.
+async fn open(
+    worker: &Worker,
+    server: &Server,
+    announced: Option<Box<Announced>>,
+    limits: Limits,
+) -> Result<Connection, Unconnected> {
+    let Server { live, tls, .. } = server;
+    let way = Way { announced, tls: tls.as_ref(), http1_alone: false, limits };
+    let opened = pool::connect(live, way).await;
+    let Process { upstream_connections, server_handshakes: shaken, .. } = &*worker.process;
+    match &opened {
+        Ok(connection) => {
+            upstream_connections.add(1);
+            if tls.is_some() {
+                let counter = if connection.is_resumed() { &shaken.resumed } else { &shaken.full };
+                counter.add(1);
+            }
+        }
+        Err(Unconnected::Handshake(_)) => shaken.failed.add(1),
+        Err(Unconnected::Unreachable(_)) => {}
+    }
+    opened
 }
 
 /// A request that asks a backend for a server for the first time.

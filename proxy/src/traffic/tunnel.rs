@@ -61,13 +61,15 @@ impl Tunnel {
         let (mut server, early) = self.server.into_tunnel();
         // Nothing need be said in a tunnel for hours: the kernel asks whether the other side is still there.
         let keepalive = TcpKeepalive::new().with_time(ASK_AFTER).with_interval(ASK_EVERY);
-        for side in [client.tcp(), &server] {
+        for side in [client.tcp(), server.tcp()] {
             let _ = SockRef::from(side).set_tcp_keepalive(&keepalive);
         }
         let joined = async {
             // What either said right after the switch comes first.
             client.write_all(&early).await?;
+            client.flush().await?;
             server.write_all(&ahead).await?;
+            server.flush().await?;
             tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER).await
         };
         // Either side may break at any time; both are closed by leaving.
