@@ -16,6 +16,7 @@ mod proxy_protocol;
 mod routing;
 mod scale;
 mod secrets;
+mod servers_tls;
 mod sidekick;
 mod store_fails;
 mod store_gone;

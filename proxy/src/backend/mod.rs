@@ -13,6 +13,7 @@ pub mod place;
 pub mod pool;
 pub mod queue;
 pub mod replay;
+pub mod secure;
 pub mod sending;
 pub mod slow_start;
 pub mod sticky;
@@ -24,7 +25,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwapOption;
 use http::HeaderValue;
 
 use crate::stats::{Counter, Requests};
@@ -36,6 +36,7 @@ use hash::HashKey;
 use health::Health;
 use latency::PeakLatency;
 use queue::Queue;
+use secure::LastError;
 use slow_start::{Ramp, millis};
 
 /// Where a backend stands in a table.
@@ -127,7 +128,7 @@ pub struct Live {
     /// Connections to it that could not be made.
     pub connect_errors: Counter,
     /// How the last TLS handshake with it failed, until one does not.
-    pub tls_error: ArcSwapOption<String>,
+    pub tls_error: LastError,
     /// Requests that broke after they were sent.
     pub request_errors: Counter,
 }
@@ -164,7 +165,7 @@ impl Live {
             latency: PeakLatency::default(),
             requests: Requests::default(),
             connect_errors: Counter::default(),
-            tls_error: ArcSwapOption::empty(),
+            tls_error: LastError::default(),
             request_errors: Counter::default(),
         }
     }

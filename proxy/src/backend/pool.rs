@@ -4,7 +4,6 @@
 //! looked at before it is taken; a server that closes in the same moment is noticed by the request, and whether that may
 //! be sent again is decided in `traffic/forward.rs`.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
@@ -16,6 +15,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use super::health::Outcome;
+use super::secure::{secure, within};
 use super::stream::Stream;
 use super::wire::{Announced, Connection};
 use super::{Address, Live};
@@ -160,42 +160,6 @@ pub async fn connect(live: &Live, way: Way<'_>) -> Result<Connection, Unconnecte
     let mut connection = Connection::new(stream);
     connection.announced = announced;
     Ok(connection)
-}
-
-/// Agrees upon TLS with a server, and remembers where that failed.
-pub(crate) async fn secure(
-    live: &Live,
-    tls: &Arc<ServerTls>,
-    stream: TcpStream,
-    http1_alone: bool,
-    limit: Duration,
-) -> io::Result<Stream> {
-    let host = match &live.address {
-        Address::Ip(address) => Cow::Owned(address.ip().to_string()),
-        Address::Name(host, _) => Cow::Borrowed(host.as_str()),
-    };
-    match within(limit, tls.connect(&host, stream, http1_alone)).await {
-        Ok(stream) => {
-            if live.tls_error.load().is_some() {
-                live.tls_error.store(None);
-            }
-            Ok(Stream::encrypted(stream, tls.clone()))
-        }
-        Err(error) => {
-            let told = error.to_string();
-            // Said once for as long as it is the same.
-            if live.tls_error.load().as_ref().is_none_or(|last| **last != told) {
-                tracing::warn!(server = ?live.address, error = %told, "TLS handshake with a server failed");
-                live.tls_error.store(Some(Arc::new(told)));
-            }
-            Err(error)
-        }
-    }
-}
-
-async fn within<T>(limit: Duration, doing: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    let done = tokio::time::timeout(limit, doing).await;
-    done.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "timed out")))
 }
 
 /// Writes the header that a connection begins with; without an origin it is our own.

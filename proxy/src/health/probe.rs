@@ -18,7 +18,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::verdict::{self, Answer, Visitor};
 use crate::backend::health::{Finding, Reason};
-use crate::backend::pool::{announce, secure};
+use crate::backend::pool::announce;
+use crate::backend::secure::secure;
 use crate::backend::stream::Stream;
 use crate::backend::{Address, Live};
 use crate::tls::servers::ServerTls;
