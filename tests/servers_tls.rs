@@ -88,9 +88,9 @@ async fn who_is_believed_and_who_is_not() {
         let answer = proxy.get(&format!("{id}.test"), "/x").await.unwrap();
         assert_eq!(answer.status, 502, "{id}: {}", answer.text());
         let explained = proxy.json(&format!("/v3/explain?url=http://{id}.test/")).await;
-        let error = explained["servers"][0]["tls_error"].as_str().unwrap_or_default().to_owned();
+        let error = explained["servers"][0]["handshake_error"].as_str().unwrap_or_default().to_owned();
         assert!(!error.is_empty() && error.contains(told), "{id}: {explained}");
-        assert!(proxy.said().contains("TLS handshake with a server failed"), "{}", proxy.said());
+        assert!(proxy.said().contains("a handshake with a server failed"), "{}", proxy.said());
     }
     assert_eq!(plain.requests() + ended.requests(), 0, "nothing was sent in the clear");
     assert_eq!(strange.requests(), 1);
@@ -103,7 +103,7 @@ async fn who_is_believed_and_who_is_not() {
     scene.put("backends/strange/backend", backend(json!({ "CA": stranger.pem() }))).await;
     proxy.until_status("strange.test", "/", 200).await;
     let explained = proxy.json("/v3/explain?url=http://strange.test/").await;
-    assert!(explained["servers"][0]["tls_error"].is_null(), "{explained}");
+    assert!(explained["servers"][0]["handshake_error"].is_null(), "{explained}");
 }
 
 #[tokio::test]

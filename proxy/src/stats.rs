@@ -94,6 +94,8 @@ pub struct Retries {
     pub connect: Counter,
     /// The server had closed a kept connection before.
     pub closed: Counter,
+    /// The server said that it had not begun with it (HTTP/2).
+    pub refused: Counter,
     /// It broke without an answer.
     pub broken: Counter,
     /// The answer did not come in time; only where the frontend says so.

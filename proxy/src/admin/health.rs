@@ -53,7 +53,7 @@ pub(super) async fn health(
 }
 
 fn is_worth_telling(backend: &Backend) -> bool {
-    let is_telling = |server: &Server| server.live.health.is_known() || server.live.tls_error.get().is_some();
+    let is_telling = |server: &Server| server.live.health.is_known() || server.live.handshake_error.get().is_some();
     backend.check.is_some() || backend.servers.iter().any(is_telling)
 }
 
@@ -78,7 +78,7 @@ fn server(server: &Server) -> Value {
         "health": health.word,
         "reason": health.reason.word(),
         "detail": health.detail,
-        "tls_error": server.live.tls_error.get(),
+        "handshake_error": server.live.handshake_error.get(),
         "since_seconds": health.since.map(|since| since.as_secs_f64()),
         "checked_seconds_ago": health.checked.map(|checked| checked.as_secs_f64()),
         "ejections": health.ejections,

@@ -287,11 +287,16 @@ fn process(state: &State, now: Instant) -> String {
     ] {
         sample(&mut out, "etna_http2_goaways_total", &[("reason", reason)], counter.get());
     }
-    let Retries { connect, closed, broken, late, status } = retries;
+    let Retries { connect, closed, refused, broken, late, status } = retries;
     family(&mut out, "etna_retries_total", "Requests tried once more, by why.", Kind::Counter);
-    for (reason, counter) in
-        [("connect", connect), ("closed", closed), ("broken", broken), ("late", late), ("status", status)]
-    {
+    for (reason, counter) in [
+        ("connect", connect),
+        ("closed", closed),
+        ("refused", refused),
+        ("broken", broken),
+        ("late", late),
+        ("status", status),
+    ] {
         sample(&mut out, "etna_retries_total", &[("reason", reason)], counter.get());
     }
     let ProxyProtocolRefused { stranger, malformed, late } = proxy_protocol_refused;

@@ -9,6 +9,7 @@ pub mod framing;
 pub mod hash;
 pub mod health;
 pub mod latency;
+pub mod multiplexed;
 pub mod place;
 pub mod pool;
 pub mod queue;
@@ -127,8 +128,8 @@ pub struct Live {
     pub requests: Requests,
     /// Connections to it that could not be made.
     pub connect_errors: Counter,
-    /// How the last TLS handshake with it failed, until one does not.
-    pub tls_error: LastError,
+    /// How agreeing upon TLS or HTTP/2 with it failed the last time, until it does not.
+    pub handshake_error: LastError,
     /// Requests that broke after they were sent.
     pub request_errors: Counter,
 }
@@ -165,7 +166,7 @@ impl Live {
             latency: PeakLatency::default(),
             requests: Requests::default(),
             connect_errors: Counter::default(),
-            tls_error: LastError::default(),
+            handshake_error: LastError::default(),
             request_errors: Counter::default(),
         }
     }

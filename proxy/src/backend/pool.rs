@@ -15,17 +15,21 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use super::health::Outcome;
+use super::multiplexed::Shared;
 use super::secure::{secure, within};
 use super::stream::Stream;
 use super::wire::{Announced, Connection};
 use super::{Address, Live};
 use crate::proxy_protocol::{self, Origin};
+use crate::stats::Process;
 use crate::tls::servers::ServerTls;
 
 /// Idle upstream connections of one worker.
 #[derive(Default)]
 pub struct Pool {
     idle: RefCell<HashMap<u64, Vec<Idle>, foldhash::fast::RandomState>>,
+    /// Those of HTTP/2, idle or not.
+    pub shared: Shared,
 }
 
 struct Idle {
@@ -96,6 +100,7 @@ impl Pool {
             of_server.retain_mut(|idle| idle.until > now && idle.connection.is_usable());
             !of_server.is_empty()
         });
+        self.shared.sweep();
     }
 }
 
@@ -109,6 +114,8 @@ pub struct Way<'a> {
     pub http1_alone: bool,
     /// How long it may take.
     pub limits: Limits,
+    /// Where it is counted.
+    pub process: &'a Process,
 }
 
 /// How long opening a connection may take.
@@ -129,6 +136,9 @@ pub enum Unconnected {
     /// TLS came to nothing: it speaks none, or is not who it should be, or does not take us.
     #[error("TLS handshake: {0}")]
     Handshake(io::Error),
+    /// It was to speak HTTP/2, and does not.
+    #[error("HTTP/2: {0}")]
+    NoHttp2(io::Error),
 }
 
 impl Unconnected {
@@ -137,13 +147,15 @@ impl Unconnected {
         match self {
             Unconnected::Unreachable(_) => Outcome::Unreachable,
             Unconnected::Handshake(_) => Outcome::Unsecured,
+            Unconnected::NoHttp2(_) => Outcome::Broken,
         }
     }
 }
 
 /// Opens a connection to a server, and tells it whose it is where it wants to know.
 pub async fn connect(live: &Live, way: Way<'_>) -> Result<Connection, Unconnected> {
-    let Way { announced, tls, http1_alone, limits } = way;
+    let Way { announced, tls, http1_alone, limits, process } = way;
+    let shaken = &process.server_handshakes;
     let opened = async {
         let mut stream = dial(&live.address).await?;
         stream.set_nodelay(true)?;
@@ -155,8 +167,16 @@ pub async fn connect(live: &Live, way: Way<'_>) -> Result<Connection, Unconnecte
     let stream = within(limits.dial, opened).await.map_err(Unconnected::Unreachable)?;
     let stream = match tls {
         None => Stream::Plain(stream),
-        Some(tls) => secure(live, tls, stream, http1_alone, limits.handshake).await.map_err(Unconnected::Handshake)?,
+        Some(tls) => secure(live, tls, stream, http1_alone, limits.handshake).await.map_err(|error| {
+            shaken.failed.add(1);
+            Unconnected::Handshake(error)
+        })?,
     };
+    process.upstream_connections.add(1);
+    if tls.is_some() {
+        let counter = if stream.is_resumed() { &shaken.resumed } else { &shaken.full };
+        counter.add(1);
+    }
     let mut connection = Connection::new(stream);
     connection.announced = announced;
     Ok(connection)

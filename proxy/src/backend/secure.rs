@@ -11,7 +11,7 @@ use super::stream::Stream;
 use super::{Address, Live};
 use crate::tls::servers::ServerTls;
 
-/// How the last TLS handshake with a server failed, until one does not. Touched by handshakes alone.
+/// How agreeing upon TLS or HTTP/2 with a server failed the last time, until it does not. Touched by that alone.
 #[derive(Debug, Default)]
 pub struct LastError(Mutex<Option<String>>);
 
@@ -21,12 +21,13 @@ impl LastError {
         self.lock().clone()
     }
 
-    /// Takes in what came of a handshake; whether that is news.
-    fn set(&self, error: Option<String>) -> bool {
+    /// Takes in what came of it. An error is said once for as long as it is the same.
+    pub(super) fn tell(&self, live: &Live, error: Option<String>) {
         let mut last = self.lock();
-        let is_news = *last != error;
+        if let Some(error) = error.as_deref().filter(|error| last.as_deref() != Some(error)) {
+            tracing::warn!(server = ?live.address, error, "a handshake with a server failed");
+        }
         *last = error;
-        is_news
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<String>> {
@@ -46,19 +47,9 @@ pub(crate) async fn secure(
         Address::Ip(address) => Cow::Owned(address.ip().to_string()),
         Address::Name(host, _) => Cow::Borrowed(host.as_str()),
     };
-    match within(limit, tls.connect(&host, stream, http1_alone)).await {
-        Ok(stream) => {
-            live.tls_error.set(None);
-            Ok(Stream::encrypted(stream, tls.clone()))
-        }
-        Err(error) => {
-            // Said once for as long as it is the same.
-            if live.tls_error.set(Some(error.to_string())) {
-                tracing::warn!(server = ?live.address, %error, "TLS handshake with a server failed");
-            }
-            Err(error)
-        }
-    }
+    let shaken = within(limit, tls.connect(&host, stream, http1_alone)).await;
+    live.handshake_error.tell(live, shaken.as_ref().err().map(ToString::to_string));
+    Ok(Stream::encrypted(shaken?, tls.clone()))
 }
 
 /// What is done within a time limit.

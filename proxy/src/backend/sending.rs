@@ -1,5 +1,7 @@
 //! A request's body on its way to a server: framed, written as the server takes it, begun again where that is possible.
 
+mod outflow;
+
 use std::fmt::Write as _;
 use std::io;
 use std::pin::Pin;
@@ -14,6 +16,8 @@ use tokio::task::coop::poll_proceed;
 use super::replay::Replay;
 use super::stream::Stream;
 use crate::traffic::body::{BodyError, RequestBody};
+
+pub(super) use outflow::Outflow;
 
 /// A request's body on its way to a server.
 #[derive(Debug)]

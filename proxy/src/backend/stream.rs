@@ -60,6 +60,11 @@ impl Stream {
         matches!(self, Stream::Tls(tls) if tls.stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed))
     }
 
+    /// Whether it is TLS.
+    pub fn is_encrypted(&self) -> bool {
+        matches!(self, Stream::Tls(_))
+    }
+
     /// What ALPN settled.
     pub fn protocol(&self) -> Option<&[u8]> {
         match self {

@@ -75,6 +75,12 @@ pub enum Broken {
         /// The cause.
         source: io::Error,
     },
+    /// The server says that it has not begun with the request (HTTP/2); `consumed` as above.
+    #[error("the server has not begun with the request")]
+    Refused {
+        /// Whether the body can no longer be sent again.
+        consumed: bool,
+    },
     /// It ended inside the head.
     #[error("the connection ended inside the response's head")]
     Truncated,
@@ -108,9 +114,9 @@ impl Connection {
         self.stream.is_of(terms)
     }
 
-    /// Whether its TLS goes on with an earlier session.
-    pub fn is_resumed(&self) -> bool {
-        self.stream.is_resumed()
+    /// Whether ALPN settled on HTTP/2.
+    pub(super) fn is_http2(&self) -> bool {
+        self.stream.protocol() == Some(b"h2")
     }
 
     /// Whether the server has not closed it, as the kernel knows at this moment. Always costs a system call.
@@ -322,7 +328,7 @@ pub fn parse(buffer: &mut BytesMut, method: &Method) -> Result<Option<Head>, Mal
 }
 
 /// RFC 9110 section 7.6.1, and the framing, which is written anew for the client.
-fn is_for_one_hop(name: &str, length_informs: bool) -> bool {
+pub(super) fn is_for_one_hop(name: &str, length_informs: bool) -> bool {
     const NAMES: [&str; 8] = [
         "connection",
         "keep-alive",

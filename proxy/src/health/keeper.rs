@@ -173,10 +173,10 @@ impl Keeper {
             let Some(server) = watched.backend.servers.get(usize::from(watched.at)) else { continue };
             let (live, tls) = (server.live.clone(), server.tls.clone());
             let (check, visitor) = (watched.check.clone(), watched.visitor);
-            let proxy_protocol = watched.backend.spec.proxy_protocol;
+            let (proxy_protocol, protocol) = (watched.backend.spec.proxy_protocol, watched.backend.spec.protocol);
             let task = self.running.spawn(async move {
                 let began = live.health.now();
-                let checked = Checked { live: &live, tls: tls.as_ref(), proxy_protocol };
+                let checked = Checked { live: &live, tls: tls.as_ref(), proxy_protocol, protocol };
                 (number, began, probe(checked, &check, visitor).await)
             });
             self.asked.insert(task.id(), number);
