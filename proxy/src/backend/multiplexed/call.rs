@@ -29,7 +29,7 @@ pub struct Call {
     place: Place,
     is_encrypted: bool,
     /// Whether the connection had answered before and nobody else was on it: then the server may just have closed it.
-    is_reused: bool,
+    is_reused: Cell<bool>,
     outflow: Option<Outflow>,
     answer: Option<RecvStream>,
 }
@@ -51,7 +51,7 @@ impl Call {
         Call {
             sender: connection.sender.clone(),
             is_encrypted: connection.terms.is_some(),
-            is_reused: others == 0 && state.served.get(),
+            is_reused: Cell::new(others == 0 && state.served.get()),
             place: Place(state),
             outflow: None,
             answer: None,
@@ -60,7 +60,7 @@ impl Call {
 
     /// Whether the server may have closed the connection without our knowing yet.
     pub(super) fn is_reused(&self) -> bool {
-        self.is_reused
+        self.is_reused.get()
     }
 
     /// Sends a request whose head was written for HTTP/1.1, and reads the head of the answer, as `wire` does.
@@ -75,7 +75,12 @@ impl Call {
         sending.release();
         let request = request::of_written(head, self.is_encrypted).ok_or(Malformed::Head)?;
         let has_body = !sending.is_done();
-        let fault = |error: h2::Error, consumed| fault(&error, consumed);
+        let (is_reused, state) = (&self.is_reused, &self.place.0);
+        let fault = |error: h2::Error, consumed| {
+            // A stream that was broken says that the connection was there.
+            is_reused.set(is_reused.get() && error.is_io() && !state.is_dead.get());
+            fault(&error, consumed)
+        };
         poll_fn(|cx| self.sender.poll_ready(cx)).await.map_err(|error| fault(error, false))?;
         let sent = self.sender.send_request(request, !has_body).map_err(|error| fault(error, false))?;
         let (mut response, stream) = sent;

@@ -43,6 +43,8 @@ pub(super) struct State {
     heard: Cell<u64>,
     /// Whether it has ended.
     ended: Cell<bool>,
+    /// Whether it was ended because the server did not answer: what it had begun with, nobody knows.
+    pub(super) is_dead: Cell<bool>,
 }
 
 impl Multiplexed {
@@ -107,6 +109,7 @@ async fn drive(mut connection: Connection<Heard, Bytes>, state: Rc<State>) {
             _ = seconds.tick() => {
                 if asking.is_dead(&state) {
                     tracing::debug!("a server does not answer on its connection of HTTP/2 any more");
+                    state.is_dead.set(true);
                     break;
                 }
             }
