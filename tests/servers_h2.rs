@@ -310,3 +310,50 @@ async fn nghttpd_behind() {
         assert!(answer.status == 200 && answer.body == large, "{id}: {} {}", answer.status, answer.body.len());
     }
 }
+
+#[tokio::test]
+async fn nginx_behind() {
+    let scene = Scene::open("servers-h2-nginx").await;
+    let authority = Authority::new(scene.folder());
+    let pair = authority.issue(&["localhost"]);
+    let folder = scene.folder().display().to_string();
+    std::fs::write(scene.folder().join("key.pem"), pair.key()).unwrap();
+    std::fs::write(scene.folder().join("cert.pem"), pair.cert()).unwrap();
+    let large: Vec<u8> = (0..2_000_000_u32).map(|n| (n % 251) as u8).collect();
+    std::fs::write(scene.folder().join("large"), &large).unwrap();
+    let ports: Vec<u16> = (0..3)
+        .map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap())
+        .map(|listener| listener.local_addr().unwrap().port())
+        .collect();
+    // Few requests a connection, so that it is always about to send us away.
+    let config = format!(
+        "daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.log; worker_processes 1; events {{}}\n\
+         http {{ access_log off; client_body_temp_path {folder}/body; keepalive_requests 7; root {folder};\n\
+         ssl_certificate {folder}/cert.pem; ssl_certificate_key {folder}/key.pem;\n\
+         server {{ listen 127.0.0.1:{} ssl; }}\n server {{ listen 127.0.0.1:{} ssl http2; }}\n\
+         server {{ listen 127.0.0.1:{} http2; }} }}\n",
+        ports[0], ports[1], ports[2]
+    );
+    let file = scene.folder().join("nginx.conf");
+    std::fs::write(&file, config).unwrap();
+    let mut command = Command::new("nginx");
+    command.arg("-p").arg(scene.folder()).arg("-c").arg(&file);
+    let nginx = Process::start_group("nginx", &mut command, scene.folder());
+    let tls = json!({ "CA": authority.pem() });
+    for (n, (id, scheme)) in [("old", "https"), ("secure", "https"), ("plain", "http")].into_iter().enumerate() {
+        let url = format!("{scheme}://localhost:{}", ports[n]);
+        route(&scene, id, &[url], tls.clone(), json!({})).await;
+    }
+    let proxy = scene.proxy("etna").await;
+    for id in ["old", "secure", "plain"] {
+        let host = format!("{id}.test");
+        proxy.until_status(&host, "/nginx.conf", 200).await;
+        let asking = (0..8).map(|_| async {
+            for _ in 0..20 {
+                let answer = proxy.get(&host, "/large").await.unwrap();
+                assert!(answer.status == 200 && answer.body == large, "{id}: {} {}", answer.status, nginx.said());
+            }
+        });
+        futures_util::future::join_all(asking).await;
+    }
+}

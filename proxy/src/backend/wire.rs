@@ -363,7 +363,7 @@ const MAX_FIELDS: usize = 200;
 /// Longest response head, in bytes.
 const MAX_HEAD: usize = 128 * 1024;
 /// 1xx answers before the one that counts.
-const MOST_INTERIM: u32 = 8;
+pub(super) const MOST_INTERIM: u32 = 8;
 /// How long a server may take to say whether it wants a body.
 const MOST_SILENCE: Duration = Duration::from_millis(500);
 /// Room for a head that is worth a read.

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use h2::client::{ResponseFuture, SendRequest};
+use h2::client::SendRequest;
 use h2::{Reason, RecvStream};
 use http::header::{CONTENT_LENGTH, HeaderMap};
 use http::{Method, StatusCode};
@@ -19,9 +19,9 @@ use http_body::{Frame, SizeHint};
 use super::connection::{Multiplexed, State};
 use super::request;
 use crate::backend::InFlight;
-use crate::backend::framing::{Framing, Malformed};
+use crate::backend::framing::{Framing, Malformed, may_trail};
 use crate::backend::sending::{Outflow, Sending};
-use crate::backend::wire::{Broken, Head, is_for_one_hop};
+use crate::backend::wire::{Broken, Head, MOST_INTERIM, is_for_one_hop};
 
 /// A place on a connection, and once a request was sent on it, what that holds.
 pub struct Call {
@@ -85,6 +85,7 @@ impl Call {
         let sent = self.sender.send_request(request, !has_body).map_err(|error| fault(error, false))?;
         let (mut response, stream) = sent;
         let mut outflow = has_body.then(|| Outflow::new(stream));
+        let mut interim = 0;
         let answer = poll_fn(|cx| {
             if let Some(outflow) = &mut outflow {
                 let sent = sending.poll_into(outflow, cx);
@@ -93,7 +94,13 @@ impl Call {
                     return Poll::Ready(Err(error.into()));
                 }
             }
-            Self::poll_answer(&mut response, cx).map_err(|error| fault(error, has_body))
+            while let Poll::Ready(Some(Ok(_))) = response.poll_informational(cx) {
+                interim += 1;
+                if interim > MOST_INTERIM {
+                    return Poll::Ready(Err(Malformed::TooLong.into()));
+                }
+            }
+            Pin::new(&mut response).poll(cx).map_err(|error| fault(error, has_body))
         })
         .await?;
         self.place.0.served.set(true);
@@ -102,13 +109,6 @@ impl Call {
         let head = read(head.status, head.headers, method, answer.is_end_stream());
         self.answer = Some(answer);
         head
-    }
-
-    fn poll_answer(
-        response: &mut ResponseFuture,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<http::Response<RecvStream>, h2::Error>> {
-        Pin::new(response).poll(cx)
     }
 
     /// The answer's body, once there is a head.
@@ -169,9 +169,7 @@ impl Receiving {
             None => {
                 self.in_trailers = true;
                 match ready!(answer.poll_trailers(cx)) {
-                    Ok(trailers) => {
-                        trailers.filter(|trailers| !trailers.is_empty()).map(|trailers| Ok(Frame::trailers(trailers)))
-                    }
+                    Ok(trailers) => trailers.and_then(fit_to_trail).map(|trailers| Ok(Frame::trailers(trailers))),
                     Err(error) => Some(Err(broken_off(error))),
                 }
             }
@@ -190,6 +188,15 @@ impl Receiving {
     pub fn size_hint(&self) -> SizeHint {
         self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
+}
+
+/// What of trailers may be forwarded as such, if anything.
+fn fit_to_trail(mut trailers: HeaderMap) -> Option<HeaderMap> {
+    let unfit: Vec<_> = trailers.keys().filter(|name| !may_trail(name.as_str())).cloned().collect();
+    for name in unfit {
+        trailers.remove(name);
+    }
+    (!trailers.is_empty()).then_some(trailers)
 }
 
 fn broken_off(error: h2::Error) -> io::Error {
