@@ -62,10 +62,20 @@ impl Authority {
 
     /// One that ends as a year begins.
     pub fn issue_until(&self, names: &[&str], year: i32) -> KeyPair {
+        self.sign(names, |params| params.not_after = date_time_ymd(year, 1, 1))
+    }
+
+    /// One that ends in so many days.
+    pub fn issue_for_days(&self, names: &[&str], days: u64) -> KeyPair {
+        let ends = std::time::SystemTime::now() + Duration::from_secs(days * 86_400);
+        self.sign(names, |params| params.not_after = ends.into())
+    }
+
+    fn sign(&self, names: &[&str], ends: impl FnOnce(&mut CertificateParams)) -> KeyPair {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("valid names");
         params.not_before = date_time_ymd(2000, 1, 1);
-        params.not_after = date_time_ymd(year, 1, 1);
+        ends(&mut params);
         let key = rcgen::KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("it is signed");
         KeyPair::new((certificate.pem() + &self.pem()).into_bytes(), key.serialize_pem().into_bytes())
@@ -106,19 +116,35 @@ impl Authority {
         config
     }
 
+    /// The same, speaking only these versions.
+    pub fn client_of(&self, versions: &[&'static SupportedProtocolVersion]) -> TlsClient {
+        let config = self.believers(versions).with_no_client_auth();
+        TlsClient { config: Arc::new(config) }
+    }
+
+    /// A client that shows a certificate.
+    pub fn client_with(&self, pair: &KeyPair) -> TlsClient {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pair.cert()).collect();
+        let key = PrivateKeyDer::from_pem_slice(pair.key()).expect("a key");
+        let builder = self.believers(rustls::DEFAULT_VERSIONS);
+        let config = builder.with_client_auth_cert(chain.expect("PEM"), key).expect("they fit");
+        TlsClient { config: Arc::new(config) }
+    }
+
+    fn believers(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
+        let roots = self.roots();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions);
+        builder.expect("known versions").with_root_certificates(roots)
+    }
+
     fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone()).expect("the authority is one");
         roots
-    }
-
-    /// The same, speaking only these versions.
-    pub fn client_of(&self, versions: &[&'static SupportedProtocolVersion]) -> TlsClient {
-        let roots = self.roots();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions);
-        let config = builder.expect("known versions").with_root_certificates(roots).with_no_client_auth();
-        TlsClient { config: Arc::new(config) }
     }
 }
 

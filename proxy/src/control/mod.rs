@@ -6,6 +6,7 @@
 //! its business; it runs on a runtime of its own.
 
 mod begin;
+mod certificates;
 mod chores;
 pub mod disk;
 mod follow;

@@ -30,16 +30,18 @@ impl Configs {
         Configs { tickets, own, made: RefCell::default() }
     }
 
-    /// The configuration for a listener's next client: that of its terms in force.
-    pub(super) fn of(&self, live: &Arc<LiveTable>, listener: &Id) -> Result<Arc<ServerConfig>, rustls::Error> {
+    /// The configuration for a listener's next client, that of its terms in force, and whether servers are told of its
+    /// certificate.
+    pub(super) fn of(&self, live: &Arc<LiveTable>, listener: &Id) -> Result<(Arc<ServerConfig>, bool), rustls::Error> {
         let terms = live.terms(listener).unwrap_or_else(|| self.own.clone());
         let mut made = self.made.borrow_mut();
         if let Some(known) = made.get(listener).filter(|known| Arc::ptr_eq(&known.of, &terms)) {
-            return Ok(known.config.clone());
+            return Ok((known.config.clone(), terms.tells_servers));
         }
         let config = terms.config(live.clone(), self.tickets.clone())?;
+        let tells_servers = terms.tells_servers;
         made.insert(listener.clone(), Made { of: terms, config: config.clone() });
-        Ok(config)
+        Ok((config, tells_servers))
     }
 
     /// Forgets a listener that is closed.

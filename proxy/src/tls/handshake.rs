@@ -7,6 +7,7 @@ use rustls::{HandshakeKind, ProtocolVersion, ServerConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+use super::client;
 use super::terms::{ACME, HTTP2};
 use crate::listener::stream::Stream;
 
@@ -21,6 +22,8 @@ pub struct Secured {
     pub resumed: bool,
     /// Whether TLS is 1.3.
     pub is_13: bool,
+    /// Header fields that tell servers of the client's certificate, where they are to be told of one.
+    pub client: Option<Box<str>>,
 }
 
 /// What is spoken inside TLS.
@@ -35,11 +38,16 @@ pub enum Spoken {
 }
 
 /// Shakes hands. How long that may take is its worker's business.
-pub async fn accept(config: Arc<ServerConfig>, stream: TcpStream) -> io::Result<(Stream, Secured)> {
+pub(crate) async fn accept(
+    config: Arc<ServerConfig>,
+    tells_servers: bool,
+    stream: TcpStream,
+) -> io::Result<(Stream, Secured)> {
     let accepting =
         TlsAcceptor::from(config).accept_with(stream, |connection| connection.set_buffer_limit(Some(MOST_BUFFERED)));
     let stream = accepting.await?;
     let (_, connection) = stream.get_ref();
+    let shown = connection.peer_certificates().and_then(<[_]>::first).filter(|_| tells_servers);
     let secured = Secured {
         name: connection.server_name().map(|name| name.trim_end_matches('.').to_ascii_lowercase().into()),
         protocol: match connection.alpn_protocol() {
@@ -49,6 +57,7 @@ pub async fn accept(config: Arc<ServerConfig>, stream: TcpStream) -> io::Result<
         },
         resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
         is_13: connection.protocol_version() == Some(ProtocolVersion::TLSv1_3),
+        client: shown.map(|certificate| client::fields(certificate).into()),
     };
     Ok((Stream::Tls(Box::new(stream)), secured))
 }
