@@ -59,6 +59,10 @@ async fn who_is_believed_and_who_is_not() {
     let strange = secure("strange", &stranger.issue(&["localhost"])).await;
     let ended = secure("ended", &authority.issue_until(&["localhost"], 2001)).await;
     let plain = StandIn::start("plain").await;
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let signed = KeyPair::new(made.cert.pem().into_bytes(), made.signing_key.serialize_pem().into_bytes());
+    let own = secure("own", &signed).await;
+    route(&scene, "own", &[by_name(&own)], json!({ "CA": made.cert.pem() })).await;
     route(&scene, "good", &[by_name(&good)], ca.clone()).await;
     route(&scene, "ip", &[by_address(&ip)], ca.clone()).await;
     let name = json!({ "CA": authority.pem(), "ServerName": "app.internal" });
@@ -72,7 +76,7 @@ async fn who_is_believed_and_who_is_not() {
     route(&scene, "system", &[by_name(&good)], json!({})).await;
     let proxy = scene.proxy("etna").await;
 
-    for (id, server) in [("good", "good"), ("ip", "ip"), ("named", "named"), ("trusting", "strange")] {
+    for (id, server) in [("good", "good"), ("ip", "ip"), ("named", "named"), ("own", "own"), ("trusting", "strange")] {
         let answer = proxy.get(&format!("{id}.test"), "/x").await.unwrap();
         assert_eq!((answer.status, answer.server()), (200, server), "{id}: {}", proxy.said());
         // How servers are spoken to is nobody's business but ours.
@@ -94,7 +98,7 @@ async fn who_is_believed_and_who_is_not() {
     }
     assert_eq!(plain.requests() + ended.requests(), 0, "nothing was sent in the clear");
     assert_eq!(strange.requests(), 1);
-    assert_eq!((handshakes(&proxy, "full").await, handshakes(&proxy, "failed").await), (4.0, 5.0));
+    assert_eq!((handshakes(&proxy, "full").await, handshakes(&proxy, "failed").await), (5.0, 5.0));
     let problems = proxy.problems().await;
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert!(problems[0]["reason"].as_str().unwrap().contains("not verified"), "{problems:?}");
