@@ -22,6 +22,8 @@ mod proxy_protocol;
 mod routing;
 mod scale;
 mod secrets;
+mod servers_h2;
+mod servers_tls;
 mod sidekick;
 mod store_fails;
 mod store_gone;

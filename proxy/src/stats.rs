@@ -94,6 +94,8 @@ pub struct Retries {
     pub connect: Counter,
     /// The server had closed a kept connection before.
     pub closed: Counter,
+    /// The server said that it had not begun with it (HTTP/2).
+    pub refused: Counter,
     /// It broke without an answer.
     pub broken: Counter,
     /// The answer did not come in time; only where the frontend says so.
@@ -175,6 +177,17 @@ pub struct Handshakes {
     pub failed: Counter,
 }
 
+/// TLS handshakes with servers.
+#[derive(Debug, Default)]
+pub struct ServerHandshakes {
+    /// In full.
+    pub full: Counter,
+    /// That went on with an earlier session.
+    pub resumed: Counter,
+    /// That came to nothing.
+    pub failed: Counter,
+}
+
 /// What the whole process counts.
 #[derive(Debug, Default)]
 pub struct Process {
@@ -196,6 +209,8 @@ pub struct Process {
     pub retries: Retries,
     /// Connections opened to servers.
     pub upstream_connections: Counter,
+    /// TLS handshakes with servers, those of checks left out.
+    pub server_handshakes: ServerHandshakes,
     /// Connections turned away because there were too many.
     pub shed_connections: Counter,
     /// Requests turned away because a worker had more to do than it could.

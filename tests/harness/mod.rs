@@ -7,6 +7,7 @@ pub mod client;
 pub mod docker;
 pub mod etcd;
 pub mod h2;
+pub mod h2_server;
 pub mod load;
 pub mod metrics;
 pub mod pebble;

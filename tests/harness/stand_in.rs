@@ -17,9 +17,11 @@ use hyper::body::{Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use rustls::{HandshakeKind, ServerConfig};
 use serde_json::json;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 /// How it treats requests.
@@ -59,6 +61,8 @@ struct Inner {
     requests: AtomicU64,
     connections: AtomicU64,
     abandoned: AtomicU64,
+    /// TLS handshakes in full, that went on with a session, and that failed.
+    handshakes: [AtomicU64; 3],
     stop: CancellationToken,
 }
 
@@ -70,6 +74,15 @@ impl StandIn {
 
     /// Starts one where another was.
     pub async fn start_at(id: &str, address: SocketAddr) -> StandIn {
+        StandIn::start_by(id, address, None).await
+    }
+
+    /// Starts one that speaks TLS.
+    pub async fn start_tls(id: &str, address: SocketAddr, config: Arc<ServerConfig>) -> StandIn {
+        StandIn::start_by(id, address, Some(config)).await
+    }
+
+    async fn start_by(id: &str, address: SocketAddr, tls: Option<Arc<ServerConfig>>) -> StandIn {
         let listener = TcpListener::bind(address).await.expect("the address is free");
         let address = listener.local_addr().expect("it is bound");
         let inner = Arc::new(Inner {
@@ -78,9 +91,10 @@ impl StandIn {
             requests: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             abandoned: AtomicU64::new(0),
+            handshakes: Default::default(),
             stop: CancellationToken::new(),
         });
-        tokio::spawn(accept(listener, inner.clone()));
+        tokio::spawn(accept(listener, tls.map(TlsAcceptor::from), inner.clone()));
         StandIn { address, inner }
     }
 
@@ -99,6 +113,11 @@ impl StandIn {
         self.inner.connections.load(Relaxed)
     }
 
+    /// TLS handshakes so far: in full, that went on with a session, and that failed.
+    pub fn handshakes(&self) -> [u64; 3] {
+        std::array::from_fn(|i| self.inner.handshakes[i].load(Relaxed))
+    }
+
     /// Requests whose asker went away before they were answered.
     pub fn abandoned(&self) -> u64 {
         self.inner.abandoned.load(Relaxed)
@@ -111,7 +130,7 @@ impl Drop for StandIn {
     }
 }
 
-async fn accept(listener: TcpListener, inner: Arc<Inner>) {
+async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, inner: Arc<Inner>) {
     loop {
         tokio::select! {
             () = inner.stop.cancelled() => return,
@@ -119,13 +138,29 @@ async fn accept(listener: TcpListener, inner: Arc<Inner>) {
                 let Ok((stream, _)) = accepted else { continue };
                 let _ = stream.set_nodelay(true);
                 inner.connections.fetch_add(1, Relaxed);
-                tokio::spawn(serve(stream, inner.clone()));
+                match &tls {
+                    None => tokio::spawn(serve(stream, inner.clone())),
+                    Some(tls) => tokio::spawn(secure(tls.clone(), stream, inner.clone())),
+                };
             }
         }
     }
 }
 
-async fn serve(stream: TcpStream, inner: Arc<Inner>) {
+async fn secure(tls: TlsAcceptor, stream: TcpStream, inner: Arc<Inner>) {
+    let accepted = tls.accept(stream).await;
+    let result = match &accepted {
+        Ok(stream) if stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed) => 1,
+        Ok(_) => 0,
+        Err(_) => 2,
+    };
+    inner.handshakes[result].fetch_add(1, Relaxed);
+    if let Ok(stream) = accepted {
+        serve(stream, inner).await;
+    }
+}
+
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, inner: Arc<Inner>) {
     let service = service_fn(|request| answer(inner.clone(), request));
     let connection = http1::Builder::new().half_close(false).serve_connection(TokioIo::new(stream), service);
     tokio::select! {

@@ -14,7 +14,8 @@ use http_body_util::Full;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, date_time_ymd};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -95,6 +96,26 @@ impl Authority {
         self.client_of(rustls::DEFAULT_VERSIONS)
     }
 
+    /// How a server with this certificate speaks TLS; where `clients` is given, with those alone whom it has signed.
+    pub fn server(pair: &KeyPair, clients: Option<&Authority>) -> ServerConfig {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
+        let builder = builder.expect("known versions");
+        let builder = match clients {
+            None => builder.with_no_client_auth(),
+            Some(authority) => {
+                let roots = Arc::new(authority.roots());
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
+                builder.with_client_cert_verifier(verifier.expect("there is an authority"))
+            }
+        };
+        let chain = CertificateDer::pem_slice_iter(pair.cert()).collect::<Result<_, _>>().expect("PEM");
+        let key = PrivateKeyDer::from_pem_slice(pair.key()).expect("PEM");
+        let mut config = builder.with_single_cert(chain, key).expect("the key is of the certificate");
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config
+    }
+
     /// The same, speaking only these versions.
     pub fn client_of(&self, versions: &[&'static SupportedProtocolVersion]) -> TlsClient {
         let config = self.believers(versions).with_no_client_auth();
@@ -114,11 +135,16 @@ impl Authority {
         &self,
         versions: &[&'static SupportedProtocolVersion],
     ) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.issuer.der().clone()).expect("the authority is one");
+        let roots = self.roots();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions);
         builder.expect("known versions").with_root_certificates(roots)
+    }
+
+    fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).expect("the authority is one");
+        roots
     }
 }
 

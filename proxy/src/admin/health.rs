@@ -53,7 +53,8 @@ pub(super) async fn health(
 }
 
 fn is_worth_telling(backend: &Backend) -> bool {
-    backend.check.is_some() || backend.servers.iter().any(|server| server.live.health.is_known())
+    let is_telling = |server: &Server| server.live.health.is_known() || server.live.handshake_error.get().is_some();
+    backend.check.is_some() || backend.servers.iter().any(is_telling)
 }
 
 fn show(backend: &Backend, at_most: usize) -> Value {
@@ -77,6 +78,7 @@ fn server(server: &Server) -> Value {
         "health": health.word,
         "reason": health.reason.word(),
         "detail": health.detail,
+        "handshake_error": server.live.handshake_error.get(),
         "since_seconds": health.since.map(|since| since.as_secs_f64()),
         "checked_seconds_ago": health.checked.map(|checked| checked.as_secs_f64()),
         "ejections": health.ejections,

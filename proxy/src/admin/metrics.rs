@@ -19,7 +19,9 @@ use super::exposition::{Kind, family, sample};
 use super::reply;
 use crate::backend::{Backend, Server};
 use crate::control::State;
-use crate::stats::{BOUNDS_US, Goaways, Handshakes, Http2, Process, ProxyProtocolRefused, Requests, Retries};
+use crate::stats::{
+    BOUNDS_US, Goaways, Handshakes, Http2, Process, ProxyProtocolRefused, Requests, Retries, ServerHandshakes,
+};
 use crate::table::Frontend;
 
 /// `GET /metrics`.
@@ -206,6 +208,7 @@ fn process(state: &State, now: Instant) -> String {
         unrouted,
         retries,
         upstream_connections,
+        server_handshakes,
         errors,
         shed_connections,
         shed_requests,
@@ -286,11 +289,16 @@ fn process(state: &State, now: Instant) -> String {
     ] {
         sample(&mut out, "etna_http2_goaways_total", &[("reason", reason)], counter.get());
     }
-    let Retries { connect, closed, broken, late, status } = retries;
+    let Retries { connect, closed, refused, broken, late, status } = retries;
     family(&mut out, "etna_retries_total", "Requests tried once more, by why.", Kind::Counter);
-    for (reason, counter) in
-        [("connect", connect), ("closed", closed), ("broken", broken), ("late", late), ("status", status)]
-    {
+    for (reason, counter) in [
+        ("connect", connect),
+        ("closed", closed),
+        ("refused", refused),
+        ("broken", broken),
+        ("late", late),
+        ("status", status),
+    ] {
         sample(&mut out, "etna_retries_total", &[("reason", reason)], counter.get());
     }
     let ProxyProtocolRefused { stranger, malformed, late } = proxy_protocol_refused;
@@ -305,6 +313,12 @@ fn process(state: &State, now: Instant) -> String {
         [("full_tls12", full_12), ("full_tls13", full_13), ("resumed", resumed), ("failed", failed)]
     {
         sample(&mut out, "etna_tls_handshakes_total", &[("result", result)], counter.get());
+    }
+    let ServerHandshakes { full, resumed, failed } = server_handshakes;
+    let name = "etna_server_tls_handshakes_total";
+    family(&mut out, name, "TLS handshakes with servers, by result.", Kind::Counter);
+    for (result, counter) in [("full", full), ("resumed", resumed), ("failed", failed)] {
+        sample(&mut out, name, &[("result", result)], counter.get());
     }
     if !table.certificates.is_empty() {
         let help = "When a host's certificate ends, in seconds since 1970.";

@@ -43,6 +43,8 @@ pub enum Outcome {
     Answered(StatusCode),
     /// No connection could be made.
     Unreachable,
+    /// One could be made, but TLS could not be agreed upon.
+    Unsecured,
     /// The connection broke, or the answer was no HTTP.
     Broken,
     /// It did not answer in time.
@@ -239,6 +241,7 @@ impl Backend {
                 return;
             }
             Outcome::Unreachable => Reason::Unreachable,
+            Outcome::Unsecured => Reason::Tls,
             Outcome::Broken => Reason::Broken,
             Outcome::Late => Reason::Timeout,
         };
@@ -306,7 +309,7 @@ impl Backend {
             }
             return;
         }
-        let points = if reason == Reason::Unreachable { 5 } else { 3 } * POINT;
+        let points = if matches!(reason, Reason::Unreachable | Reason::Tls) { 5 } else { 3 } * POINT;
         let before =
             health.word.fetch_update(Relaxed, Relaxed, |word| Some(word + if word < MOST { points } else { 0 }));
         let enough = before.is_ok_and(|before| before + points >= ENOUGH);

@@ -9,13 +9,16 @@ pub mod framing;
 pub mod hash;
 pub mod health;
 pub mod latency;
+pub mod multiplexed;
 pub mod place;
 pub mod pool;
 pub mod queue;
 pub mod replay;
+pub mod secure;
 pub mod sending;
 pub mod slow_start;
 pub mod sticky;
+pub mod stream;
 pub mod wire;
 
 use std::net::SocketAddr;
@@ -26,6 +29,7 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 
 use crate::stats::{Counter, Requests};
+use crate::tls::servers::ServerTls;
 use balance::Schedule;
 use budget::Budget;
 use etna_store::object::{Id, Scheme, ServerState};
@@ -33,6 +37,7 @@ use hash::HashKey;
 use health::Health;
 use latency::PeakLatency;
 use queue::Queue;
+use secure::LastError;
 use slow_start::{Ramp, millis};
 
 /// Where a backend stands in a table.
@@ -52,6 +57,8 @@ pub struct Backend {
     pub check: Option<Arc<etna_store::object::HealthCheck>>,
     /// Its servers, by id.
     pub servers: Vec<Server>,
+    /// How its https servers are spoken to, where it has any.
+    pub tls: Option<Arc<ServerTls>>,
     /// The order in which servers take requests.
     pub schedule: Schedule,
     /// What it hashes, where its policy does.
@@ -69,6 +76,8 @@ pub struct Server {
     pub spec: Arc<etna_store::Server>,
     /// What survives publishes.
     pub live: Arc<Live>,
+    /// How it is spoken to, where that is encrypted.
+    pub tls: Option<Arc<ServerTls>>,
 }
 
 /// A backend's living state, identified by the backend's name.
@@ -119,6 +128,8 @@ pub struct Live {
     pub requests: Requests,
     /// Connections to it that could not be made.
     pub connect_errors: Counter,
+    /// How agreeing upon TLS or HTTP/2 with it failed the last time, until it does not.
+    pub handshake_error: LastError,
     /// Requests that broke after they were sent.
     pub request_errors: Counter,
 }
@@ -155,6 +166,7 @@ impl Live {
             latency: PeakLatency::default(),
             requests: Requests::default(),
             connect_errors: Counter::default(),
+            handshake_error: LastError::default(),
             request_errors: Counter::default(),
         }
     }
@@ -298,7 +310,7 @@ pub(crate) mod test {
     pub(crate) fn server(id: &str, more: &str) -> Server {
         let value = format!(r#"{{"URL":"http://127.0.0.1:80"{more}}}"#);
         let spec = etna_store::Server::decode(id.into(), value.as_bytes(), &mut Vec::new()).unwrap();
-        Server { live: Arc::new(Live::new(0, "b", &spec)), spec: Arc::new(spec) }
+        Server { live: Arc::new(Live::new(0, "b", &spec)), spec: Arc::new(spec), tls: None }
     }
 
     /// A backend of these servers, and what more its value says.
@@ -318,6 +330,7 @@ pub(crate) mod test {
             check: None,
             cookie: None,
             servers,
+            tls: None,
             spec,
             live: Arc::default(),
         }

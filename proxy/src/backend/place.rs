@@ -100,7 +100,7 @@ mod tests {
         let server = test::server("s", "");
         let live = crate::backend::Live::new(1, "b", &server.spec).waiting_in(backend.live.queue.clone());
         live.follow(&server.spec, Some(1), Instant::now());
-        let servers = vec![Server { spec: server.spec, live: Arc::new(live) }];
+        let servers = vec![Server { live: Arc::new(live), ..server }];
         let schedule = crate::backend::balance::Schedule::new(&backend.spec, &servers, None);
         Arc::new(Backend { servers, schedule, ..backend })
     }

@@ -1,5 +1,7 @@
 //! A request's body on its way to a server: framed, written as the server takes it, begun again where that is possible.
 
+mod outflow;
+
 use std::fmt::Write as _;
 use std::io;
 use std::pin::Pin;
@@ -8,11 +10,14 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body as _, Frame};
-use tokio::net::TcpStream;
+use tokio::io::AsyncWrite as _;
 use tokio::task::coop::poll_proceed;
 
 use super::replay::Replay;
+use super::stream::Stream;
 use crate::traffic::body::{BodyError, RequestBody};
+
+pub(super) use outflow::Outflow;
 
 /// A request's body on its way to a server.
 #[derive(Debug)]
@@ -23,6 +28,8 @@ pub struct Sending {
     pending: BytesMut,
     /// Bytes written so far.
     written: u64,
+    /// Whether some of that may still be inside TLS.
+    unflushed: bool,
     state: SendState,
     /// What was taken from the body, where it may have to be sent again.
     replay: Option<Box<Replay>>,
@@ -43,7 +50,16 @@ enum SendState {
 impl Sending {
     /// A body that was not begun.
     pub fn new(body: RequestBody, chunked: bool, held: bool) -> Sending {
-        Sending { body, chunked, pending: BytesMut::new(), written: 0, state: SendState::Fresh, held, replay: None }
+        Sending {
+            body,
+            chunked,
+            pending: BytesMut::new(),
+            written: 0,
+            unflushed: false,
+            state: SendState::Fresh,
+            replay: None,
+            held,
+        }
     }
 
     /// Whether the server is to say first whether it wants it.
@@ -68,7 +84,7 @@ impl Sending {
                 !self.chunked && self.body.is_end_stream() && self.replay.as_ref().is_none_or(|kept| kept.is_empty())
             }
             SendState::Begun | SendState::Refused => false,
-            SendState::Ended => self.pending.is_empty(),
+            SendState::Ended => self.pending.is_empty() && !self.unflushed,
         }
     }
 
@@ -90,6 +106,7 @@ impl Sending {
         let possible = self.state == SendState::Fresh || replayed || self.body.rewind();
         if possible {
             self.pending.clear();
+            self.unflushed = false;
             self.state = SendState::Fresh;
         }
         possible
@@ -100,7 +117,7 @@ impl Sending {
     }
 
     /// Writes what can be written. `Err` is the client's fault; a server that takes no more is left alone.
-    pub(super) fn poll(&mut self, stream: &TcpStream, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+    pub(super) fn poll(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
         loop {
             let gathered = self.gather(cx)?;
             ready!(self.poll_write(stream, cx));
@@ -134,24 +151,45 @@ impl Sending {
         Ok(Poll::Ready(()))
     }
 
-    fn poll_write(&mut self, stream: &TcpStream, cx: &mut Context<'_>) -> Poll<()> {
-        while !self.pending.is_empty() {
-            match stream.try_write(&self.pending) {
+    fn poll_write(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.pending.is_empty() || self.unflushed {
+            match ready!(self.poll_write_some(stream, cx)) {
                 Ok(written) => {
                     self.written += written as u64;
                     self.pending.advance(written);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // Its error shows in the next write.
-                    let _ = ready!(stream.poll_write_ready(cx));
-                }
                 Err(_) => {
                     self.pending.clear();
+                    self.unflushed = false;
                     self.state = SendState::Refused;
                 }
             }
         }
         Poll::Ready(())
+    }
+
+    /// Writes some of what is pending, or, where nothing is, what lies inside TLS.
+    fn poll_write_some(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        match stream {
+            Stream::Plain(stream) => loop {
+                match stream.try_write(&self.pending) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        // Its error shows in the next write.
+                        let _ = ready!(stream.poll_write_ready(cx));
+                    }
+                    written => return Poll::Ready(written),
+                }
+            },
+            Stream::Tls(_) if self.pending.is_empty() => {
+                ready!(Pin::new(stream).poll_flush(cx))?;
+                self.unflushed = false;
+                Poll::Ready(Ok(0))
+            }
+            Stream::Tls(_) => {
+                self.unflushed = true;
+                Pin::new(stream).poll_write(cx, &self.pending)
+            }
+        }
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {

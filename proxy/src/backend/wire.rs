@@ -9,6 +9,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,20 +18,20 @@ use etna_store::object::ProxyVersion;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 use http_body::Frame;
-use socket2::SockRef;
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
 use super::framing::{self, Framing, Malformed, Step};
 use super::sending::Sending;
+use super::stream::Stream;
 use crate::proxy_protocol::Origin;
+use crate::tls::servers::ServerTls;
 use crate::traffic::body::BodyError;
 
 /// An upstream connection.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     /// Read and not used yet.
     buffer: BytesMut,
     /// Whether it answered a request before: then the server may have closed it without our knowing yet.
@@ -74,6 +75,12 @@ pub enum Broken {
         /// The cause.
         source: io::Error,
     },
+    /// The server says that it has not begun with the request (HTTP/2); `consumed` as above.
+    #[error("the server has not begun with the request")]
+    Refused {
+        /// Whether the body can no longer be sent again.
+        consumed: bool,
+    },
     /// It ended inside the head.
     #[error("the connection ended inside the response's head")]
     Truncated,
@@ -87,7 +94,7 @@ pub enum Broken {
 
 impl Connection {
     /// A connection that just came to stand.
-    pub fn new(stream: TcpStream) -> Connection {
+    pub fn new(stream: Stream) -> Connection {
         Connection { stream, buffer: BytesMut::new(), reused: false, announced: None }
     }
 
@@ -98,16 +105,23 @@ impl Connection {
 
     /// Whether it can still be used: open, and the server sent nothing that nobody asked for. Costs a system call only
     /// when something has arrived.
-    pub fn is_usable(&self) -> bool {
-        let mut byte = [0];
-        self.buffer.is_empty()
-            && matches!(self.stream.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    pub fn is_usable(&mut self) -> bool {
+        self.buffer.is_empty() && self.stream.is_silent()
+    }
+
+    /// Whether it was made on these terms; `None`: in the clear.
+    pub fn is_of(&self, terms: Option<&Arc<ServerTls>>) -> bool {
+        self.stream.is_of(terms)
+    }
+
+    /// Whether ALPN settled on HTTP/2.
+    pub(super) fn is_http2(&self) -> bool {
+        self.stream.protocol() == Some(b"h2")
     }
 
     /// Whether the server has not closed it, as the kernel knows at this moment. Always costs a system call.
     pub fn is_open(&self) -> bool {
-        let peeked = SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit()]);
-        matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        self.stream.is_open()
     }
 
     /// Sends a request, head first, and reads the head of the answer. When the answer comes before the body has been
@@ -122,6 +136,9 @@ impl Connection {
     ) -> Result<Head, Broken> {
         let unanswered = |source| Broken::Unanswered { consumed: false, source };
         self.stream.write_all(head).await.map_err(unanswered)?;
+        if let Stream::Tls(_) = self.stream {
+            self.stream.flush().await.map_err(unanswered)?;
+        }
         let has_body = !sending.is_done();
         let mut interim = 0;
         // A server that knows nothing of expectations would wait for the body as long as we for its word.
@@ -135,7 +152,7 @@ impl Connection {
             }
             if has_body {
                 // A write that fails is not the end: the server may have answered before it stopped listening.
-                let sent = sending.poll(&self.stream, cx);
+                let sent = sending.poll(&mut self.stream, cx);
                 progress.set(sending.written());
                 if let Poll::Ready(Err(error)) = sent {
                     return Poll::Ready(Err(error.into()));
@@ -153,8 +170,8 @@ impl Connection {
     }
 
     /// Goes on sending a request's body.
-    pub fn poll_send(&self, sending: &mut Sending, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
-        sending.poll(&self.stream, cx)
+    pub fn poll_send(&mut self, sending: &mut Sending, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        sending.poll(&mut self.stream, cx)
     }
 
     /// Reads a response's head; `interim` counts the 1xx answers before it.
@@ -237,7 +254,7 @@ impl Connection {
     }
 
     /// The stream, and what was read from it already, once it no longer speaks HTTP.
-    pub fn into_tunnel(self) -> (TcpStream, Bytes) {
+    pub fn into_tunnel(self) -> (Stream, Bytes) {
         (self.stream, self.buffer.freeze())
     }
 }
@@ -311,7 +328,7 @@ pub fn parse(buffer: &mut BytesMut, method: &Method) -> Result<Option<Head>, Mal
 }
 
 /// RFC 9110 section 7.6.1, and the framing, which is written anew for the client.
-fn is_for_one_hop(name: &str, length_informs: bool) -> bool {
+pub(super) fn is_for_one_hop(name: &str, length_informs: bool) -> bool {
     const NAMES: [&str; 8] = [
         "connection",
         "keep-alive",
@@ -346,7 +363,7 @@ const MAX_FIELDS: usize = 200;
 /// Longest response head, in bytes.
 const MAX_HEAD: usize = 128 * 1024;
 /// 1xx answers before the one that counts.
-const MOST_INTERIM: u32 = 8;
+pub(super) const MOST_INTERIM: u32 = 8;
 /// How long a server may take to say whether it wants a body.
 const MOST_SILENCE: Duration = Duration::from_millis(500);
 /// Room for a head that is worth a read.

@@ -171,11 +171,13 @@ impl Keeper {
             }
             watched.next = None;
             let Some(server) = watched.backend.servers.get(usize::from(watched.at)) else { continue };
-            let (live, check, visitor) = (server.live.clone(), watched.check.clone(), watched.visitor);
-            let proxy_protocol = watched.backend.spec.proxy_protocol;
+            let (live, tls) = (server.live.clone(), server.tls.clone());
+            let (check, visitor) = (watched.check.clone(), watched.visitor);
+            let (proxy_protocol, protocol) = (watched.backend.spec.proxy_protocol, watched.backend.spec.protocol);
             let task = self.running.spawn(async move {
                 let began = live.health.now();
-                (number, began, probe(Checked { live: &live, proxy_protocol }, &check, visitor).await)
+                let checked = Checked { live: &live, tls: tls.as_ref(), proxy_protocol, protocol };
+                (number, began, probe(checked, &check, visitor).await)
             });
             self.asked.insert(task.id(), number);
         }

@@ -6,6 +6,7 @@
 //!
 //! Not here: what follows from a finding (`backend::health`) and what requests themselves show (`Backend::observe`).
 
+mod http2;
 mod keeper;
 mod probe;
 mod verdict;

@@ -4,9 +4,10 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use etna_store::object::{CheckKind, HealthCheck, ProxyVersion};
+use etna_store::object::{CheckKind, HealthCheck, HttpVersion, ProxyVersion};
 use http::header::{ACCEPT, CONNECTION, HOST, HeaderValue, USER_AGENT};
 use http::{Method, Request};
 use http_body_util::{BodyExt as _, Empty};
@@ -15,10 +16,14 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::http2;
 use super::verdict::{self, Answer, Visitor};
 use crate::backend::health::{Finding, Reason};
 use crate::backend::pool::announce;
+use crate::backend::secure::secure;
+use crate::backend::stream::Stream;
 use crate::backend::{Address, Live};
+use crate::tls::servers::ServerTls;
 
 /// What came of a check.
 #[derive(Debug)]
@@ -33,8 +38,12 @@ pub(super) struct Probed {
 #[derive(Clone, Copy)]
 pub(super) struct Checked<'a> {
     pub(super) live: &'a Live,
+    /// How it is spoken to, where that is encrypted.
+    pub(super) tls: Option<&'a Arc<ServerTls>>,
     /// Ours, says the header then.
     pub(super) proxy_protocol: Option<ProxyVersion>,
+    /// What it is to speak.
+    pub(super) protocol: HttpVersion,
 }
 
 /// Checks a server as the visitor that it wanted to see the last time.
@@ -78,34 +87,44 @@ enum Failure {
 
 /// Connects and asks; without an answer where a connection is all that is wanted.
 async fn ask(server: Checked<'_>, check: &HealthCheck, visitor: Visitor) -> Result<Option<Answer>, Failure> {
-    let Checked { live, proxy_protocol } = server;
+    let Checked { live, tls, proxy_protocol, protocol } = server;
+    let http2 = protocol == HttpVersion::H2;
     // Who answers on another port is not who takes the requests.
     let proxy_protocol = proxy_protocol.filter(|_| check.port.is_none());
-    let stream = dial(&live.address, check.port, proxy_protocol).await.map_err(|error| match is_own(&error) {
+    let failure = |reason, word: &str, error: io::Error| match is_own(&error) {
         true => Failure::Own,
-        false => Failure::Its(verdict::ill(Reason::Unreachable, format!("cannot connect: {error}"))),
-    })?;
+        false => Failure::Its(verdict::ill(reason, format!("{word}: {error}"))),
+    };
+    let stream = dial(&live.address, check.port, proxy_protocol)
+        .await
+        .map_err(|error| failure(Reason::Unreachable, "cannot connect", error))?;
+    let stream = match tls {
+        None => Stream::Plain(stream),
+        Some(tls) => secure(live, tls, stream, !http2, check.timeout)
+            .await
+            .map_err(|error| failure(Reason::Tls, "TLS handshake", error))?,
+    };
     if check.kind == CheckKind::Tcp {
         return Ok(None);
     }
-    exchange(stream, live, check, visitor)
-        .await
-        .map(Some)
-        .map_err(|error| Failure::Its(verdict::ill(Reason::Broken, format!("no good answer: {error}"))))
+    // As with requests: over TLS the server settles which version it is.
+    let http2 = http2 && (tls.is_none() || stream.protocol() == Some(b"h2"));
+    let request = request(live, check, visitor);
+    let answer = if http2 {
+        http2::exchange(stream, request, |status| verdict::needs_body(check, status)).await
+    } else {
+        exchange(stream, request, check).await.map_err(|error| error.to_string())
+    };
+    answer.map(Some).map_err(|error| Failure::Its(verdict::ill(Reason::Broken, format!("no good answer: {error}"))))
 }
 
-async fn exchange(
-    stream: TcpStream,
-    live: &Live,
-    check: &HealthCheck,
-    visitor: Visitor,
-) -> Result<Answer, hyper::Error> {
-    let _ = stream.set_nodelay(true);
+async fn exchange(stream: Stream, request: Request<()>, check: &HealthCheck) -> Result<Answer, hyper::Error> {
+    let _ = stream.tcp().set_nodelay(true);
     let mut client = http1::Builder::new();
     client.max_buf_size(LONGEST_HEAD).max_headers(MOST_FIELDS);
     let (mut sender, connection) = client.handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?;
     let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
-    let mut response = sender.send_request(request(live, check, visitor)).await?;
+    let mut response = sender.send_request(request.map(|()| Empty::new())).await?;
     let mut body = Vec::new();
     if verdict::needs_body(check, response.status()) {
         while body.len() < LONGEST_BODY
@@ -121,8 +140,8 @@ async fn exchange(
     Ok(Answer { status: head.status, fields: head.headers, body })
 }
 
-fn request(live: &Live, check: &HealthCheck, visitor: Visitor) -> Request<Empty<Bytes>> {
-    let mut request = Request::new(Empty::new());
+fn request(live: &Live, check: &HealthCheck, visitor: Visitor) -> Request<()> {
+    let mut request = Request::new(());
     // What cannot be written was refused when the settings were read.
     *request.method_mut() = check.method.parse().unwrap_or(Method::GET);
     *request.uri_mut() = check.path.parse().unwrap_or_default();
@@ -162,10 +181,10 @@ fn is_own(error: &io::Error) -> bool {
 }
 
 /// Longest head of an answer, in bytes.
-const LONGEST_HEAD: usize = 64 * 1024;
+pub(super) const LONGEST_HEAD: usize = 64 * 1024;
 const MOST_FIELDS: usize = 200;
 /// What is read of an answer's body, in bytes.
-const LONGEST_BODY: usize = 64 * 1024;
+pub(super) const LONGEST_BODY: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -198,7 +217,7 @@ mod tests {
     }
 
     fn plain(live: &Live) -> Checked<'_> {
-        Checked { live, proxy_protocol: None }
+        Checked { live, tls: None, proxy_protocol: None, protocol: HttpVersion::Http1 }
     }
 
     fn wordpress() -> HealthCheck {
@@ -279,7 +298,7 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_wants_a_header_gets_one_that_says_it_is_ours() {
         let (live, asked) = server(vec![PAGE]).await;
-        let checked = Checked { live: &live, proxy_protocol: Some(ProxyVersion::V1) };
+        let checked = Checked { proxy_protocol: Some(ProxyVersion::V1), ..plain(&live) };
         assert!(probe(checked, &HealthCheck::default(), Visitor::default()).await.finding.unwrap().well);
         let asked = asked.await.unwrap();
         assert!(asked[0].starts_with("proxy unknown\r\nget / http/1.1\r\n"), "{asked:?}");

@@ -14,6 +14,7 @@ use etna_store::seal::Keyring;
 use etna_store::{Delta, Key, Model, Problem};
 use http::StatusCode;
 
+use super::servers;
 use super::slots::Slots;
 use super::{Frontend, Step, Table};
 use crate::acme::Settings;
@@ -126,16 +127,11 @@ impl Compiler {
         let mut servers = Vec::new();
         let mut new = Vec::new();
         let check = model.health_check(spec);
+        let is_needed = spec.tls.is_some() || model.servers(&spec.id).any(|server| server.scheme == Scheme::Https);
+        let tls = is_needed.then(|| self.server_tls(spec, old, &mut problems)).flatten();
         for server in model.servers(&spec.id) {
-            if server.scheme == Scheme::Https {
-                problems.push(Problem {
-                    key: Key::Server(spec.id.clone(), server.id.clone()).to_string(),
-                    reason: "TLS to servers is not supported".into(),
-                    hint: "give the server an http:// URL".into(),
-                    line: None,
-                    column: None,
-                    effect: "the server is not used".into(),
-                });
+            let is_https = server.scheme == Scheme::Https;
+            if is_https && !servers::is_usable(tls.as_deref(), server, &spec.id, &mut problems) {
                 continue;
             }
             let known = old.and_then(|old| {
@@ -154,7 +150,8 @@ impl Compiler {
                 Some(_) => {}
                 None => live.health.forget_checks(),
             }
-            servers.push(Server { spec: server.clone(), live });
+            let tls = tls.clone().filter(|_| is_https);
+            servers.push(Server { spec: server.clone(), live, tls });
             new.extend(servers.last().filter(|server| is_new && server.takes_new()).cloned());
         }
         if servers.len() > MOST_SERVERS {
@@ -178,6 +175,7 @@ impl Compiler {
             cookie: spec.sticky.as_ref().map(|sticky| cookie_name(sticky, &spec.id)),
             check,
             servers,
+            tls,
             spec: spec.clone(),
             live: backend_live,
         };

@@ -42,7 +42,7 @@ impl Compiler {
         problems: &mut Vec<Problem>,
     ) -> Option<Arc<Certificate>> {
         let sealed = host.key_pair.as_ref()?;
-        let (opened, hint) = match self.open(host, sealed) {
+        let (opened, hint) = match self.open(&host.name, sealed) {
             Ok(certificate) => (Ok(certificate), PUT_ANOTHER),
             Err((reason, hint)) => (Err(reason), hint),
         };
@@ -70,18 +70,6 @@ impl Compiler {
             table.certificates.set(&host, chosen, files::is_default(&host));
         }
         self.tell(&"certificates/files".into(), problems);
-    }
-
-    fn open(&self, host: &Host, sealed: &[u8]) -> Result<Certificate, (String, &'static str)> {
-        let keyring = self.keyring.as_ref().ok_or((
-            "KeyPair is sealed and there is no key to open it".to_owned(),
-            "start etna with --seal-key FILE",
-        ))?;
-        let pair = keyring
-            .open(sealed)
-            .map_err(|error| (format!("KeyPair: {error}"), "seal it with the key that --seal-key names"))?;
-        Certificate::read(host.name.clone(), &pair)
-            .map_err(|error| (format!("KeyPair: {error}"), "put a PEM certificate chain, leaf first, and its key"))
     }
 
     pub(super) fn listeners(&mut self, model: &Model, delta: &Delta, table: &mut Table) {

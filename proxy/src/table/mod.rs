@@ -7,6 +7,7 @@
 mod acme;
 pub mod compile;
 pub(crate) mod edge;
+pub(crate) mod servers;
 mod slots;
 
 use std::collections::BTreeMap;

@@ -146,10 +146,38 @@ fn what_cannot_be_compiled_keeps_its_last_good_version_or_fails_closed() {
 fn what_is_gone_takes_its_problems_with_it() {
     let mut followed = Followed::default();
     let listener = r#"{"Protocol":"https","Address":{"Network":"tcp","Address":"127.0.0.1:1"}}"#;
-    followed.change(&[("listeners/l", Some(listener)), ("backends/b/servers/s", Some(r#"{"URL":"https://a"}"#))]);
+    followed.change(&[("listeners/l", Some(listener)), ("backends/b/backend", Some(BAD_TLS))]);
     assert_eq!(followed.problems().len(), 2);
-    followed.change(&[("listeners/l", None), ("backends/b/servers/s", None)]);
+    followed.change(&[("listeners/l", None), ("backends/b/backend", None)]);
     assert_eq!(followed.problems(), Vec::<String>::new());
+}
+
+#[test]
+fn tls_of_servers_keeps_its_last_good_settings_and_is_never_left_out() {
+    let mut followed = Followed::default();
+    let server = Some(r#"{"URL":"https://a.test"}"#);
+    followed.change(&[
+        ("frontends/f/frontend", Some(FRONTEND)),
+        ("backends/b/backend", Some(BAD_TLS)),
+        ("backends/b/servers/s", server),
+        ("backends/b/servers/plain", Some(r#"{"URL":"http://a.test"}"#)),
+    ]);
+    let backend = |followed: &Followed| followed.route("a.test", "/").unwrap().backend.unwrap();
+    let tls =
+        |followed: &Followed| backend(followed).servers.iter().map(|server| server.tls.clone()).collect::<Vec<_>>();
+    assert!(matches!(&tls(&followed)[..], [None]), "the https server is not used");
+    let good = r#"{"Type":"http","Settings":{"TLS":{"InsecureSkipVerify":true}}}"#;
+    followed.change(&[("backends/b/backend", Some(good))]);
+    let [None, Some(first)] = &tls(&followed)[..] else { panic!("each as its URL says") };
+    // The same settings are the same value, so that connections and sessions go on; bad ones do not replace them.
+    for (value, problems) in
+        [(r#"{"Type":"http","Policy":"p2c","Settings":{"TLS":{"InsecureSkipVerify":true}}}"#, 0), (BAD_TLS, 1)]
+    {
+        followed.change(&[("backends/b/backend", Some(value))]);
+        let told = followed.problems().iter().filter(|problem| problem.contains("Settings.TLS.CA")).count();
+        assert_eq!(told, problems);
+        assert!(Arc::ptr_eq(first, tls(&followed)[1].as_ref().unwrap()));
+    }
 }
 
 #[test]
@@ -315,3 +343,6 @@ proptest! {
         prop_assert!(delta.frontends.is_empty() && delta.backends.is_empty() && delta.listeners.is_empty());
     }
 }
+
+const BAD_TLS: &str =
+    r#"{"Type":"http","Settings":{"TLS":{"CA":"-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"}}}"#;

@@ -1,9 +1,10 @@
-//! TLS towards clients: which certificate a name gets, on which terms a listener speaks, how a handshake goes.
+//! TLS: which certificate a client's name gets, on which terms a listener speaks, how servers are spoken to.
 //!
-//! Read in this order: `certificate` (one, read and judged), `certificates` (all of a table, by name), `files` (some from a directory), `terms` (what a
-//! listener asks of clients), `resolve` (rustls asks for a certificate), `handshake` (a connection becomes encrypted), `client` (whose
-//! certificate servers are told of),
-//! `tickets` (sessions that go on later, on another proxy too). Keys are opened in the control loop, never on a worker.
+//! Read in this order: `certificate` (one, read and judged), `certificates` (all of a table, by name), `files` (some from
+//! a directory), `terms` (what a listener asks of clients), `resolve` (rustls asks for a certificate), `handshake` (a
+//! connection becomes encrypted), `client` (whose certificate servers are told of), `tickets` (sessions that go on later,
+//! on another proxy too); `servers` is the other side, towards backends. Keys are opened in the control loop, never on a
+//! worker.
 //! What is not here: where keys come from (`store`'s seal, `acme`), and HTTP.
 
 pub mod certificate;
@@ -12,6 +13,7 @@ mod client;
 pub mod files;
 pub mod handshake;
 pub mod resolve;
+pub mod servers;
 pub mod terms;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -103,12 +103,12 @@ impl Terms {
     }
 }
 
-fn versions(settings: &TlsSettings) -> Vec<&'static SupportedProtocolVersion> {
+pub(super) fn versions(settings: &TlsSettings) -> Vec<&'static SupportedProtocolVersion> {
     let known = [(TlsVersion::Tls13, &rustls::version::TLS13), (TlsVersion::Tls12, &rustls::version::TLS12)];
     known.into_iter().filter(|(version, _)| (settings.min..=settings.max).contains(version)).map(|(_, v)| v).collect()
 }
 
-fn provider(settings: &TlsSettings) -> CryptoProvider {
+pub(super) fn provider(settings: &TlsSettings) -> CryptoProvider {
     let all = (*super::provider()).clone();
     match &settings.suites {
         None => all,
@@ -147,6 +147,6 @@ fn verifier(auth: &ClientAuth) -> Result<Arc<dyn ClientCertVerifier>, Unusable> 
 /// HTTP/2, as ALPN names it (RFC 9113 section 3.2).
 pub(super) const HTTP2: &[u8] = b"h2";
 /// HTTP/1.1 (RFC 7301 section 6).
-const HTTP1: &[u8] = b"http/1.1";
+pub(super) const HTTP1: &[u8] = b"http/1.1";
 /// An authority looks whether a name is ours (RFC 8737 section 6.2).
 pub(super) const ACME: &[u8] = b"acme-tls/1";

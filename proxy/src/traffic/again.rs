@@ -6,9 +6,11 @@
 
 use std::time::{Duration, Instant};
 
+use etna_store::object::Timeouts;
 use http::{Method, StatusCode};
 
 use crate::backend::balance::{Ask, Pick};
+use crate::backend::pool::Limits;
 use crate::backend::sending::Sending;
 use crate::backend::{Backend, Live, latency};
 use crate::error::Error;
@@ -77,11 +79,14 @@ impl Again {
         self.tried = self.tried.iter().filter_map(|at| next.at(number(*at)?)).collect();
     }
 
-    /// How long connecting to a server may take: not all of `Dial` while there is another one to ask.
-    pub(super) fn connect_limit(&self, backend: &Backend, at: u16, ask: &Ask<'_>) -> Duration {
-        let dial = backend.spec.timeouts.dial;
+    /// How long connecting to a server may take: not all of `Dial` and `TLSHandshake` while there is another one to ask.
+    pub(super) fn connect_limits(&self, backend: &Backend, at: u16, ask: &Ask<'_>) -> Limits {
+        let Timeouts { dial, tls_handshake: handshake, .. } = backend.spec.timeouts;
         let tried: Vec<u16> = self.tried.iter().copied().chain([at]).collect();
-        if dial > QUICK && has_another(backend, &tried, ask) { QUICK } else { dial }
+        if (dial > QUICK || handshake > QUICK_TLS) && has_another(backend, &tried, ask) {
+            return Limits { dial: dial.min(QUICK), handshake: handshake.min(QUICK_TLS) };
+        }
+        Limits { dial, handshake }
     }
 
     /// No connection to a server could be made: another one is asked, unless that went on for too long.
@@ -160,6 +165,8 @@ const MOST: u32 = 3;
 const MOST_ASKED_FOR: u32 = 11;
 /// How long a server may take to accept a connection while another could be asked.
 const QUICK: Duration = Duration::from_secs(1);
+/// How long it may then take to agree upon TLS.
+const QUICK_TLS: Duration = Duration::from_secs(3);
 /// For how long servers are tried one after the other.
 const LONGEST: Duration = Duration::from_secs(10);
 
@@ -215,7 +222,8 @@ mod tests {
     #[test]
     fn another_server_is_not_kept_waiting_for() {
         let now = Instant::now();
-        assert_eq!(Again::new(0, now).connect_limit(&backend(2), 0, &ask(now)), QUICK);
-        assert_eq!(Again::new(0, now).connect_limit(&backend(1), 0, &ask(now)), Duration::from_secs(5));
+        let limits = |servers| Again::new(0, now).connect_limits(&backend(servers), 0, &ask(now));
+        assert_eq!(limits(2), Limits { dial: QUICK, handshake: QUICK_TLS });
+        assert_eq!(limits(1), Limits { dial: Duration::from_secs(5), handshake: Duration::from_secs(10) });
     }
 }

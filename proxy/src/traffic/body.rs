@@ -14,6 +14,7 @@ use super::incoming::Incoming;
 use super::tunnel::Tunnel;
 use crate::backend::InFlight;
 use crate::backend::framing::Framing;
+use crate::backend::multiplexed::Receiving;
 use crate::backend::pool::Keep;
 use crate::backend::sending::Sending;
 use crate::backend::wire::Connection;
@@ -130,6 +131,7 @@ pub struct ResponseBody {
 enum Source {
     Whole(Option<Bytes>),
     Upstream(Upstream),
+    Multiplexed(Box<Receiving>),
     Tunnel(Option<Box<Tunnel>>),
 }
 
@@ -203,6 +205,11 @@ impl ResponseBody {
         ResponseBody { source: Source::Upstream(upstream), idle, _guard: None }
     }
 
+    /// A server's body, as HTTP/2 has it.
+    pub fn multiplexed(receiving: Receiving, idle: Duration) -> ResponseBody {
+        ResponseBody { source: Source::Multiplexed(Box::new(receiving)), idle, _guard: None }
+    }
+
     /// How long it may be silent before it has broken off.
     pub fn longest_silence(&self) -> Duration {
         self.idle
@@ -217,17 +224,19 @@ impl ResponseBody {
     pub fn take_tunnel(&mut self) -> Option<Tunnel> {
         match &mut self.source {
             Source::Tunnel(tunnel) => tunnel.take().map(|tunnel| tunnel.guarded(self._guard.take())),
-            Source::Whole(_) | Source::Upstream(_) => None,
+            Source::Whole(_) | Source::Upstream(_) | Source::Multiplexed(_) => None,
         }
     }
 
     /// Goes on sending the request's body, where the answer came before all of it was sent.
     pub fn poll_sending(&mut self, cx: &mut Context<'_>) {
-        if let Source::Upstream(upstream) = &mut self.source
-            && let (Some(connection), Some(sending)) = (&upstream.connection, &mut upstream.sending)
-        {
-            // What goes wrong is found again when the response is read on.
-            let _ = connection.poll_send(sending, cx);
+        match &mut self.source {
+            Source::Upstream(Upstream { connection: Some(connection), sending: Some(sending), .. }) => {
+                // What goes wrong is found again when the response is read on.
+                let _ = connection.poll_send(sending, cx);
+            }
+            Source::Multiplexed(receiving) => receiving.poll_sending(cx),
+            Source::Whole(_) | Source::Upstream(_) | Source::Tunnel(_) => {}
         }
     }
 
@@ -248,6 +257,7 @@ impl Body for ResponseBody {
         match &mut self.source {
             Source::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Source::Upstream(upstream) => upstream.poll(cx),
+            Source::Multiplexed(receiving) => receiving.poll_frame(cx),
             Source::Tunnel(_) => Poll::Ready(None),
         }
     }
@@ -256,6 +266,7 @@ impl Body for ResponseBody {
         match &self.source {
             Source::Whole(bytes) => bytes.is_none(),
             Source::Upstream(upstream) => matches!(upstream.framing, Framing::Done),
+            Source::Multiplexed(receiving) => receiving.is_end(),
             Source::Tunnel(_) => true,
         }
     }
@@ -268,6 +279,7 @@ impl Body for ResponseBody {
                 Framing::Length(left) => SizeHint::with_exact(left),
                 Framing::Chunked(_) | Framing::UntilClose => SizeHint::default(),
             },
+            Source::Multiplexed(receiving) => receiving.size_hint(),
             Source::Tunnel(_) => SizeHint::with_exact(0),
         }
     }

@@ -6,7 +6,6 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,33 +13,31 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use etna_store::object::{OnClientAbort, ProxyVersion};
+use etna_store::object::OnClientAbort;
 use futures_util::FutureExt as _;
+use http::StatusCode;
 use http::header::{CONNECTION, HeaderValue, SET_COOKIE, UPGRADE};
 use http::request::Parts;
-use http::{Method, StatusCode};
-use http_body::Body as _;
-use http_body_util::BodyExt as _;
 
 use super::again::{self, Again, Ended, is_idempotent};
-use super::body::{BodyError, RequestBody, ResponseBody, Upstream};
+use super::body::{ResponseBody, Upstream};
+use super::connecting::Wanted;
 use super::headers::{self, Outbound};
-use super::incoming::Incoming;
+use super::outgoing::{Outgoing, announced, body_fault, client_address, framing, request_body};
 use super::tunnel::Tunnel;
 use super::waiting::{Choose, InLine};
 use crate::backend::balance::Ask;
 use crate::backend::health::Outcome;
+use crate::backend::multiplexed::Link;
 use crate::backend::place::Place;
 use crate::backend::pool::{self, Keep};
 use crate::backend::sending::Sending;
-use crate::backend::wire::{self, Announced, Broken, Connection};
+use crate::backend::wire::{self, Broken};
 use crate::backend::{Backend, InFlight, Live, sticky};
 use crate::error::Error;
-use crate::failover::Predicate;
 use crate::listener::conn::Client;
 use crate::listener::serving::Serving;
 use crate::middleware::{self, Response};
-use crate::proxy_protocol::Origin;
 use crate::table::Route;
 
 /// Sends a request to a server of its route and brings the answer back.
@@ -106,29 +103,10 @@ async fn exchange(client: Rc<Client>, route: Route, request: middleware::Request
     deliver(&client, second.as_ref().unwrap_or(&backend), answered, outgoing.body, websocket, set_cookie)
 }
 
-/// A request as servers get it. Nothing of it is used up by sending it, but the body.
-struct Outgoing<'a> {
-    head: Parts,
-    framing: headers::Framing,
-    /// Whether the client's forwarding fields are believed.
-    believe: bool,
-    server_name: Option<&'a str>,
-    /// Whether servers see the client's `Host` or their own.
-    pass_host: bool,
-    websocket: bool,
-    /// Whether its body waits to be asked for.
-    expect: bool,
-    /// Whether it runs in a task of its own, which the worker's look at its connections does not wake.
-    alone: bool,
-    body: Sending,
-    /// When it goes to another server, where the frontend says so itself.
-    failover: Option<&'a Predicate>,
-}
-
 /// A server's answer, and what holds it.
 struct Answered {
     head: wire::Head,
-    connection: Connection,
+    link: Link,
     in_flight: InFlight,
     live: Arc<Live>,
 }
@@ -153,8 +131,9 @@ async fn send(
     let mut at_once = true;
     // The place of a server whose kept connection had been closed: it is asked again on a fresh one.
     let mut fresh: Option<(u16, InFlight)> = None;
+    let mut refused = 0;
     let idempotent = is_idempotent(&outgoing.head.method);
-    if idempotent || outgoing.failover.is_some() {
+    if idempotent || outgoing.failover.is_some() || outgoing.goes_by_http2(backend) {
         outgoing.body.keep();
     }
     loop {
@@ -185,22 +164,19 @@ async fn send(
         let server = &backend.servers[usize::from(at)];
         let live = &server.live;
         let announced = backend.spec.proxy_protocol.map(|version| Box::new(announced(client, outgoing, version)));
-        let kept = if kept_closed { None } else { worker.pool.take(live.number, announced.as_deref(), worker.now()) };
-        // What cannot be sent twice is not entrusted to a connection that is closed by now.
-        let kept = kept.filter(|kept| idempotent || kept.is_open());
-        let mut connection = match kept {
-            Some(connection) => connection,
+        let wanted = Wanted { server, http2: outgoing.goes_by_http2(backend), announced };
+        let mut link = match wanted.kept(worker, kept_closed, idempotent) {
+            Some(link) => link,
             // Boxed: connecting is rare, and its state would otherwise be moved with every request.
-            None => match Box::pin(pool::connect(live, announced, again.connect_limit(backend, at, &ask))).await {
-                Ok(connection) => {
+            None => match Box::pin(wanted.open(worker, again.connect_limits(backend, at, &ask))).await {
+                Ok(link) => {
                     at_once = false;
-                    worker.process.upstream_connections.add(1);
-                    connection
+                    link
                 }
                 Err(error) => {
                     tracing::debug!(backend = %backend.id, server = %server.spec.id, %error, "connect failed");
                     live.connect_errors.add(1);
-                    backend.observe(at, Outcome::Unreachable);
+                    backend.observe(at, error.outcome());
                     again.unreachable(at)?;
                     worker.process.retries.connect.add(1);
                     at_once = false;
@@ -229,8 +205,18 @@ async fn send(
                 headers::write(out, &outgoing.head, &how);
             });
             let progress = Cell::new(0);
-            let exchange = connection.exchange(&outgoing.head.method, &written, &mut outgoing.body, &progress);
-            within(client, backend.spec.timeouts.answer(), outgoing.alone, &progress, exchange).await
+            let limit = backend.spec.timeouts.answer();
+            let (method, body) = (&outgoing.head.method, &mut outgoing.body);
+            match &mut link {
+                Link::Http1(connection) => {
+                    let exchange = connection.exchange(method, &written, body, &progress);
+                    within(client, limit, outgoing.alone, &progress, exchange).await
+                }
+                Link::Http2(call) => {
+                    let exchange = Box::pin(call.exchange(method, &written, body, &progress));
+                    within(client, limit, outgoing.alone, &progress, exchange).await
+                }
+            }
         };
         let ended = match answer {
             Some(Ok(head)) => {
@@ -240,19 +226,36 @@ async fn send(
                 let ended = Ended::Answered(head.status);
                 let Outgoing { failover, head: Parts { method, .. }, body, .. } = outgoing;
                 if failover.is_none() || !again.may(backend, (at, ended), *failover, method, body, &ask) {
-                    return Ok(Answered { head, connection, in_flight, live: live.clone() });
+                    return Ok(Answered { head, link, in_flight, live: live.clone() });
                 }
                 ended
             }
             Some(Err(Broken::Request(error))) => return Err(body_fault(&error)),
             // The server closed a kept connection as we used it: that says nothing about the server, and the request
             // was not taken up.
-            Some(Err(Broken::Unanswered { consumed, .. })) if connection.reused => {
+            Some(Err(Broken::Unanswered { consumed, .. })) if link.is_reused() => {
                 if consumed && !outgoing.body.rewind() {
                     return Err(Error::Upstream);
                 }
                 worker.process.retries.closed.add(1);
                 fresh = Some((at, in_flight));
+                continue;
+            }
+            // It says that it has not begun with it: that is as safe as if nothing had been sent, whatever the request.
+            Some(Err(Broken::Refused { consumed })) => {
+                refused += 1;
+                if consumed && !outgoing.body.rewind() {
+                    return Err(Error::Upstream);
+                }
+                worker.process.retries.refused.add(1);
+                if refused < MOST_REFUSED {
+                    fresh = Some((at, in_flight));
+                } else {
+                    live.request_errors.add(1);
+                    backend.observe(at, Outcome::Broken);
+                    again.unreachable(at)?;
+                    refused = 0;
+                }
                 continue;
             }
             other => {
@@ -286,23 +289,6 @@ fn ask_at(client: &Client, backend: &Backend, outgoing: &Outgoing<'_>, now: Inst
         ramping: backend.is_ramping(now),
         tried: &[],
     }
-}
-
-/// The client's address, as trusted proxies tell it.
-fn client_address(client: &Client, outgoing: &Outgoing<'_>) -> IpAddr {
-    client.worker.trusted.client(client.peer.address, &outgoing.head.headers)
-}
-
-/// What a server that wants to know is told of a request: who its client is, as servers read it in `X-Forwarded-For`.
-fn announced(client: &Client, outgoing: &Outgoing<'_>, version: ProxyVersion) -> Announced {
-    let Client { peer, .. } = client;
-    let address = client_address(client, outgoing);
-    // Which port a client behind another proxy has is not known.
-    let port = if address == peer.address { peer.from_port } else { 0 };
-    // Version 1 cannot say so, and a connection is not to be lost to a difference that is not seen.
-    let tls = version == ProxyVersion::V2 && peer.is_secure(&outgoing.head.headers, outgoing.believe);
-    let from = SocketAddr::new(address, port);
-    Announced { version, origin: Origin { from, to: peer.to, tls } }
 }
 
 /// Waits for an answer, or gives up when for so long nothing of the request could be sent either. Long limits are
@@ -354,28 +340,32 @@ fn deliver(
     websocket: bool,
     set_cookie: Option<HeaderValue>,
 ) -> Result<Response, Error> {
-    let Answered { mut head, connection, in_flight, live } = answered;
+    let Answered { mut head, link, in_flight, live } = answered;
     if let Some(set_cookie) = set_cookie {
         head.fields.append(SET_COOKIE, set_cookie);
     }
-    let body = if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        // A server that switches without having been asked is not speaking HTTP any more.
-        if !websocket {
-            return Err(Error::Upstream);
+    let idle = backend.spec.timeouts.idle;
+    let body = match link {
+        Link::Http1(connection) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
+            // A server that switches without having been asked is not speaking HTTP any more.
+            if !websocket {
+                return Err(Error::Upstream);
+            }
+            head.fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            head.fields.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            ResponseBody::tunnel(Tunnel::new(connection, in_flight))
         }
-        head.fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        head.fields.insert(UPGRADE, HeaderValue::from_static("websocket"));
-        ResponseBody::tunnel(Tunnel::new(connection, in_flight))
-    } else {
-        let idle_seconds = head.keep_alive.map_or(pool::DEFAULT_IDLE, |seconds| seconds.saturating_sub(1));
-        let keep = Keep {
-            server: live.number,
-            idle_seconds: if head.reusable { idle_seconds } else { 0 },
-            at_most: backend.spec.keep_alive.max_idle,
-        };
-        let worker = client.worker.clone();
-        let idle = backend.spec.timeouts.idle;
-        ResponseBody::upstream(Upstream::new(connection, head.framing, sending, keep, worker, in_flight), idle)
+        Link::Http1(connection) => {
+            let idle_seconds = head.keep_alive.map_or(pool::DEFAULT_IDLE, |seconds| seconds.saturating_sub(1));
+            let keep = Keep {
+                server: live.number,
+                idle_seconds: if head.reusable { idle_seconds } else { 0 },
+                at_most: backend.spec.keep_alive.max_idle,
+            };
+            let worker = client.worker.clone();
+            ResponseBody::upstream(Upstream::new(connection, head.framing, sending, keep, worker, in_flight), idle)
+        }
+        Link::Http2(call) => ResponseBody::multiplexed(call.receiving(&head, sending, in_flight), idle),
     };
     let mut response = Response::new(body);
     *response.status_mut() = head.status;
@@ -383,49 +373,7 @@ fn deliver(
     Ok(response)
 }
 
-/// The body as it will be sent; read before when the request may have to be sent to a second backend.
-async fn request_body(body: Incoming, limit: Option<u64>, twice: bool) -> Result<RequestBody, Error> {
-    if body.is_end_stream() {
-        return Ok(RequestBody::Empty);
-    }
-    let length = body.size_hint().exact();
-    if let (Some(limit), Some(length)) = (limit, length)
-        && length > limit
-    {
-        return Err(Error::TooLarge);
-    }
-    if twice && length.is_some_and(|length| length <= LONGEST_COPY) {
-        let whole = Box::pin(body.collect()).await.map_err(|error| body_fault(&error))?;
-        return Ok(RequestBody::whole(whole.to_bytes()));
-    }
-    Ok(match limit {
-        Some(limit) => RequestBody::Limited(body, limit),
-        None => RequestBody::Streamed(body),
-    })
-}
-
-/// How the body that is really sent is framed.
-fn framing(head: &Parts, body: &RequestBody) -> headers::Framing {
-    match body.size_hint().exact() {
-        // A body that could be there and is not is said to be empty.
-        Some(0) if matches!(head.method, Method::POST | Method::PUT | Method::PATCH) => headers::Framing::Length(0),
-        Some(0) => headers::Framing::None,
-        Some(length) => headers::Framing::Length(length),
-        None => headers::Framing::Chunked,
-    }
-}
-
-/// The client's part in a request that broke while its body was being sent.
-fn body_fault(error: &BodyError) -> Error {
-    match error {
-        BodyError::TooLarge => Error::TooLarge,
-        BodyError::Broken(_) => Error::BadRequest("the body ended early"),
-        BodyError::Malformed => Error::BadRequest("a chunk is malformed"),
-        BodyError::Slow => Error::SlowClient,
-    }
-}
-
 /// Limits from here on may be a second late.
 const COARSE: Duration = Duration::from_secs(5);
-/// Longest body kept for sending it twice, in bytes.
-const LONGEST_COPY: u64 = 64 * 1024;
+/// How often one server may say that it has not begun with a request, until another one is asked.
+const MOST_REFUSED: u32 = 4;

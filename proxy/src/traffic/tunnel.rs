@@ -71,11 +71,13 @@ impl Tunnel {
 
     async fn join(self, worker: &Worker, mut client: impl AsyncRead + AsyncWrite + Unpin, ahead: &[u8]) {
         let (mut server, early) = self.server.into_tunnel();
-        ask_whether_there(&server);
+        ask_whether_there(server.tcp());
         let joined = async {
             // What either said right after the switch comes first.
             client.write_all(&early).await?;
+            client.flush().await?;
             server.write_all(ahead).await?;
+            server.flush().await?;
             tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER).await
         };
         // Either side may break at any time; both are closed by leaving.

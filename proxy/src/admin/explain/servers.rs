@@ -91,6 +91,7 @@ pub(super) fn servers(backend: &Backend, stuck: Option<u16>, key: Option<u64>, n
             // Of who is not checked nothing is known, not even that it is well.
             "reason": (health.word != "unchecked").then(|| health.reason.word()),
             "detail": health.detail,
+            "handshake_error": live.handshake_error.get(),
             "note": note,
         }))
     };

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use etna_store::seal::Keyring;
-use etna_store::{Batch, Change, Delta, Key, Model, Revision};
+use etna_store::{Batch, Change, Delta, Key, Model, Problem, Revision};
 
 use super::super::reply::Refusal;
 use crate::table::Table;
 use crate::table::compile::Compiler;
 use crate::table::edge::NO_CERTIFICATE;
+use crate::table::servers::NO_SEAL_KEY;
 
 /// The model of this one object, or what is wrong with it. Without seal keys nobody here can tell what is in a host's
 /// key pair: then it is for a proxy that has them.
@@ -35,10 +36,12 @@ pub(super) fn check(key: &Key, value: &Bytes, keyring: Option<&Arc<Keyring>>) ->
     let mut compiler = Compiler::new(None, keyring.cloned());
     drop(compiler.compile(&model, &delta, &Table::default()));
     let path = key.path();
-    let is_hidden = matches!(key, Key::Host(_)) && keyring.is_none();
+    let is_hidden = |problem: &&Problem| {
+        keyring.is_none() && (matches!(key, Key::Host(_)) || problem.reason.ends_with(NO_SEAL_KEY))
+    };
     // Hosts are objects of their own.
     let mut own = compiler.problems().filter(|problem| problem.key == path && problem.reason != NO_CERTIFICATE);
-    match own.find(|_| !is_hidden).map(Refusal::problem) {
+    match own.find(|problem| !is_hidden(problem)).map(Refusal::problem) {
         Some(refusal) => Err(refusal),
         None => Ok(model),
     }

@@ -144,7 +144,7 @@ impl Ejection {
 
 /// How long the n-th ejection in a row is, in milliseconds. A server that cannot be reached costs nobody an answer.
 fn length(row: u32, reason: Reason) -> u64 {
-    let first = if reason == Reason::Unreachable { 5_000 } else { 10_000 };
+    let first = if matches!(reason, Reason::Unreachable | Reason::Tls) { 5_000 } else { 10_000 };
     (u64::from(row.max(1)) * first).min(LONGEST)
 }
 

@@ -33,11 +33,13 @@ pub enum Reason {
     Database,
     /// WordPress: it sends every visitor to where the visitor already is.
     SchemeMismatch,
+    /// TLS cannot be agreed upon: its certificate is not believed, or it does not take ours, or it speaks none.
+    Tls,
 }
 
 impl Reason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Reason; 13] = [
+    pub const ALL: [Reason; 14] = [
         Reason::Ok,
         Reason::Starting,
         Reason::Unreachable,
@@ -51,6 +53,7 @@ impl Reason {
         Reason::Maintenance,
         Reason::Database,
         Reason::SchemeMismatch,
+        Reason::Tls,
     ];
 
     /// The word.
@@ -69,6 +72,7 @@ impl Reason {
             Reason::Maintenance => "maintenance",
             Reason::Database => "database",
             Reason::SchemeMismatch => "scheme-mismatch",
+            Reason::Tls => "tls",
         }
     }
 

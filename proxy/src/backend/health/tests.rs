@@ -15,7 +15,7 @@ fn backend(servers: usize, more: &str) -> Backend {
         .map(|n| {
             let value = br#"{"URL":"http://127.0.0.1:80"}"#;
             let spec = etna_store::Server::decode(format!("s{n}").into(), value, &mut Vec::new()).unwrap();
-            Server { live: Arc::new(Live::new(n as u64, "b", &spec)), spec: Arc::new(spec) }
+            Server { live: Arc::new(Live::new(n as u64, "b", &spec)), spec: Arc::new(spec), tls: None }
         })
         .collect();
     Backend {
@@ -23,6 +23,7 @@ fn backend(servers: usize, more: &str) -> Backend {
         id: "b".into(),
         spec: Arc::new(spec),
         check: None,
+        tls: None,
         hash: None,
         servers,
         schedule: Schedule::default(),

@@ -33,7 +33,7 @@ impl Versions {
 
 /// The same server, said to be otherwise.
 fn but(server: &Server, more: &str) -> Server {
-    Server { live: server.live.clone(), spec: test::server(&server.spec.id, more).spec }
+    Server { live: server.live.clone(), ..test::server(&server.spec.id, more) }
 }
 
 fn ask(tried: &[u16]) -> Ask<'_> {
