@@ -5,7 +5,7 @@
 //! - [`process`], [`binaries`], [`wait`], [`turn`], [`report`]: children, and the order among tests
 //! - [`etcd`], [`docker`], [`site`]: real parts that can be killed, frozen and brought back
 //! - [`tls`]: an authority, its certificates, and clients that know it
-//! - [`stand_in`]: servers that misbehave on demand; [`client`], [`load`], [`browser`]: clients that never retry and check all
+//! - [`stand_in`]: servers that misbehave on demand; [`client`], [`h2`], [`load`], [`browser`]: clients that never retry and check all
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what goes wrong here fails a test, and says where")]
 
 pub mod harness;

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Reads every unit here as systemd would, and rates how well our two services are confined.
+# Reads every unit here as systemd would, and rates how well our three services are confined.
 #   units/check.sh
 # Needs systemd-analyze 250 or newer; nothing is installed or started, and neither Docker nor Etna has to be there.
 set -euo pipefail
@@ -45,7 +45,7 @@ for unit in "$here"/*.service "$here"/*.socket; do
   fi
 done
 
-for name in etna.service etna-sidekick.service; do
+for name in etna.service etna-front.service etna-sidekick.service; do
   if said=$(systemd-analyze security --no-pager --offline=true --root="$root" \
     --threshold="$(awk -v limit="$limit" 'BEGIN { print int(limit * 10) }')" "$name" 2>&1); then verdict=; else
     verdict=" MORE THAN $limit"

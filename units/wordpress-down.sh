@@ -32,7 +32,7 @@ choose_manager "$asked"
 names=()
 for number in $(public_numbers); do names+=("wordpress@$number.service"); done
 names+=(wordpress-admin.service)
-if [ "$all" = yes ]; then names+=(etna-sidekick.service etna.service); fi
+if [ "$all" = yes ]; then names+=(etna-front.service etna-sidekick.service etna.service); fi
 mapfile -t names < <(known "${names[@]}")
 
 for name in "${names[@]}"; do

@@ -136,6 +136,15 @@ pub(crate) enum Command {
         etnactl site upsert --id blog --host blog.example.com --public blog-public"
     )]
     Site(noun::site::Verb),
+    /// Proxies that announce themselves in a store.
+    #[command(
+        subcommand,
+        alias = "proxy",
+        after_help = "Examples:\n  \
+        etnactl proxies ls\n  \
+        etnactl --store etcd://127.0.0.1:2379/vulcand proxies ls"
+    )]
+    Proxies(noun::proxies::Verb),
     /// Write everything that is stored to a file.
     Export(transfer::Export),
     /// Put what a file holds into the store.
@@ -208,6 +217,7 @@ mod tests {
             "--store embedded:/x export",
             "--store etcd://a/b import f",
             "--store etcd://a/b key get k",
+            "--store etcd://a/b proxies ls",
             "--store etcd://a/b secret reseal",
             "status",
         ] {

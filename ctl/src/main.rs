@@ -82,6 +82,7 @@ async fn ask(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Host(verb) => noun::host::run(&client()?, &output, verb).await,
         Command::Secret(verb) => noun::secret::run(&cli, &output, verb).await,
         Command::Site(verb) => noun::site::run(&client()?, &output, verb).await,
+        Command::Proxies(verb) => noun::proxies::run(&cli, &output, verb).await,
         Command::Export(flags) => transfer::export(&cli, flags).await,
         Command::Import(flags) => transfer::import(&cli, flags).await,
         Command::Key(verb) => key::run(&cli, verb).await,

@@ -56,6 +56,7 @@ pub(crate) async fn status(client: &Client, output: &Output) -> Result<ExitCode,
     for (id, address) in status["listeners"].as_object().into_iter().flatten() {
         facts.push(plain("listening", format!("{} ({id})", cell(address))));
     }
+    facts.extend(announcement(&status["announcement"]));
     let (text, tone) = match problems {
         0 => ("none".to_owned(), Tone::Good),
         n => (format!("{n} (see `etnactl problems`)"), Tone::Bad),
@@ -63,6 +64,19 @@ pub(crate) async fn status(client: &Client, output: &Output) -> Result<ExitCode,
     facts.push(("problems".to_owned(), text, Some(tone)));
     output.facts(&facts);
     Ok(ExitCode::SUCCESS)
+}
+
+/// How it is announced to the tier in front, if it is to be.
+fn announcement(announcement: &Value) -> Option<(String, String, Option<Tone>)> {
+    let place = announcement["places"].as_array()?.first()?;
+    let (state, tone) = match place["state"].as_str() {
+        Some("announced") if place["error"].is_null() => ("announced".to_owned(), Tone::Good),
+        Some("draining") => ("draining".to_owned(), Tone::Bad),
+        Some("announced") => ("announced, and in doubt (see `etnactl problems`)".to_owned(), Tone::Bad),
+        _ => ("not announced (see `etnactl problems`)".to_owned(), Tone::Bad),
+    };
+    let text = format!("{} {state} in {}", cell(&announcement["id"]), cell(&place["store"]));
+    Some(("in front".to_owned(), text, Some(tone)))
 }
 
 /// The revision in force, and how old it may be.
@@ -181,6 +195,19 @@ mod tests {
         assert_eq!(health(&json!({ "not_well": 0, "checked": 0, "panic": [] })).unwrap().1, "nothing is checked");
         assert!(text(1, json!([])).starts_with("1 not well (see"));
         assert_eq!(text(2, json!(["blog"])), "2 not well, and none well in blog");
+    }
+
+    #[test]
+    fn an_announcement_is_told_where_there_is_one() {
+        assert_eq!(announcement(&Value::Null), None);
+        let told = |state: &str, error: Value| {
+            let place = json!({ "store": "etcd://a/front", "state": state, "error": error });
+            announcement(&json!({ "id": "core-01", "places": [place] })).unwrap().1
+        };
+        assert_eq!(told("announced", Value::Null), "core-01 announced in etcd://a/front");
+        assert!(
+            told("announced", json!("x")).contains("in doubt") && told("absent", json!("x")).contains("not announced")
+        );
     }
 
     #[test]

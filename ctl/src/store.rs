@@ -1,5 +1,5 @@
-//! Where `export`, `import`, `key` and `secret reseal` find the keys: in a store given with `--store`, or in the one
-//! behind the admin API.
+//! Where `export`, `import`, `key`, `proxies` and `secret reseal` find the keys: in a store given with `--store`, or in
+//! the one behind the admin API.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::noun::secret::Verb;
 
 /// How to reach a store without a running `etna`.
 #[derive(Args)]
-#[command(next_help_heading = "Options for export, import, key and secret reseal")]
+#[command(next_help_heading = "Options for export, import, key, proxies and secret reseal")]
 pub(crate) struct StoreFlags {
     /// The store itself, instead of the one behind the admin API: etcd://H1:2379,H2:2379/PREFIX, etcds://…,
     /// embedded:DIR (of an etna that does not run).
@@ -71,7 +71,7 @@ pub(crate) async fn behind(url: &str, token_file: Option<&Path>) -> Result<Arc<d
 /// Refuses `--store` where it would not be used: what was meant for one store would go to another.
 pub(crate) fn refuse_unused(cli: &Cli) -> Result<(), Failure> {
     let used = match &cli.command {
-        Command::Export(_) | Command::Import(_) | Command::Key(_) => true,
+        Command::Export(_) | Command::Import(_) | Command::Key(_) | Command::Proxies(_) => true,
         Command::Secret(verb) => matches!(verb, Verb::Reseal(_)),
         _ => false,
     };
@@ -79,7 +79,7 @@ pub(crate) fn refuse_unused(cli: &Cli) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::usage(
-        "--store is for export, import, key and secret reseal; this command talks to an etna: --admin URL",
+        "--store is for export, import, key, proxies and secret reseal; this command talks to an etna: --admin URL",
     ))
 }
 

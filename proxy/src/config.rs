@@ -11,6 +11,8 @@ use etna_store::seal::Keyring;
 use ipnet::IpNet;
 use tracing_appender::non_blocking::ErrorCounter;
 
+use crate::announce::Announce;
+
 /// How a proxy runs.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -52,6 +54,8 @@ pub struct Config {
     pub upgrade_drain: Duration,
     /// Where it stands: servers of the same zone are preferred.
     pub zone: Option<String>,
+    /// How it announces itself to the tier in front; `None`: not.
+    pub announce: Option<Announce>,
     /// What opens sealed key pairs.
     pub keyring: Option<Arc<Keyring>>,
 }
@@ -73,6 +77,9 @@ impl Config {
             return Err(Unusable(
                 "the PROXY protocol is expected of nobody: name the proxies in front with --trusted-proxies".into(),
             ));
+        }
+        if let Some(announce) = &self.announce {
+            announce.check(&self.store).map_err(Unusable)?;
         }
         if has_admin { Ok(()) } else { self.admin.check(self.admin_token_file.is_some()) }
     }
@@ -99,6 +106,7 @@ impl Config {
             upgrade: Duration::ZERO,
             upgrade_drain: Duration::ZERO,
             zone: None,
+            announce: None,
             keyring: None,
         }
     }

@@ -19,6 +19,7 @@
 //! Absent on purpose: spelling of keys and decoding of values (the store's), any way to publish from elsewhere.
 
 pub mod admin;
+pub mod announce;
 pub mod backend;
 pub mod config;
 pub mod control;

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Admin};
+use crate::announce::Announcer;
 use crate::config::Config;
 use crate::control::{Control, State};
 use crate::handover::Inherited;
@@ -105,16 +106,24 @@ async fn start(
     if is_elsewhere(&state.engine.describe()) {
         control = control.keeping_in(config.state_dir.clone());
     }
+    let announcer = Announcer::start(&config, &state, &gate);
     let beginning = Beginning { state: state.clone(), state_dir: config.state_dir.clone(), gate, passed };
     let admin = tokio::spawn(begin(beginning, admin, inherited.predecessor.zip(link)));
     tokio::spawn(crate::health::run(state.clone()));
     let control = tokio::spawn(control.run());
 
     let (listeners, kept) = control.await.context("the control loop broke")?;
+    let mut announcer = Some(announcer);
     let drain = if handed_over.is_cancelled() {
+        // It goes on with the lease that this process leaves alone from now on.
+        announcer = None;
         after_upgrade(&config)
     } else {
         let grace = if interrupted.is_cancelled() { Duration::ZERO } else { config.drain_grace };
+        // The grace is for those who read it: it begins when they can.
+        if let Some(announcer) = &announcer {
+            announcer.drain(grace.min(ANNOUNCING)).await;
+        }
         Drain { grace, limit: config.drain, quiet: QUIET, spread: SPREAD, handed_over: false }
     };
     tracing::info!(seconds = drain.limit.as_secs(), connections = state.process.connections.get(), "draining");
@@ -124,6 +133,9 @@ async fn start(
     let report = tokio::spawn(report_drain(state.process.clone(), drain.handed_over));
     listeners.drain(drain).await;
     report.abort();
+    if let Some(announcer) = announcer {
+        announcer.end(ANNOUNCING).await;
+    }
     let _ = kept.await;
     // Last, so that its readiness could be asked for until the end.
     admin.abort();
@@ -356,6 +368,8 @@ const SPREAD: Duration = Duration::from_secs(2);
 /// The same for a process that was replaced.
 const QUIET_REPLACED: Duration = Duration::from_secs(30);
 const SPREAD_REPLACED: Duration = Duration::from_secs(30);
+/// How long an end waits for the store to take what is announced of it.
+const ANNOUNCING: Duration = Duration::from_secs(2);
 /// How often a drain says how it goes.
 const REPORT: Duration = Duration::from_secs(5);
 const REPORT_REPLACED: Duration = Duration::from_secs(60);

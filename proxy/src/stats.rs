@@ -102,6 +102,55 @@ pub struct Retries {
     pub status: Counter,
 }
 
+/// What is counted of HTTP/2 towards clients.
+#[derive(Debug, Default)]
+pub struct Http2 {
+    /// Connections so far.
+    pub connections: Counter,
+    /// Streams so far, each a request.
+    pub streams: Counter,
+    /// Streams open now.
+    pub open: Gauge,
+    /// Requests that clients took back, those left with their connection not counted.
+    pub resets: Counter,
+    /// Connections that were told to end, by why.
+    pub goaways: Goaways,
+}
+
+/// GOAWAY frames sent, by their error code (RFC 9113 section 7).
+#[derive(Debug, Default)]
+pub struct Goaways {
+    /// The connection is idle, or the process drains.
+    pub no_error: Counter,
+    /// The client asked for too much.
+    pub enhance_your_calm: Counter,
+    /// What the client sent makes no sense.
+    pub protocol_error: Counter,
+    /// It sent more than it was allowed to.
+    pub flow_control_error: Counter,
+    /// A frame has a length that it cannot have.
+    pub frame_size_error: Counter,
+    /// Heads can no longer be read.
+    pub compression_error: Counter,
+    /// Any other.
+    pub other: Counter,
+}
+
+impl Goaways {
+    /// The counter of an error code.
+    pub fn of(&self, reason: h2::Reason) -> &Counter {
+        match reason {
+            h2::Reason::NO_ERROR => &self.no_error,
+            h2::Reason::ENHANCE_YOUR_CALM => &self.enhance_your_calm,
+            h2::Reason::PROTOCOL_ERROR => &self.protocol_error,
+            h2::Reason::FLOW_CONTROL_ERROR => &self.flow_control_error,
+            h2::Reason::FRAME_SIZE_ERROR => &self.frame_size_error,
+            h2::Reason::COMPRESSION_ERROR => &self.compression_error,
+            _ => &self.other,
+        }
+    }
+}
+
 /// Connections that were closed for want of a PROXY protocol header.
 #[derive(Debug, Default)]
 pub struct ProxyProtocolRefused {
@@ -159,4 +208,6 @@ pub struct Process {
     pub panics: Counter,
     /// Requests that ended with an error of ours instead of a server's answer.
     pub errors: Counter,
+    /// HTTP/2 towards clients.
+    pub http2: Http2,
 }

@@ -16,6 +16,5 @@ pub mod commands;
 pub mod docker;
 pub mod follow;
 pub mod notify;
-pub mod pace;
 pub mod register;
 pub mod wanted;

@@ -147,6 +147,28 @@ impl Key {
         self.to_string()
     }
 
+    /// What a proxy says of itself to those that follow the same store: `proxies/<id>`.
+    pub fn proxy(id: &str) -> Key {
+        Key::Shared(format!("{PROXIES}{id}").into())
+    }
+
+    /// The id of a proxy that says something of itself under this key. `proxies/release` is no proxy's: it is put to
+    /// release suspects.
+    pub fn as_proxy(&self) -> Option<&str> {
+        let Key::Shared(path) = self else { return None };
+        path.strip_prefix(PROXIES).filter(|id| !id.contains('/') && *id != RELEASE)
+    }
+
+    /// The other spelling under which this key is read.
+    pub fn short_path(&self) -> Option<String> {
+        match self {
+            Key::Host(name) => Some(format!("hosts/{name}")),
+            Key::Backend(id) => Some(format!("backends/{id}")),
+            Key::Frontend(id) => Some(format!("frontends/{id}")),
+            _ => None,
+        }
+    }
+
     /// The object this key says something about, by the key that object has in the v3 layout; `None` for what is no
     /// object. A location `l` of host `h` is the frontend `h.l`; a host's name is in lower case.
     pub fn object(&self) -> Option<Key> {
@@ -256,6 +278,8 @@ fn legacy_frontend(host: &str, name: &str) -> Id {
     format!("{host}.{name}").into()
 }
 
+const PROXIES: &str = "proxies/";
+const RELEASE: &str = "release";
 const LONGEST_SHOWN: usize = 600;
 
 #[cfg(test)]
@@ -312,6 +336,20 @@ mod tests {
             let longest = format!("{folder}{}", "x".repeat(Key::LONGEST - folder.len() - ending.len()));
             assert!(Key::parse(longest.as_bytes()).is_ok());
             assert_eq!(Key::parse(format!("{longest}x").as_bytes()), Err(KeyError::TooLong));
+        }
+    }
+
+    #[test]
+    fn other_spellings_and_proxies_are_read_as_written() {
+        for key in [Key::Host("h".into()), Key::Backend("b".into()), Key::Frontend("f".into())] {
+            let short = key.short_path().unwrap();
+            assert_eq!((Key::parse(short.as_bytes()), short != key.path()), (Ok(key), true));
+        }
+        let proxy = Key::proxy("core-01");
+        assert_eq!((proxy.path().as_str(), proxy.as_proxy()), ("proxies/core-01", Some("core-01")));
+        assert_eq!(Key::parse(proxy.path().as_bytes()), Ok(proxy));
+        for other in ["proxies/a/b", "proxies/release", "acme/a"] {
+            assert_eq!(Key::parse(other.as_bytes()).unwrap().as_proxy(), None, "{other}");
         }
     }
 

@@ -15,7 +15,7 @@ mod slow_read;
 
 use crate::drill::Drill;
 
-pub(crate) use memory::{Memory, resident};
+pub(crate) use memory::Memory;
 pub(crate) use probe::Probe;
 
 pub(crate) const DRILLS: &[Drill] = &[

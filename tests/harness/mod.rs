@@ -5,6 +5,7 @@ pub mod browser;
 pub mod client;
 pub mod docker;
 pub mod etcd;
+pub mod h2;
 pub mod load;
 pub mod metrics;
 pub mod process;

@@ -7,6 +7,7 @@ pub(crate) mod frontend;
 pub(crate) mod host;
 pub(crate) mod listener;
 pub(crate) mod middleware;
+pub(crate) mod proxies;
 pub(crate) mod secret;
 pub(crate) mod server;
 pub(crate) mod site;

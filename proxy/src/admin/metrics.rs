@@ -17,7 +17,7 @@ use super::exposition::{Kind, family, sample};
 use super::reply;
 use crate::backend::{Backend, Server};
 use crate::control::State;
-use crate::stats::{BOUNDS_US, Handshakes, Process, ProxyProtocolRefused, Requests, Retries};
+use crate::stats::{BOUNDS_US, Goaways, Handshakes, Http2, Process, ProxyProtocolRefused, Requests, Retries};
 use crate::table::Frontend;
 
 /// `GET /metrics`.
@@ -210,7 +210,9 @@ fn process(state: &State, now: Instant) -> String {
         refused,
         proxy_protocol_refused,
         panics,
+        http2,
     } = &*state.process;
+    let Http2 { connections: http2_connections, streams, open, resets, goaways } = http2;
     for (name, help, kind, value) in [
         ("etna_connections", "Client connections open now.", Kind::Gauge, connections.get()),
         ("etna_tunnels", "Tunnels (WebSocket) open now.", Kind::Gauge, tunnels.get()),
@@ -251,10 +253,36 @@ fn process(state: &State, now: Instant) -> String {
             Kind::Counter,
             store.keep_errors,
         ),
+        ("etna_http2_connections_total", "Client connections of HTTP/2.", Kind::Counter, http2_connections.get()),
+        ("etna_http2_streams", "Requests of HTTP/2 that are being answered.", Kind::Gauge, open.get()),
+        ("etna_http2_streams_total", "Requests of HTTP/2.", Kind::Counter, streams.get()),
+        ("etna_http2_resets_total", "Requests of HTTP/2 that clients took back.", Kind::Counter, resets.get()),
         ("etna_publishes_total", "Tables put in force.", Kind::Counter, store.publishes),
     ] {
         family(&mut out, name, help, kind);
         sample(&mut out, name, &[], value);
+    }
+    let Goaways {
+        no_error,
+        enhance_your_calm,
+        protocol_error,
+        flow_control_error,
+        frame_size_error,
+        compression_error,
+        other,
+    } = goaways;
+    let help = "Connections of HTTP/2 that were told to end, by why.";
+    family(&mut out, "etna_http2_goaways_total", help, Kind::Counter);
+    for (reason, counter) in [
+        ("no_error", no_error),
+        ("enhance_your_calm", enhance_your_calm),
+        ("protocol_error", protocol_error),
+        ("flow_control_error", flow_control_error),
+        ("frame_size_error", frame_size_error),
+        ("compression_error", compression_error),
+        ("other", other),
+    ] {
+        sample(&mut out, "etna_http2_goaways_total", &[("reason", reason)], counter.get());
     }
     let Retries { connect, closed, broken, late, status } = retries;
     family(&mut out, "etna_retries_total", "Requests tried once more, by why.", Kind::Counter);
@@ -290,7 +318,25 @@ fn process(state: &State, now: Instant) -> String {
     for (result, count) in [("ok", upgraded.ok), ("failed", upgraded.failed)] {
         sample(&mut out, "etna_upgrades_total", &[("result", result)], count);
     }
+    announced(&mut out, state);
     out
+}
+
+/// Only of a proxy that announces itself.
+fn announced(out: &mut String, state: &State) {
+    let counts = state.announced.counts();
+    if counts.is_empty() {
+        return;
+    }
+    family(out, "etna_announced", "Whether this proxy is announced in a store.", Kind::Gauge);
+    for (store, is_there, _) in &counts {
+        sample(out, "etna_announced", &[("store", store)], u64::from(*is_there));
+    }
+    let help = "Times the announcement could not be made as it should be.";
+    family(out, "etna_announce_failures_total", help, Kind::Counter);
+    for (store, _, failures) in &counts {
+        sample(out, "etna_announce_failures_total", &[("store", store)], failures);
+    }
 }
 
 /// Microseconds as seconds, exactly.

@@ -91,6 +91,7 @@ fn report(state: &State, now: Instant) -> Value {
         "tunnels": state.process.tunnels.get(),
         "upgrades": { "ok": upgraded.ok, "failed": upgraded.failed },
         "last_upgrade": upgraded.last,
+        "announcement": state.announced.report(now),
     })
 }
 

@@ -183,7 +183,7 @@ fn trailers(buffer: &mut BytesMut) -> Result<Step, Malformed> {
 
 /// What frames, routes, authenticates or says who the client is must not come after the body, where what looked at the
 /// head does not see it (RFC 9110 section 6.5.1); nor what CGI takes for the same.
-fn may_trail(name: &str) -> bool {
+pub fn may_trail(name: &str) -> bool {
     let name = name.replace('_', "-");
     let begins = ["x-forwarded-", "x-accel-", "proxy-", "sec-"].iter().any(|with| name.starts_with(with));
     let is = matches!(

@@ -1,5 +1,6 @@
 //! A request's body on its way to a server: framed, written as the server takes it, begun again where that is possible.
 
+use std::fmt::Write as _;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -8,6 +9,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body as _, Frame};
 use tokio::net::TcpStream;
+use tokio::task::coop::poll_proceed;
 
 use super::replay::Replay;
 use crate::traffic::body::{BodyError, RequestBody};
@@ -100,35 +102,56 @@ impl Sending {
     /// Writes what can be written. `Err` is the client's fault; a server that takes no more is left alone.
     pub(super) fn poll(&mut self, stream: &TcpStream, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
         loop {
-            while !self.pending.is_empty() {
-                match stream.try_write(&self.pending) {
-                    Ok(written) => {
-                        self.written += written as u64;
-                        self.pending.advance(written);
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        // Its error shows in the next write.
-                        let _ = ready!(stream.poll_write_ready(cx));
-                    }
-                    Err(_) => {
-                        self.pending.clear();
-                        self.state = SendState::Refused;
-                    }
-                }
-            }
+            let gathered = self.gather(cx)?;
+            ready!(self.poll_write(stream, cx));
             if self.is_done() || self.is_held() || self.state == SendState::Refused {
                 return Poll::Ready(Ok(()));
             }
+            ready!(gathered);
+            // However much comes, other connections have their turn.
+            ready!(poll_proceed(cx)).made_progress();
+        }
+    }
+
+    /// Takes what has come of the body: short pieces go out together, or a client that sends bytes one by one would cost a
+    /// system call each.
+    fn gather(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, BodyError> {
+        while matches!(self.state, SendState::Fresh | SendState::Begun)
+            && !self.is_done()
+            && !self.is_held()
+            && self.pending.len() < TOGETHER
+        {
             self.state = SendState::Begun;
-            match ready!(self.poll_frame(cx)) {
-                Some(Ok(frame)) => match frame.into_data() {
+            match self.poll_frame(cx) {
+                Poll::Ready(Some(frame)) => match frame?.into_data() {
                     Ok(data) => self.queue(&data),
                     Err(frame) => self.end(frame.trailers_ref()),
                 },
-                Some(Err(error)) => return Poll::Ready(Err(error)),
-                None => self.end(None),
+                Poll::Ready(None) => self.end(None),
+                Poll::Pending => return Ok(Poll::Pending),
             }
         }
+        Ok(Poll::Ready(()))
+    }
+
+    fn poll_write(&mut self, stream: &TcpStream, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.pending.is_empty() {
+            match stream.try_write(&self.pending) {
+                Ok(written) => {
+                    self.written += written as u64;
+                    self.pending.advance(written);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // Its error shows in the next write.
+                    let _ = ready!(stream.poll_write_ready(cx));
+                }
+                Err(_) => {
+                    self.pending.clear();
+                    self.state = SendState::Refused;
+                }
+            }
+        }
+        Poll::Ready(())
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -157,7 +180,8 @@ impl Sending {
             return;
         }
         if self.chunked {
-            self.pending.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
+            // Writing to memory cannot fail.
+            let _ = write!(self.pending, "{:x}\r\n", data.len());
         }
         self.pending.extend_from_slice(data);
         if self.chunked {
@@ -165,3 +189,6 @@ impl Sending {
         }
     }
 }
+
+/// Bytes that are gathered before they are written.
+const TOGETHER: usize = 16 * 1024;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use etna_proxy::announce::Announce;
 use etna_proxy::config::{AdminAddress, Config, Unusable};
 use etna_proxy::handover::Inherited;
 use etna_store::engine::Options;
@@ -96,6 +97,8 @@ pub(super) struct Flags {
     /// Where this proxy stands: servers with the same Zone are preferred [default: none].
     #[arg(long, env = "ETNA_ZONE", value_name = "NAME")]
     zone: Option<String>,
+    #[command(flatten)]
+    announce: AnnounceFlags,
     /// What is logged: error, warn, info, debug, or a filter such as etna_proxy=debug.
     #[arg(long, env = "ETNA_LOG", value_name = "LEVEL", default_value = "info")]
     log: String,
@@ -114,6 +117,55 @@ impl ProxyProtocolMode {
     fn expected(self) -> Arc<ProxyProtocol> {
         let required = matches!(self, ProxyProtocolMode::Required);
         Arc::new(ProxyProtocol { versions: ProxyVersions::Either, required, from: Vec::new() })
+    }
+}
+
+/// How a proxy announces itself to the tier in front.
+#[derive(Args)]
+#[command(next_help_heading = "Two tiers")]
+struct AnnounceFlags {
+    /// Announce this proxy by that name, as a server of a backend of the proxies in front, while it serves; %H in it is
+    /// the host name, %m the machine's id.
+    #[arg(long, env = "ETNA_ANNOUNCE", value_name = "ID", value_parser = announced_name)]
+    announce: Option<Announced>,
+    /// The store that the proxies in front follow; credentials are those of --store [default: --store].
+    #[arg(long, env = "ETNA_ANNOUNCE_STORE", value_name = "URL")]
+    announce_store: Option<String>,
+    /// The backend there; created, with a check of connections, if there is none.
+    #[arg(long, env = "ETNA_ANNOUNCE_TO", value_name = "BACKEND", default_value = "cores")]
+    announce_to: String,
+    /// How it is reached from there: http://HOST:PORT [default: the first listener's address; where that is any,
+    /// COREOS_PRIVATE_IPV4 or the address of the default route].
+    #[arg(long, env = "ETNA_ANNOUNCE_URL", value_name = "URL")]
+    announce_url: Option<String>,
+    /// How long it stays announced after it was killed; 2s to 24h.
+    #[arg(long, env = "ETNA_ANNOUNCE_TTL", value_name = "TIME", default_value = "15")]
+    #[arg(value_parser = |text: &str| seconds(text, 2..=86_400))]
+    announce_ttl: u64,
+    /// Its share of the traffic [default: 1, or what an operator has put].
+    #[arg(long, env = "ETNA_ANNOUNCE_WEIGHT", value_name = "N", value_parser = clap::value_parser!(u32).range(0..=256))]
+    announce_weight: Option<u32>,
+}
+
+/// An id, or none: an environment file may leave it empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Announced(Option<String>);
+
+fn announced_name(text: &str) -> Result<Announced, String> {
+    etna_proxy::announce::name(text).map(Announced)
+}
+
+impl AnnounceFlags {
+    fn settings(self) -> Option<Announce> {
+        let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+        Some(Announce {
+            id: self.announce?.0?,
+            store: given(self.announce_store),
+            backend: self.announce_to,
+            url: given(self.announce_url),
+            ttl: Duration::from_secs(self.announce_ttl),
+            weight: self.announce_weight,
+        })
     }
 }
 
@@ -211,6 +263,7 @@ pub(super) fn run(flags: Flags) -> ExitCode {
         upgrade: Duration::from_secs(flags.upgrade_seconds),
         upgrade_drain: Duration::from_secs(flags.upgrade_drain_seconds),
         zone: flags.zone.filter(|zone| !zone.is_empty()),
+        announce: flags.announce.settings(),
         keyring,
     };
     // Before there are threads.

@@ -15,6 +15,7 @@ use tracing_appender::non_blocking::ErrorCounter;
 
 use super::suspect::Case;
 use super::upgrades::Upgrades;
+use crate::announce::Announced;
 use crate::stats::Process;
 use crate::table::LiveTable;
 use crate::tls::tickets::{Epoch, Tickets};
@@ -33,6 +34,8 @@ pub struct State {
     pub health: crate::health::Totals,
     /// How replacing the binary went.
     pub upgrades: Upgrades,
+    /// How this process is announced to the tier in front.
+    pub announced: Announced,
     /// Seals and opens tickets of TLS sessions.
     pub tickets: Arc<Tickets>,
     /// Counts lines of the log that were lost.
@@ -127,6 +130,7 @@ impl State {
             draining: CancellationToken::new(),
             health: crate::health::Totals::default(),
             upgrades: Upgrades::default(),
+            announced: Announced::default(),
             tickets: Tickets::new(Epoch::at(SystemTime::now())),
             log_lost: None,
             keyring: None,

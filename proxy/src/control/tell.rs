@@ -36,6 +36,7 @@ impl Control {
             self.state.set_suspects(status);
         }
         self.news |= self.absence() != self.absent;
+        self.news |= self.state.announced.take_changed();
         if std::mem::take(&mut self.news) | changed {
             self.show_problems();
         }
@@ -49,6 +50,7 @@ impl Control {
         };
         problems.extend(self.suspects.cases().map(|case| super::chores::suspicion(case, self.hold)));
         problems.extend(self.keeper.as_ref().and_then(Keeper::problem));
+        problems.extend(self.state.announced.problems());
         for problem in problems.difference(&self.logged).take(MOST_LOGGED) {
             tracing::warn!(key = %problem.key, reason = %problem.reason, hint = %problem.hint, effect = %problem.effect, "problem");
         }

@@ -6,9 +6,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use etna_store::object::Id;
 use tokio::net::TcpStream;
 
+use super::preface::{self, Begun};
 use super::proxy_protocol::{Front, meet};
 use super::stream::Stream;
 use super::watch::{Order, Phase, Watch};
@@ -16,11 +18,12 @@ use super::worker::Worker;
 use crate::proxy_protocol::Origin;
 use crate::stats::Process;
 use crate::tls::handshake::{self, Secured, Spoken};
-use crate::traffic::h1;
 use crate::traffic::h1::wire::Wire;
 use crate::traffic::trust::Peer;
+use crate::traffic::{h1, h2, tunnel};
 
 /// A client's connection, as its requests see it.
+#[derive(Clone)]
 pub struct Client {
     /// The worker it runs on.
     pub worker: Rc<Worker>,
@@ -29,7 +32,7 @@ pub struct Client {
     /// Who it is.
     pub peer: Peer,
     /// What its TLS handshake settled, where it had one.
-    pub secured: Option<Secured>,
+    pub secured: Option<Rc<Secured>>,
     /// What its worker watches of it.
     pub watch: Arc<Watch>,
 }
@@ -115,9 +118,37 @@ async fn converse(worker: Rc<Worker>, arrived: Arrived, stream: TcpStream, mut p
     if arrived.tls {
         peer.proto = "https";
     }
-    let scratch = worker.scratch.clone();
-    let client = Rc::new(Client { listener: arrived.listener, peer, secured, watch: watch.clone(), worker });
-    h1::serve(client, Wire::new(stream, watch, scratch)).await;
+    let spoken = secured.as_ref().map(|secured| secured.protocol);
+    let secured = secured.map(Rc::new);
+    let client = Rc::new(Client { listener: arrived.listener, peer, secured, watch, worker });
+    match spoken {
+        // Boxed, so that connections of HTTP/1.1 take no room for it.
+        Some(Spoken::Http2) => Box::pin(speak_h2(client, stream, Bytes::new())).await,
+        None if client.worker.live.knows_h2c(&client.listener) => Box::pin(speak_either(client, stream)).await,
+        Some(_) | None => {
+            let wire = Wire::new(stream, client.watch.clone(), client.worker.scratch.clone());
+            h1::serve(client, wire).await;
+        }
+    }
+}
+
+/// Speaks what the client begins with.
+async fn speak_either(client: Rc<Client>, mut stream: Stream) {
+    match preface::read(&mut stream).await {
+        Some(Begun::H2(ahead)) => speak_h2(client, stream, ahead).await,
+        Some(Begun::H1(ahead)) => {
+            let wire = Wire::new(stream, client.watch.clone(), client.worker.scratch.clone());
+            wire.begins_with(&ahead);
+            h1::serve(client, wire).await;
+        }
+        None => {}
+    }
+}
+
+async fn speak_h2(client: Rc<Client>, stream: Stream, ahead: Bytes) {
+    // Its requests may wait for hours, and any of them may be a tunnel.
+    tunnel::ask_whether_there(stream.tcp());
+    h2::serve(client, stream, ahead).await;
 }
 
 /// The handshake, and what it settled; `None` when it came to nothing, which rustls has told the client.

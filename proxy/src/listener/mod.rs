@@ -12,6 +12,7 @@ pub mod drain;
 pub mod held;
 #[cfg(test)]
 mod panics;
+mod preface;
 mod proxy_protocol;
 pub mod serving;
 pub mod socket;

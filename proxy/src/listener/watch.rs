@@ -151,6 +151,12 @@ impl Watch {
         self.slow.load(Relaxed) != 0
     }
 
+    /// It was too slow for want of something of ours: it is judged anew.
+    pub fn forgive(&self) {
+        self.slow.store(0, Relaxed);
+        self.still.store(0, Relaxed);
+    }
+
     /// An exchange is over, and with it what was waited for.
     pub fn waits_for_nothing(&self) {
         self.waiting.store(0, Relaxed);

@@ -110,12 +110,15 @@ impl Drop for HeadBuffer<'_> {
     }
 }
 
-/// A connection or tunnel of a worker: known to it as long as this value lives.
-pub struct Running {
+/// What a worker watches: known to it as long as this value lives.
+pub struct Watched {
     worker: Rc<Worker>,
     number: u64,
     watch: Arc<Watch>,
 }
+
+/// A connection of a worker: watched, and counted, as long as this value lives.
+pub struct Running(Watched);
 
 /// A connection that is being turned away: counted as long as this value lives.
 pub(super) struct TurningAway<'w>(&'w Worker);
@@ -227,14 +230,19 @@ impl Worker {
         Ref::map(self.date.borrow(), String::as_str)
     }
 
-    /// Makes one more connection or tunnel known.
+    /// Makes one more connection known.
     pub fn running(self: &Rc<Worker>) -> Running {
+        self.process.connections.up();
+        Running(self.watched())
+    }
+
+    /// Watches one more connection, or one request of many on a connection.
+    pub fn watched(self: &Rc<Worker>) -> Watched {
         let number = self.next_connection.get();
         self.next_connection.set(number + 1);
         let watch = Arc::new(Watch::new(self.clock.clone()));
         self.connections.borrow_mut().insert(number, watch.clone());
-        self.process.connections.up();
-        Running { worker: self.clone(), number, watch }
+        Watched { worker: self.clone(), number, watch }
     }
 
     /// Whether to turn a request away for want of time.
@@ -304,17 +312,29 @@ impl Worker {
     }
 }
 
-impl Running {
+impl Watched {
     /// What the worker watches of it.
     pub fn watch(&self) -> &Arc<Watch> {
         &self.watch
     }
 }
 
-impl Drop for Running {
+impl Drop for Watched {
     fn drop(&mut self) {
         self.worker.connections.borrow_mut().remove(&self.number);
-        self.worker.process.connections.down();
+    }
+}
+
+impl Running {
+    /// What the worker watches of it.
+    pub fn watch(&self) -> &Arc<Watch> {
+        self.0.watch()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.worker.process.connections.down();
     }
 }
 

@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 use crate::error::Error;
 use crate::table::Step;
 use crate::traffic::body::ResponseBody;
-use crate::traffic::h1::wire::Incoming;
+use crate::traffic::incoming::Incoming;
 
 /// A request on its way to a server.
 pub struct Request {

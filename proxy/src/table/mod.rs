@@ -216,6 +216,12 @@ impl LiveTable {
         self.current.load().terms.get(listener).cloned()
     }
 
+    /// Whether a listener's clients may begin with HTTP/2 in the clear.
+    pub fn knows_h2c(&self, listener: &Id) -> bool {
+        let table = self.current.load();
+        !table.listeners.is_empty() && table.listeners.get(listener).is_some_and(|listener| listener.h2c)
+    }
+
     /// The table in force, for looking at; the request path uses [`LiveTable::route`].
     pub fn table(&self) -> Arc<Table> {
         self.current.load_full()

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::h1::wire::Incoming;
+use super::incoming::Incoming;
 use super::tunnel::Tunnel;
 use crate::backend::InFlight;
 use crate::backend::framing::Framing;

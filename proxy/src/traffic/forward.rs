@@ -24,8 +24,8 @@ use http_body_util::BodyExt as _;
 
 use super::again::{self, Again, Ended, is_idempotent};
 use super::body::{BodyError, RequestBody, ResponseBody, Upstream};
-use super::h1::wire::Incoming;
 use super::headers::{self, Outbound};
+use super::incoming::Incoming;
 use super::tunnel::Tunnel;
 use super::waiting::{Choose, InLine};
 use crate::backend::balance::Ask;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use http::{Method, Request};
 
-use super::h1::wire::Incoming;
+use super::incoming::Incoming;
 use super::{forward, headers, respond, secure};
 use crate::error::Error;
 use crate::listener::conn::Client;

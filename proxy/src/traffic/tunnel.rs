@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use super::h1::wire::Wire;
 use crate::backend::InFlight;
@@ -57,17 +58,24 @@ impl Tunnel {
     pub(super) async fn run(self, worker: &Rc<Worker>, client: Rc<Wire>) {
         let _open = Open::new(&worker.process);
         client.watch.enter(Phase::Busy);
-        let Some((mut client, ahead)) = client.into_tunnel() else { return };
+        let Some((client, ahead)) = client.into_tunnel() else { return };
+        ask_whether_there(client.tcp());
+        self.join(worker, client, &ahead).await;
+    }
+
+    /// The same for a client that has more on its connection than this.
+    pub(super) async fn run_over(self, worker: &Rc<Worker>, client: impl AsyncRead + AsyncWrite + Unpin) {
+        let _open = Open::new(&worker.process);
+        self.join(worker, client, &[]).await;
+    }
+
+    async fn join(self, worker: &Worker, mut client: impl AsyncRead + AsyncWrite + Unpin, ahead: &[u8]) {
         let (mut server, early) = self.server.into_tunnel();
-        // Nothing need be said in a tunnel for hours: the kernel asks whether the other side is still there.
-        let keepalive = TcpKeepalive::new().with_time(ASK_AFTER).with_interval(ASK_EVERY);
-        for side in [client.tcp(), &server] {
-            let _ = SockRef::from(side).set_tcp_keepalive(&keepalive);
-        }
+        ask_whether_there(&server);
         let joined = async {
             // What either said right after the switch comes first.
             client.write_all(&early).await?;
-            server.write_all(&ahead).await?;
+            server.write_all(ahead).await?;
             tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER).await
         };
         // Either side may break at any time; both are closed by leaving.
@@ -76,6 +84,12 @@ impl Tunnel {
             () = worker.cut.cancelled() => {}
         }
     }
+}
+
+/// Nothing need be said in a tunnel for hours: the kernel asks whether the other side is still there.
+pub(crate) fn ask_whether_there(side: &TcpStream) {
+    let keepalive = TcpKeepalive::new().with_time(ASK_AFTER).with_interval(ASK_EVERY);
+    let _ = SockRef::from(side).set_tcp_keepalive(&keepalive);
 }
 
 const ASK_AFTER: Duration = Duration::from_secs(60);

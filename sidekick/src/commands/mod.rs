@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::CommandFactory;
 use etna_store::Engine;
+use etna_store::pace::{Backoff, Throttle};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -18,7 +19,6 @@ use crate::cli::{Announce, Cli, Command, Deregister, Once, Settings, Usage};
 use crate::docker::Docker;
 use crate::follow::{Follower, Tracker};
 use crate::notify::{self, Beat, Board};
-use crate::pace::{Backoff, Throttle};
 use crate::register::{Keeper, Registrar, deregister};
 
 /// Exit status of wrong usage (EX_USAGE of sysexits.h).

@@ -9,6 +9,7 @@ mod tracker;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use etna_store::pace::{Backoff, Throttle};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
@@ -21,7 +22,6 @@ pub use tracker::{Ask, Next, Tracker};
 use crate::classify::HostIp;
 use crate::docker::{Container, Docker, Error, Event};
 use crate::notify::{Beat, Board};
-use crate::pace::{Backoff, Throttle};
 use crate::wanted::Wanted;
 
 /// How many containers are inspected at a time.

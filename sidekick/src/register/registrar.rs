@@ -8,18 +8,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use etna_store::pace::{Backoff, Throttle};
 use etna_store::{Batch, Engine, Error, Item, LeaseId, Op};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::lease::{Lease, within, within_long};
 use super::plan::{Held, HeldServer, Step, plan};
 use super::record::{self, Machine};
 use crate::notify::{Beat, Board};
-use crate::pace::{Backoff, Throttle};
 use crate::wanted::{self, Wanted};
+use etna_store::lease::{Lease, within, within_long};
 
 /// How many keys are read at a time.
 const READS: usize = 16;

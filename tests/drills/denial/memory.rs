@@ -38,7 +38,7 @@ impl Memory {
 }
 
 /// Resident memory in bytes; none once the process has ended.
-pub(crate) fn resident(pid: u32) -> Option<u64> {
+fn resident(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib * 1024)

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::bed::{Bed, Rate};
-use crate::denial;
 use crate::drill::{Length, Outcome};
 
 pub(super) async fn run(length: Length) -> Outcome {
@@ -17,7 +16,7 @@ pub(super) async fn run(length: Length) -> Outcome {
         let mut seen = Vec::new();
         for _ in 0..10 {
             load.go_on(time / 100).await;
-            seen.push(denial::resident(bed.proxy.pid()).unwrap_or_default() as f64 / 1024.0 / 1024.0);
+            seen.push(own_memory(bed.proxy.pid()));
         }
         parts.push(seen.iter().sum::<f64>() / seen.len() as f64);
     }
@@ -30,6 +29,16 @@ pub(super) async fn run(length: Length) -> Outcome {
         format!("memory {:.1} MB, then {:.1} ({grown:+.1} %); p99 {first:.1} ms, then {last:.1}", parts[1], parts[9]);
     // Flat is two in a hundred, or what one thread's heap takes at once.
     let flat = grown <= 2.0 || parts[9] - parts[1] < 1.0;
+    let figure = if flat { figure } else { format!("{figure}: {parts:.1?}") };
     let outcome = traffic.outcome(figure, flat);
     Outcome { load: format!("{}, {} s", outcome.load, time.as_secs()), ..outcome }
+}
+
+/// Resident memory of a process that is its own, in MB: what it maps of its program's file, page by page as rare code
+/// runs, is the kernel's.
+fn own_memory(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("the kernel says RssAnon");
+    let kib: f64 = line.trim().trim_end_matches(" kB").parse().expect("RssAnon is a number");
+    kib / 1024.0
 }

@@ -22,7 +22,7 @@ pub(super) async fn confined(_length: Length) -> Outcome {
             Some((unit.to_owned(), level.split_whitespace().next()?.parse().ok()?))
         })
         .collect();
-    let pass = levels.len() == 2 && levels.iter().all(|(_, level)| *level <= 2.0);
+    let pass = levels.len() == 3 && levels.iter().all(|(_, level)| *level <= 2.0);
     let shown: Vec<String> = levels.iter().map(|(unit, level)| format!("{unit} {level}")).collect();
     Outcome { load: "none".into(), figure: format!("{} (<= 2.0)", shown.join(", ")), pass, ..Outcome::default() }
 }

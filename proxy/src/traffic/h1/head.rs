@@ -175,15 +175,7 @@ fn said(fields: &[httparse::Header<'_>], version: Version) -> Result<Said, Error
 
 /// The target: a path, or a whole `http` URL; `*` for OPTIONS alone. CONNECT is refused later, whatever it names.
 fn uri(method: &Method, target: Bytes) -> Result<Uri, Error> {
-    const MALFORMED: Error = Error::BadRequest("the request target is malformed");
-    if target.iter().any(|byte| !byte.is_ascii_graphic() || *byte == b'#') {
-        return Err(MALFORMED);
-    }
-    // Where a name ends at a NUL, it is another name than the one that was matched.
-    let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
-    if memchr::memmem::find(path, b"%00").is_some() {
-        return Err(Error::BadRequest("the path holds a NUL"));
-    }
+    check_target(&target)?;
     match target.first() {
         Some(b'/') => {}
         Some(b'*') if target.len() == 1 && *method == Method::OPTIONS => {}
@@ -199,13 +191,28 @@ fn uri(method: &Method, target: Bytes) -> Result<Uri, Error> {
     Ok(uri)
 }
 
+/// What no target may hold, whatever its form.
+pub fn check_target(target: &[u8]) -> Result<(), Error> {
+    if target.iter().any(|byte| !byte.is_ascii_graphic() || *byte == b'#') {
+        return Err(MALFORMED);
+    }
+    // Where a name ends at a NUL, it is another name than the one that was matched.
+    let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+    if memchr::memmem::find(path, b"%00").is_some() {
+        return Err(Error::BadRequest("the path holds a NUL"));
+    }
+    Ok(())
+}
+
+const MALFORMED: Error = Error::BadRequest("the request target is malformed");
 /// Header fields of a request.
-const MAX_FIELDS: usize = 100;
+pub const MAX_FIELDS: usize = 100;
 /// Longest head, in bytes.
 pub const MAX_HEAD: usize = 32 * 1024;
 /// Longest request target, in bytes.
-const MAX_TARGET: usize = 8 * 1024;
-const MAX_METHOD: usize = 32;
+pub const MAX_TARGET: usize = 8 * 1024;
+/// Longest method, in bytes.
+pub const MAX_METHOD: usize = 32;
 const MAX_LINE: usize = MAX_METHOD + MAX_TARGET + 16;
 
 #[cfg(test)]

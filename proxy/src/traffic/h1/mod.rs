@@ -20,6 +20,7 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body::Body as _;
 
 use super::body::ResponseBody;
+use super::incoming::Incoming;
 use super::{respond, service, tunnel};
 use crate::error::Error;
 use crate::listener::conn::Client;
@@ -28,7 +29,7 @@ use crate::middleware::Response;
 use answer::{Asked, Delimiter};
 use head::Head;
 use outbox::Outbox;
-use wire::{Incoming, Wire};
+use wire::Wire;
 
 /// What follows a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +68,7 @@ async fn exchange(client: &Rc<Client>, wire: &Rc<Wire>, head: Head) -> Result<Re
     let Head { parts, framing, keep_alive, expects_continue } = head;
     wire.begin(framing, expects_continue, parts.version);
     let asked = Asked { method: parts.method.clone(), version: parts.version };
-    let request = Request::from_parts(parts, Incoming::new(wire.clone()));
+    let request = Request::from_parts(parts, Incoming::h1(wire.clone()));
     let mut response = {
         let mut answering = pin!(service::handle(client.clone(), request));
         poll_fn(|cx| match answering.as_mut().poll(cx) {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::Version;
-use http_body::{Body, Frame, SizeHint};
+use http_body::Frame;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::time::Interval;
@@ -83,6 +83,11 @@ impl Wire {
             watch,
             scratch,
         })
+    }
+
+    /// Takes what was read from the connection before.
+    pub fn begins_with(&self, ahead: &[u8]) {
+        self.inbox.borrow_mut().extend_from_slice(ahead);
     }
 
     /// The next request's head; `None` when the client has none, or was told to go and none has begun.
@@ -323,49 +328,6 @@ impl Wire {
         // Nothing is waiting to be sent before a response, so that its 25 bytes always fit.
         let written = ready!(self.poll_write(INTERIM, &[], cx))?;
         Poll::Ready(if written == INTERIM.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) })
-    }
-}
-
-/// The body of a request, as it arrives.
-pub struct Incoming(Rc<Wire>);
-
-impl Incoming {
-    /// The body of the wire's current request.
-    pub fn new(wire: Rc<Wire>) -> Incoming {
-        Incoming(wire)
-    }
-
-    /// Whether the client waits to be told to send it.
-    pub fn is_held(&self) -> bool {
-        self.0.is_held()
-    }
-
-    /// Whether some of it has arrived, asked for or not.
-    pub fn has_begun(&self) -> bool {
-        self.0.has_more()
-    }
-}
-
-impl std::fmt::Debug for Incoming {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Incoming").field(&self.0.left()).finish()
-    }
-}
-
-impl Body for Incoming {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.0.poll_body(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_request_whole()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.left().map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 

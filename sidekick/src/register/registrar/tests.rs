@@ -1,7 +1,7 @@
 use super::super::fake::Fake;
-use super::super::lease::{Keeper, Notebook};
 use super::*;
 use crate::wanted::{Member, Role, Stage};
+use etna_store::lease::{Keeper, Notebook};
 
 const CID: &str = "fedcba9876543210";
 const KEY: &str = "backends/blog-public/servers/m1-fedcba987654-80";
@@ -39,7 +39,7 @@ async fn rig() -> Rig {
 
 fn rig_on(store: Arc<Fake>, lease: LeaseId) -> Rig {
     let (id, receiver) = watch::channel(Some(lease));
-    let lease = Lease { id: receiver, doubt: Arc::default() };
+    let lease = Lease { id: receiver, trouble: watch::channel(None).1, doubt: Arc::default() };
     let registrar = Registrar::new(store.clone(), machine(), lease, Board::default(), None);
     Rig { store, id, registrar }
 }
@@ -153,7 +153,7 @@ async fn one_containers_sidekick_leaves_the_others_alone() {
     let mut rig = rig().await;
     rig.registrar.settle(&wanted(Stage::Up)).await.unwrap();
     let (_id, receiver) = watch::channel(Some(LeaseId(1)));
-    let lease = Lease { id: receiver, doubt: Arc::default() };
+    let lease = Lease { id: receiver, trouble: watch::channel(None).1, doubt: Arc::default() };
     let only = |name: &str| Some(name.to_owned());
     let board = Board::default();
     let mut other = Registrar::new(rig.store.clone(), machine(), lease.clone(), board.clone(), only("wordpress-2"));

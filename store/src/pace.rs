@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Waits between attempts: doubling from 100 ms to 5 s, each drawn between half and all of it, so that the sidekicks
+/// Waits between attempts: doubling from 100 ms to 5 s, each drawn between half and all of it, so that the programs
 /// of a fleet do not come back all at once.
 #[derive(Debug, Default)]
 pub struct Backoff {

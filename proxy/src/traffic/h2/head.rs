@@ -1,0 +1,228 @@
+//! A request's head as HTTP/2 carries it, made one as HTTP/1.1 would have it, as strictly. Pure.
+//!
+//! What RFC 9113 section 8 forbids and the `h2` crate lets pass is refused here, before anything is matched or
+//! forwarded. A WebSocket (RFC 8441) becomes the upgrade that servers know.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use h2::ext::Protocol;
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderValue, UPGRADE};
+use http::request::Parts;
+use http::uri::{self, Uri};
+use http::{Method, Version};
+
+use crate::backend::framing::parse_length;
+use crate::error::Error;
+use crate::traffic::h1::head::{MAX_FIELDS, MAX_METHOD, MAX_TARGET, check_target};
+
+/// A request's head.
+#[derive(Debug)]
+pub(super) struct Head {
+    /// Method, target and fields, with a path for a target and a `Host`.
+    pub(super) parts: Parts,
+    /// Bytes of its body, where it says so.
+    pub(super) length: Option<u64>,
+    /// Whether it waits for `100 Continue` before it sends its body.
+    pub(super) expects_continue: bool,
+    /// Whether it asks for a WebSocket.
+    pub(super) websocket: bool,
+}
+
+/// Bytes of a head, 32 for each field included (RFC 9113 section 6.5.2).
+pub(super) fn size(parts: &Parts) -> usize {
+    parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum::<usize>()
+        + parts.uri.path_and_query().map_or(0, |target| target.as_str().len())
+        + parts.uri.authority().map_or(0, |authority| authority.as_str().len())
+}
+
+/// Reads a request's head. `random` makes the key of a WebSocket's handshake, which HTTP/2 does not have.
+pub(super) fn read(mut parts: Parts, random: impl FnMut() -> u64) -> Result<Head, Error> {
+    if parts.method.as_str().len() > MAX_METHOD {
+        return Err(Error::BadRequest("the method is too long"));
+    }
+    if parts.uri.scheme_str().is_some_and(|scheme| !matches!(scheme, "http" | "https")) {
+        return Err(Error::BadRequest("the scheme is neither http nor https"));
+    }
+    if parts.headers.values().any(is_padded) {
+        return Err(Error::BadRequest("a field's value begins or ends with a space"));
+    }
+    join_cookies(&mut parts.headers)?;
+    if parts.headers.len() > MAX_FIELDS {
+        return Err(Error::HeadTooLarge);
+    }
+    let length = length(&parts.headers)?;
+    let expects_continue = match parts.headers.get(EXPECT) {
+        None => false,
+        Some(value) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => true,
+        Some(_) => return Err(Error::Expectation),
+    };
+    name_host(&mut parts)?;
+    let protocol = parts.extensions.remove::<Protocol>();
+    if parts.method == Method::CONNECT && protocol.is_none() {
+        // It is refused later, whatever it names.
+        return Ok(Head { parts, length, expects_continue: false, websocket: false });
+    }
+    let target = parts.uri.path_and_query().cloned().ok_or(Error::BadRequest("the request has no path"))?;
+    let text = target.as_str();
+    if text.len() > MAX_TARGET {
+        return Err(Error::TargetTooLong);
+    }
+    check_target(text.as_bytes())?;
+    if !(text.starts_with('/') || (text == "*" && parts.method == Method::OPTIONS)) {
+        return Err(Error::BadRequest("the path does not begin with a slash"));
+    }
+    let mut origin = uri::Parts::default();
+    origin.path_and_query = Some(target);
+    parts.uri = Uri::from_parts(origin).map_err(|_| Error::BadRequest("the request target is malformed"))?;
+    if let Some(protocol) = protocol {
+        if protocol.as_str() != "websocket" || length.is_some() {
+            return Err(Error::Method);
+        }
+        upgrade(&mut parts, random);
+        return Ok(Head { parts, length: None, expects_continue: false, websocket: true });
+    }
+    Ok(Head { parts, length, expects_continue, websocket: false })
+}
+
+/// RFC 9113 section 8.2.1.
+fn is_padded(value: &HeaderValue) -> bool {
+    let space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    space(value.as_bytes().first()) || space(value.as_bytes().last())
+}
+
+/// Joins what a client may have sent in crumbs (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) -> Result<(), Error> {
+    let mut crumbs = headers.get_all(COOKIE).iter();
+    if let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) {
+        let mut whole = first.as_bytes().to_vec();
+        for crumb in std::iter::once(second).chain(crumbs) {
+            whole.extend_from_slice(b"; ");
+            whole.extend_from_slice(crumb.as_bytes());
+        }
+        let whole = HeaderValue::from_bytes(&whole).map_err(|_| Error::BadRequest("a cookie is malformed"))?;
+        headers.insert(COOKIE, whole);
+    }
+    Ok(())
+}
+
+fn length(headers: &HeaderMap) -> Result<Option<u64>, Error> {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(length) = lengths.next() else { return Ok(None) };
+    if lengths.next().is_some() {
+        return Err(Error::BadRequest("more than one Content-Length"));
+    }
+    parse_length(length.as_bytes()).map(Some).ok_or(Error::BadRequest("Content-Length is not a number"))
+}
+
+/// Has the request name its host in `Host`, as servers expect it; where both are there, they must agree (RFC 9113
+/// section 8.3.1). What is wrong with either is found later.
+fn name_host(parts: &mut Parts) -> Result<(), Error> {
+    let Some(authority) = parts.uri.authority() else { return Ok(()) };
+    let mut fields = parts.headers.get_all(HOST).iter();
+    if fields.any(|field| !field.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())) {
+        return Err(Error::BadRequest("Host and :authority name different hosts"));
+    }
+    if !parts.headers.contains_key(HOST) {
+        let host = HeaderValue::from_str(authority.as_str());
+        parts.headers.insert(HOST, host.map_err(|_| Error::BadRequest("the :authority is malformed"))?);
+    }
+    Ok(())
+}
+
+/// Makes it the request by which HTTP/1.1 opens a WebSocket (RFC 8441 section 5).
+fn upgrade(parts: &mut Parts, mut random: impl FnMut() -> u64) {
+    parts.method = Method::GET;
+    parts.version = Version::HTTP_11;
+    let headers = &mut parts.headers;
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.remove(EXPECT);
+    let key = [random().to_be_bytes(), random().to_be_bytes()].concat();
+    if let Ok(key) = HeaderValue::from_str(&STANDARD.encode(key)) {
+        headers.insert("sec-websocket-key", key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+
+    fn parts(method: &str, uri: &str, fields: &[(&str, &str)]) -> Parts {
+        let mut request = Request::builder().method(method).uri(uri).version(Version::HTTP_2);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn get(uri: &str, fields: &[(&str, &str)]) -> Result<Head, Error> {
+        read(parts("GET", uri, fields), || 7)
+    }
+
+    #[test]
+    fn a_request_names_its_host_once() {
+        let head = get("https://a.test:8443/x?y", &[]).unwrap();
+        assert_eq!(head.parts.headers[HOST], "a.test:8443");
+        assert_eq!(head.parts.uri, "/x?y");
+        assert!(head.parts.uri.authority().is_none());
+        assert_eq!(get("http://a.test/", &[("host", "A.test")]).unwrap().parts.headers.len(), 1);
+        assert_eq!(get("/", &[("host", "a.test")]).unwrap().parts.headers[HOST], "a.test");
+        assert!(matches!(get("http://a.test/", &[("host", "b.test")]), Err(Error::BadRequest(_))));
+        assert!(matches!(get("http://a.test/", &[("host", "a.test"), ("host", "b.test")]), Err(Error::BadRequest(_))));
+    }
+
+    #[test]
+    fn crumbs_become_a_cookie() {
+        let head = get("/", &[("cookie", "a=1"), ("x", "y"), ("cookie", "b=2"), ("cookie", "c=3")]).unwrap();
+        assert_eq!(head.parts.headers[COOKIE], "a=1; b=2; c=3");
+        assert_eq!(head.parts.headers.len(), 2);
+        let many: Vec<(&str, &str)> = (0..500).map(|_| ("cookie", "a=1")).collect();
+        assert!(get("/", &many).is_ok());
+    }
+
+    #[test]
+    fn what_is_ambiguous_is_refused() {
+        for fields in [
+            &[("content-length", "1"), ("content-length", "1")][..],
+            &[("content-length", "+1")],
+            &[("content-length", "01")],
+            &[("content-length", "")],
+            &[("x", " a")],
+            &[("x", "a\t")],
+        ] {
+            assert!(matches!(get("/", fields), Err(Error::BadRequest(_))), "{fields:?}");
+        }
+        assert_eq!(get("/", &[("expect", "y")]).unwrap_err(), Error::Expectation);
+        for uri in ["ftp://a/", "/wp-admin%00.png", "*"] {
+            assert!(matches!(get(uri, &[]), Err(Error::BadRequest(_))), "{uri}");
+        }
+        assert!(read(parts("OPTIONS", "*", &[]), || 7).is_ok());
+    }
+
+    #[test]
+    fn sizes_are_bounded() {
+        let many: Vec<(&str, &str)> = (0..=MAX_FIELDS).map(|_| ("a", "b")).collect();
+        assert_eq!(get("/", &many).unwrap_err(), Error::HeadTooLarge);
+        assert!(get("/", &many[1..]).is_ok());
+        let long = "a".repeat(MAX_TARGET);
+        assert_eq!(get(&format!("/{long}"), &[]).unwrap_err(), Error::TargetTooLong);
+        assert_eq!(size(&parts("GET", "http://ab/c", &[("a", "b"), ("c", "de")])), 34 + 35 + 2 + 2);
+    }
+
+    #[test]
+    fn a_websocket_is_asked_for_as_servers_know_it() {
+        let mut asked = parts("CONNECT", "https://a.test/chat", &[("sec-websocket-version", "13")]);
+        asked.extensions.insert(Protocol::from_static("websocket"));
+        let head = read(asked, || 7).unwrap();
+        assert!(head.websocket);
+        assert_eq!((&head.parts.method, head.parts.version), (&Method::GET, Version::HTTP_11));
+        assert!(crate::traffic::headers::wants_websocket(&head.parts.headers));
+        assert_eq!(head.parts.headers["sec-websocket-key"].len(), 24);
+        let mut other = parts("CONNECT", "https://a.test/chat", &[]);
+        other.extensions.insert(Protocol::from_static("connect-udp"));
+        assert_eq!(read(other, || 7).unwrap_err(), Error::Method);
+        let plain = read(parts("CONNECT", "a.test:80", &[]), || 7).unwrap();
+        assert!(!plain.websocket && plain.parts.method == Method::CONNECT);
+    }
+}

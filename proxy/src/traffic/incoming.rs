@@ -1,0 +1,97 @@
+//! The body of a request as it arrives from a client, whatever the client speaks.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::body::BodyError;
+use super::h1::wire::Wire;
+use super::h2::upload::Upload;
+
+/// The body of a request, as it arrives.
+#[derive(Debug)]
+pub struct Incoming(Source);
+
+enum Source {
+    Nothing,
+    H1(Rc<Wire>),
+    H2(Box<Upload>),
+}
+
+impl Incoming {
+    /// No body at all.
+    pub fn nothing() -> Incoming {
+        Incoming(Source::Nothing)
+    }
+
+    /// The body of the wire's current request.
+    pub fn h1(wire: Rc<Wire>) -> Incoming {
+        Incoming(Source::H1(wire))
+    }
+
+    /// The body of a stream of HTTP/2.
+    pub fn h2(upload: Upload) -> Incoming {
+        Incoming(Source::H2(Box::new(upload)))
+    }
+
+    /// Whether the client waits to be told to send it.
+    pub fn is_held(&self) -> bool {
+        match &self.0 {
+            Source::Nothing => false,
+            Source::H1(wire) => wire.is_held(),
+            Source::H2(upload) => upload.is_held(),
+        }
+    }
+
+    /// Whether some of it has arrived, asked for or not.
+    pub fn has_begun(&self) -> bool {
+        match &self.0 {
+            Source::Nothing => false,
+            Source::H1(wire) => wire.has_more(),
+            Source::H2(upload) => upload.has_begun(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Source::Nothing => f.write_str("Nothing"),
+            Source::H1(wire) => f.debug_tuple("H1").field(&wire.left()).finish(),
+            Source::H2(upload) => f.debug_tuple("H2").field(&upload.left()).finish(),
+        }
+    }
+}
+
+impl Body for Incoming {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.0 {
+            Source::Nothing => Poll::Ready(None),
+            Source::H1(wire) => wire.poll_body(cx),
+            Source::H2(upload) => upload.poll_body(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Source::Nothing => true,
+            Source::H1(wire) => wire.is_request_whole(),
+            Source::H2(upload) => upload.is_whole(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let left = match &self.0 {
+            Source::Nothing => Some(0),
+            Source::H1(wire) => wire.left(),
+            Source::H2(upload) => upload.left(),
+        };
+        left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
