@@ -58,6 +58,7 @@ impl Control {
         self.chores.done = now;
         self.retry_listeners().await;
         self.keep_tickets(false).await;
+        self.watch_expiry();
         let mut delta = Delta::default();
         if release {
             tracing::info!(keys = self.suspects.held().count(), "suspects are released: what vanished is believed");

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::chores::Chores;
+use super::expiry::Expiry;
 use super::keep::Keeper;
 use super::state::State;
 use super::suspect::Suspects;
@@ -39,6 +40,7 @@ pub struct Control {
     pub(super) suspects: Suspects,
     pub(super) chores: Chores,
     pub(super) ticket_keys: TicketKeys,
+    pub(super) expiry: Expiry,
     pub(super) keeper: Option<Keeper>,
     pub(super) keep_in: Option<PathBuf>,
     pub(super) hold: Duration,
@@ -70,6 +72,7 @@ impl Control {
             suspects: Suspects::new(Duration::ZERO),
             chores: Chores::new(tick, Instant::now()),
             ticket_keys: TicketKeys::default(),
+            expiry: Expiry::default(),
             keeper: None,
             keep_in: None,
             hold: Duration::ZERO,

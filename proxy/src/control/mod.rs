@@ -8,6 +8,7 @@
 mod begin;
 mod chores;
 pub mod disk;
+pub(crate) mod expiry;
 mod follow;
 mod keep;
 mod probe;

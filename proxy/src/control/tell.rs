@@ -51,6 +51,7 @@ impl Control {
         problems.extend(self.suspects.cases().map(|case| super::chores::suspicion(case, self.hold)));
         problems.extend(self.keeper.as_ref().and_then(Keeper::problem));
         problems.extend(self.state.announced.problems());
+        problems.extend(self.expiry.problems.iter().cloned());
         for problem in problems.difference(&self.logged).take(MOST_LOGGED) {
             tracing::warn!(key = %problem.key, reason = %problem.reason, hint = %problem.hint, effect = %problem.effect, "problem");
         }

@@ -9,6 +9,7 @@ use etna_store::{Delta, Key, Model, Problem};
 
 use super::Table;
 use super::compile::Compiler;
+use crate::control::expiry::{ENDED_EFFECT, ENDED_HINT};
 use crate::rule::Rule;
 use crate::tls::certificate::Certificate;
 use crate::tls::terms::Terms;
@@ -44,7 +45,7 @@ impl Compiler {
                 let at = if is_late { certificate.not_after } else { certificate.not_before };
                 let word = if is_late { "ended" } else { "does not hold before" };
                 let reason = format!("the certificate {word} {}", httpdate::fmt_http_date(at));
-                (reason, "put a certificate that holds now; if this one does, correct the clock", Some(certificate))
+                (reason, ENDED_HINT, Some(certificate))
             }
             Err((reason, hint)) => (reason, hint, None),
         };
@@ -59,7 +60,7 @@ impl Compiler {
             column: None,
             effect: match (&chosen, holds) {
                 (Some(_), true) => "the last good certificate serves",
-                (Some(_), false) => "it serves all the same; clients will complain",
+                (Some(_), false) => ENDED_EFFECT,
                 (None, _) => "no TLS for this host, unless another certificate is for it",
             }
             .into(),
