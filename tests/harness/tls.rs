@@ -70,11 +70,11 @@ impl Authority {
         self.sign(&params, &rcgen::KeyPair::generate().expect("a key"))
     }
 
-    /// One that holds since an hour ago, and for so long from now on.
+    /// One that holds since yesterday, and for so long from now on.
     pub fn issue_for(&self, names: &[&str], time: Duration, kind: KeyKind) -> KeyPair {
         let mut params = params(names);
         let now = SystemTime::now();
-        params.not_before = (now - Duration::from_secs(3600)).into();
+        params.not_before = (now - Duration::from_secs(86_400)).into();
         params.not_after = (now + time).into();
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
