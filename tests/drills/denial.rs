@@ -16,7 +16,7 @@ mod slow_read;
 use crate::drill::Drill;
 
 pub(crate) use memory::Memory;
-pub(crate) use probe::Probe;
+pub(crate) use probe::{Probe, Probed};
 
 pub(crate) const DRILLS: &[Drill] = &[
     Drill {
@@ -75,4 +75,4 @@ pub(crate) fn unnoticed(before: &probe::Probed, during: &probe::Probed) -> (Stri
 
 /// A p99 below this is no harm, whatever it was before. Client, attackers and servers share the machine's cores.
 const FLOOR_MS: f64 = 20.0;
-const MB: f64 = 1024.0 * 1024.0;
+pub(crate) const MB: f64 = 1024.0 * 1024.0;

@@ -7,7 +7,7 @@ use etna_store::seal::KeyPair;
 use etna_tests::proxy::Proxy;
 use etna_tests::scene::Scene;
 use etna_tests::tls::{Authority, TlsClient, https_listener};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::arrivals;
 use crate::bed::{Bed, HOST, Needs};
@@ -109,6 +109,11 @@ pub(super) async fn failed_handshakes(proxy: &Proxy) -> f64 {
 /// Connections that a bug of the proxy's ended.
 pub(super) async fn panics(proxy: &Proxy) -> f64 {
     proxy.metrics().await.sum("etna_panics_total", &[]).unwrap_or(f64::NAN)
+}
+
+/// Settings of a listener with a policy.
+pub(super) fn policy(name: &str) -> Value {
+    json!({ "TLS": { "Policy": name } })
 }
 
 const PERIOD: Duration = Duration::from_millis(100);

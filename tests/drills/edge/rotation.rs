@@ -68,7 +68,7 @@ pub(super) async fn run(length: Length) -> Outcome {
         slowest.as_secs_f64() * 1000.0
     );
     let calm = failed == 0.0 && panics == 0.0 && told == 0;
-    let pass = wrong.is_empty() && calm && older == 0 && slowest < Duration::from_secs(1) && arrivals.len() > 40;
+    let pass = wrong.is_empty() && calm && older == 0 && slowest < Duration::from_secs(1) && arrivals.len() > 20;
     let load = format!("{rate} new TLS connections/s");
     Outcome { load, requests, failed: wrong.len() as u64, figure, pass }
 }
