@@ -12,7 +12,8 @@ use etna_store::seal::{KeyPair, Keyring, SealKey};
 use http::Request;
 use http_body_util::Full;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, date_time_ymd,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyUsagePurpose, date_time_ymd,
 };
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject as _;
@@ -42,6 +43,8 @@ impl Authority {
         std::fs::set_permissions(&seal_key, private).expect("the seal key is made private");
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.distinguished_name = named("an authority of tests");
         let key_pair = rcgen::KeyPair::generate().expect("a key");
         let issuer = CertifiedIssuer::self_signed(params, key_pair).expect("it signs itself");
         Authority { issuer, ring: Keyring::new(key), seal_key }
@@ -78,6 +81,8 @@ impl Authority {
         params.not_after = (now + time).into();
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        params.distinguished_name = named(names.first().copied().unwrap_or_default());
         let key = match kind {
             KeyKind::Ecdsa => rcgen::KeyPair::generate(),
             KeyKind::Rsa => rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048),
@@ -129,6 +134,12 @@ pub enum KeyKind {
 pub fn leaf(pair: &KeyPair) -> Vec<u8> {
     let first = CertificateDer::pem_slice_iter(pair.cert()).next();
     first.expect("a certificate").expect("PEM").to_vec()
+}
+
+fn named(name: &str) -> DistinguishedName {
+    let mut called = DistinguishedName::new();
+    called.push(DnType::CommonName, name);
+    called
 }
 
 fn params(names: &[&str]) -> CertificateParams {

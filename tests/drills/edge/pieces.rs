@@ -71,7 +71,7 @@ pub(super) fn shake(config: &Arc<ClientConfig>, at: SocketAddr, pieces: Pieces) 
     for piece in cut(&bytes, pieces) {
         stream.write_all(&piece).map_err(|error| error.to_string())?;
         if matches!(pieces, Pieces::Segments(_)) {
-            // So that it is read before the rest is there.
+            #[expect(clippy::disallowed_methods, reason = "so that it is read before the rest is there")]
             std::thread::sleep(Duration::from_micros(500));
         }
     }
