@@ -5,6 +5,8 @@ mod activation;
 mod admin;
 mod bad_keys;
 mod balancing;
+mod certificate_files;
+mod client_certificates;
 mod clients;
 mod demo;
 mod draining;

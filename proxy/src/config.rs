@@ -56,6 +56,8 @@ pub struct Config {
     pub zone: Option<String>,
     /// How it announces itself to the tier in front; `None`: not.
     pub announce: Option<Announce>,
+    /// Directory of certificates.
+    pub certificates: Option<PathBuf>,
     /// What opens sealed key pairs.
     pub keyring: Option<Arc<Keyring>>,
 }
@@ -107,6 +109,7 @@ impl Config {
             upgrade_drain: Duration::ZERO,
             zone: None,
             announce: None,
+            certificates: None,
             keyring: None,
         }
     }

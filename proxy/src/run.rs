@@ -102,7 +102,10 @@ async fn start(
         token: admin.token(),
     };
     tokio::spawn(signals(handled, told));
-    let mut control = Control::new(state.clone(), listeners).in_zone(config.zone.clone()).holding(config.hold);
+    let mut control = Control::new(state.clone(), listeners)
+        .in_zone(config.zone.clone())
+        .with_certificates_in(config.certificates.clone())
+        .holding(config.hold);
     if is_elsewhere(&state.engine.describe()) {
         control = control.keeping_in(config.state_dir.clone());
     }

@@ -15,7 +15,7 @@ mod slow_read;
 
 use crate::drill::Drill;
 
-pub(crate) use memory::Memory;
+pub(crate) use memory::{Memory, resident};
 pub(crate) use probe::{Probe, Probed};
 
 pub(crate) const DRILLS: &[Drill] = &[

@@ -17,7 +17,7 @@ use rcgen::{
 };
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -90,6 +90,11 @@ impl Authority {
         self.sign(&params, &key.expect("a key"))
     }
 
+    /// One that ends in so many days.
+    pub fn issue_for_days(&self, names: &[&str], days: u64) -> KeyPair {
+        self.issue_for(names, Duration::from_secs(days * 86_400), KeyKind::Ecdsa)
+    }
+
     fn sign(&self, params: &CertificateParams, key: &rcgen::KeyPair) -> KeyPair {
         let certificate = params.signed_by(key, &self.issuer).expect("it is signed");
         KeyPair::new((certificate.pem() + &self.pem()).into_bytes(), key.serialize_pem().into_bytes())
@@ -112,12 +117,28 @@ impl Authority {
 
     /// The same, speaking only these versions.
     pub fn client_of(&self, versions: &[&'static SupportedProtocolVersion]) -> TlsClient {
+        let config = self.believers(versions).with_no_client_auth();
+        TlsClient { config: Arc::new(config) }
+    }
+
+    /// A client that shows a certificate.
+    pub fn client_with(&self, pair: &KeyPair) -> TlsClient {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pair.cert()).collect();
+        let key = PrivateKeyDer::from_pem_slice(pair.key()).expect("a key");
+        let builder = self.believers(rustls::DEFAULT_VERSIONS);
+        let config = builder.with_client_auth_cert(chain.expect("PEM"), key).expect("they fit");
+        TlsClient { config: Arc::new(config) }
+    }
+
+    fn believers(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone()).expect("the authority is one");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions);
-        let config = builder.expect("known versions").with_root_certificates(roots).with_no_client_auth();
-        TlsClient { config: Arc::new(config) }
+        builder.expect("known versions").with_root_certificates(roots)
     }
 }
 

@@ -76,6 +76,8 @@ fn passed_on(head: &Head, believe: bool) {
     let how = Outbound {
         peer: &peer,
         believe,
+        trusted: believe,
+        certificate: None,
         server_name: Some("etna"),
         host: None,
         authority: b"192.0.2.1:80",

@@ -53,6 +53,10 @@ pub(super) struct Flags {
     /// File with the token the admin API asks for; needed where it does not listen on loopback.
     #[arg(long, env = "ETNA_ADMIN_TOKEN_FILE", value_name = "FILE")]
     admin_token_file: Option<PathBuf>,
+    /// Directory with certificates: NAME.crt and NAME.key, or NAME/fullchain.pem and NAME/privkey.pem as certbot leaves
+    /// them. Changes are seen.
+    #[arg(long, env = "ETNA_CERTIFICATES", value_name = "DIR")]
+    certificates: Option<PathBuf>,
     /// File with the keys that open sealed key pairs, one a line, the one that seals first; no other user may read it
     /// [default: the systemd credential seal-key, if there is one].
     #[arg(long, env = "ETNA_SEAL_KEY_FILE", value_name = "FILE")]
@@ -264,6 +268,7 @@ pub(super) fn run(flags: Flags) -> ExitCode {
         upgrade_drain: Duration::from_secs(flags.upgrade_drain_seconds),
         zone: flags.zone.filter(|zone| !zone.is_empty()),
         announce: flags.announce.settings(),
+        certificates: flags.certificates.filter(|dir| !dir.as_os_str().is_empty()),
         keyring,
     };
     // Before there are threads.

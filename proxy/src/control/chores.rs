@@ -30,12 +30,23 @@ pub(super) struct Chores {
     probed: Option<Instant>,
     /// When the health of suspects was last looked at.
     judged: Option<Instant>,
+    /// When the ends of certificates were last looked at.
+    judged_certificates: Instant,
 }
 
 impl Chores {
     pub(super) fn new(tick: Interval, now: Instant) -> Chores {
         let resync = Resync::new(now);
-        Chores { resync, pending: Delta::default(), tick, done: now, probing: None, probed: None, judged: None }
+        Chores {
+            resync,
+            pending: Delta::default(),
+            tick,
+            done: now,
+            probing: None,
+            probed: None,
+            judged: None,
+            judged_certificates: now,
+        }
     }
 
     /// Waits until there is something to do; whether suspects are to be released.
@@ -58,7 +69,12 @@ impl Control {
         self.chores.done = now;
         self.retry_listeners().await;
         self.keep_tickets(false).await;
-        self.watch_expiry();
+        let certified = self.look_at_certificates().await;
+        if certified || now.duration_since(self.chores.judged_certificates) >= JUDGE_CERTIFICATES {
+            // Time alone makes some of them a problem.
+            self.chores.judged_certificates = now;
+            self.news = true;
+        }
         let mut delta = Delta::default();
         if release {
             tracing::info!(keys = self.suspects.held().count(), "suspects are released: what vanished is believed");
@@ -70,7 +86,7 @@ impl Control {
             delta.merge(self.compare(now).await);
             self.state.set_store(|store| store.heard = Some(now));
         }
-        if delta.is_empty() { self.tell() } else { self.publish(self.seen, &delta).await }
+        if delta.is_empty() && !certified { self.tell() } else { self.publish(self.seen, &delta).await }
     }
 
     /// Lets go of suspect servers that no longer answer.
@@ -180,6 +196,7 @@ pub(super) fn suspicion(case: &Case, hold: Duration) -> Problem {
     }
 }
 
+const JUDGE_CERTIFICATES: Duration = Duration::from_secs(5);
 const JUDGE_EVERY: Duration = Duration::from_secs(1);
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 const LATE: Duration = Duration::from_millis(500);

@@ -15,8 +15,8 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::certificates::CertificateFiles;
 use super::chores::Chores;
-use super::expiry::Expiry;
 use super::keep::Keeper;
 use super::state::State;
 use super::suspect::Suspects;
@@ -40,7 +40,7 @@ pub struct Control {
     pub(super) suspects: Suspects,
     pub(super) chores: Chores,
     pub(super) ticket_keys: TicketKeys,
-    pub(super) expiry: Expiry,
+    pub(super) certificate_files: Option<CertificateFiles>,
     pub(super) keeper: Option<Keeper>,
     pub(super) keep_in: Option<PathBuf>,
     pub(super) hold: Duration,
@@ -72,7 +72,7 @@ impl Control {
             suspects: Suspects::new(Duration::ZERO),
             chores: Chores::new(tick, Instant::now()),
             ticket_keys: TicketKeys::default(),
-            expiry: Expiry::default(),
+            certificate_files: None,
             keeper: None,
             keep_in: None,
             hold: Duration::ZERO,
@@ -91,6 +91,11 @@ impl Control {
     /// Keeps the last table in a directory, and begins with the one that is there.
     pub fn keeping_in(self, dir: PathBuf) -> Control {
         Control { keep_in: Some(dir), ..self }
+    }
+
+    /// Uses the certificates in a directory, too.
+    pub fn with_certificates_in(self, dir: Option<PathBuf>) -> Control {
+        Control { certificate_files: dir.map(CertificateFiles::new), ..self }
     }
 
     /// The same, of a proxy in that zone.
@@ -319,7 +324,7 @@ impl Control {
             }
         });
         self.keep_tickets(!delta.shared.is_empty()).await;
-        self.news |= delta.problems | self.compiler.take_changed() | listeners_changed;
+        self.news |= delta.problems | !delta.hosts.is_empty() | self.compiler.take_changed() | listeners_changed;
         self.tell();
     }
 }

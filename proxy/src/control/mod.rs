@@ -6,9 +6,9 @@
 //! its business; it runs on a runtime of its own.
 
 mod begin;
+mod certificates;
 mod chores;
 pub mod disk;
-pub(crate) mod expiry;
 mod follow;
 mod keep;
 mod probe;

@@ -10,6 +10,7 @@ use super::follow::Control;
 use super::keep::Keeper;
 use super::state::{StoreStatus, SuspectStatus};
 use super::suspect::Suspects;
+use crate::table::edge;
 
 impl Control {
     /// Hands over what was not published: what is held, what belongs on disk, what is wrong.
@@ -50,8 +51,8 @@ impl Control {
         };
         problems.extend(self.suspects.cases().map(|case| super::chores::suspicion(case, self.hold)));
         problems.extend(self.keeper.as_ref().and_then(Keeper::problem));
+        problems.extend(edge::ending(&self.state.live.table().certificates, SystemTime::now()));
         problems.extend(self.state.announced.problems());
-        problems.extend(self.expiry.problems.iter().cloned());
         for problem in problems.difference(&self.logged).take(MOST_LOGGED) {
             tracing::warn!(key = %problem.key, reason = %problem.reason, hint = %problem.hint, effect = %problem.effect, "problem");
         }

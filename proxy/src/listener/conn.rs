@@ -157,7 +157,7 @@ async fn secure(worker: &Worker, listener: &Id, stream: TcpStream) -> Option<(St
     let accepted = match worker.tls.of(&worker.live, listener) {
         Ok((config, terms)) => {
             let refusing = terms.refuses_unknown.then_some(&*worker.live);
-            handshake::accept(config, refusing, stream).await
+            handshake::accept(config, refusing, terms.tells_servers, stream).await
         }
         Err(error) => Err(std::io::Error::other(error)),
     };

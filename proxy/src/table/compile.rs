@@ -5,6 +5,7 @@
 //! name, a server by name and address, a middleware by its unchanged settings.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,6 +22,7 @@ use crate::backend::{Backend, BackendLive, Live, Server, sticky};
 use crate::failover::Predicate;
 use crate::middleware;
 use crate::rule::Rule;
+use crate::tls::files::Found;
 
 /// Compiles tables one after the other. What must not be in a table, because only compiling needs it, is here.
 #[derive(Default)]
@@ -36,6 +38,8 @@ pub struct Compiler {
     zone: Option<String>,
     /// What opens sealed keys.
     pub(super) keyring: Option<Arc<Keyring>>,
+    /// Certificates of files that no table has yet, and the directory they are from.
+    pub(super) files: Option<(PathBuf, Found)>,
     /// Whether the problems differ from when they were last asked about.
     changed: bool,
 }
@@ -58,10 +62,13 @@ impl Compiler {
         for id in &delta.frontends {
             self.frontend(model, id, &mut next);
         }
+        let had_none = next.certificates.is_empty();
+        self.files(&mut next);
         for name in &delta.hosts {
             self.host(model, name, &mut next);
         }
-        if !delta.listeners.is_empty() || !delta.hosts.is_empty() {
+        let is_certain = had_none == next.certificates.is_empty();
+        if !delta.listeners.is_empty() || !delta.hosts.is_empty() || !is_certain {
             self.listeners(model, delta, &mut next);
         }
         next

@@ -1,17 +1,19 @@
 //! Compiling what faces clients: hosts into certificates, listeners into where and on which terms we accept.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use etna_store::object::{Host, Id, Listener, Network, Protocol};
 use etna_store::{Delta, Key, Model, Problem};
 
 use super::Table;
 use super::compile::Compiler;
-use crate::control::expiry::{ENDED_EFFECT, ENDED_HINT};
 use crate::rule::Rule;
 use crate::tls::certificate::Certificate;
+use crate::tls::certificates::Certificates;
+use crate::tls::files::{self, Found};
 use crate::tls::terms::Terms;
 
 /// What is wrong with an https listener where all that is wrong is that hosts are missing.
@@ -35,37 +37,34 @@ impl Compiler {
         problems: &mut Vec<Problem>,
     ) -> Option<Arc<Certificate>> {
         let sealed = host.key_pair.as_ref()?;
-        let now = SystemTime::now();
-        let (reason, hint, new) = match self.open(host, sealed) {
-            Ok(certificate) => {
-                let is_late = certificate.not_after <= now;
-                if certificate.holds(now) {
-                    return Some(Arc::new(certificate));
-                }
-                let at = if is_late { certificate.not_after } else { certificate.not_before };
-                let word = if is_late { "ended" } else { "does not hold before" };
-                let reason = format!("the certificate {word} {}", httpdate::fmt_http_date(at));
-                (reason, ENDED_HINT, Some(certificate))
-            }
-            Err((reason, hint)) => (reason, hint, None),
+        let (opened, hint) = match self.open(host, sealed) {
+            Ok(certificate) => (Ok(certificate), PUT_ANOTHER),
+            Err((reason, hint)) => (Err(reason), hint),
         };
-        // An ended certificate is still better than none: some clients can be told to go on.
-        let holds = current.as_ref().is_some_and(|current| current.holds(now));
-        let chosen = if holds { current } else { new.map(Arc::new).or(current) };
-        problems.push(Problem {
-            key: Key::Host(host.name.clone()).to_string(),
-            reason,
-            hint: hint.into(),
-            line: None,
-            column: None,
-            effect: match (&chosen, holds) {
-                (Some(_), true) => "the last good certificate serves",
-                (Some(_), false) => ENDED_EFFECT,
-                (None, _) => "no TLS for this host, unless another certificate is for it",
-            }
-            .into(),
-        });
-        chosen
+        choose(opened, current, &Key::Host(host.name.clone()).to_string(), hint, problems)
+    }
+
+    /// From now on these certificates of files are there, and no others; the next table has them.
+    pub fn take_files(&mut self, dir: &Path, found: Found) {
+        self.files = Some((dir.to_owned(), found));
+    }
+
+    /// Brings the certificates of files into a table.
+    pub(super) fn files(&mut self, table: &mut Table) {
+        let Some((dir, found)) = self.files.take() else { return };
+        let gone = table.certificates.iter().map(|known| known.host.clone());
+        let gone: Vec<Id> = gone.filter(|host| host.starts_with("file:") && !found.contains_key(host)).collect();
+        for host in gone {
+            table.certificates.set(&host, None, false);
+        }
+        let mut problems = Vec::new();
+        for (host, read) in found {
+            let key = dir.join(host.trim_start_matches("file:")).display().to_string();
+            let current = table.certificates.of(&host).cloned();
+            let chosen = choose(read, current, &key, PUT_ANOTHER, &mut problems);
+            table.certificates.set(&host, chosen, files::is_default(&host));
+        }
+        self.tell(&"certificates/files".into(), problems);
     }
 
     fn open(&self, host: &Host, sealed: &[u8]) -> Result<Certificate, (String, &'static str)> {
@@ -117,6 +116,69 @@ impl Compiler {
     }
 }
 
+/// Certificates in force that have ended, or soon will.
+pub(crate) fn ending(certificates: &Certificates, now: SystemTime) -> impl Iterator<Item = Problem> {
+    let soon = certificates.iter().filter(move |certificate| certificate.not_after < now + SOON);
+    soon.map(move |certificate| {
+        let has_ended = certificate.not_after <= now;
+        Problem {
+            key: match certificate.host.strip_prefix("file:") {
+                Some(file) => file.to_owned(),
+                None => Key::Host(certificate.host.clone()).to_string(),
+            },
+            reason: ended(certificate, if has_ended { "ended" } else { "ends" }),
+            hint: PUT_ANOTHER.into(),
+            line: None,
+            column: None,
+            effect: if has_ended { COMPLAIN } else { "it serves until then" }.into(),
+        }
+    })
+}
+
+fn ended(certificate: &Certificate, word: &str) -> String {
+    format!("the certificate {word} {}", httpdate::fmt_http_date(certificate.not_after))
+}
+
+/// One that holds, whether it is new or was there before.
+fn choose(
+    read: Result<Certificate, String>,
+    current: Option<Arc<Certificate>>,
+    key: &str,
+    hint: &str,
+    problems: &mut Vec<Problem>,
+) -> Option<Arc<Certificate>> {
+    let now = SystemTime::now();
+    let (reason, new) = match read {
+        Ok(certificate) if certificate.holds(now) => return Some(Arc::new(certificate)),
+        Ok(certificate) => {
+            let reason = if certificate.not_after <= now {
+                ended(&certificate, "ended")
+            } else {
+                format!("the certificate does not hold before {}", httpdate::fmt_http_date(certificate.not_before))
+            };
+            (reason, Some(certificate))
+        }
+        Err(reason) => (reason, None),
+    };
+    // An ended certificate is still better than none: some clients can be told to go on.
+    let holds = current.as_ref().is_some_and(|current| current.holds(now));
+    let chosen = if holds { current } else { new.map(Arc::new).or(current) };
+    problems.push(Problem {
+        key: key.into(),
+        reason,
+        hint: hint.into(),
+        line: None,
+        column: None,
+        effect: match (&chosen, holds) {
+            (Some(_), true) => "the last good certificate serves",
+            (Some(_), false) => COMPLAIN,
+            (None, _) => "no TLS for this host, unless another certificate is for it",
+        }
+        .into(),
+    });
+    chosen
+}
+
 #[derive(Default)]
 struct Listeners {
     all: BTreeMap<Id, Arc<Listener>>,
@@ -150,3 +212,8 @@ impl Listeners {
         Ok(())
     }
 }
+
+const PUT_ANOTHER: &str = "put a certificate that holds, and its key; if this one does, correct the clock";
+const COMPLAIN: &str = "it serves all the same; clients will complain";
+/// Before its end a certificate is told of for so long.
+const SOON: Duration = Duration::from_secs(7 * 86_400);

@@ -9,6 +9,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
+use super::client;
 use super::terms::{ACME, HTTP2};
 use crate::listener::stream::Stream;
 use crate::table::LiveTable;
@@ -24,6 +25,8 @@ pub struct Secured {
     pub resumed: bool,
     /// Whether TLS is 1.3.
     pub is_13: bool,
+    /// Header fields that tell servers of the client's certificate, where they are to be told of one.
+    pub client: Option<Box<str>>,
 }
 
 /// What is spoken inside TLS.
@@ -38,10 +41,11 @@ pub enum Spoken {
 }
 
 /// Shakes hands. How long that may take is its worker's business. `refusing`: the table that has to have a host of the
-/// name that the client asks for.
-pub async fn accept(
+/// name that the client asks for; `tells_servers`: whether they are told of the client's certificate.
+pub(crate) async fn accept(
     config: Arc<ServerConfig>,
     refusing: Option<&LiveTable>,
+    tells_servers: bool,
     stream: TcpStream,
 ) -> io::Result<(Stream, Secured)> {
     let bounded = |connection: &mut ServerConnection| connection.set_buffer_limit(Some(MOST_BUFFERED));
@@ -57,6 +61,7 @@ pub async fn accept(
         }
     };
     let (_, connection) = stream.get_ref();
+    let shown = connection.peer_certificates().and_then(<[_]>::first).filter(|_| tells_servers);
     let secured = Secured {
         name: connection.server_name().map(|name| plain(name).into()),
         protocol: match connection.alpn_protocol() {
@@ -66,6 +71,7 @@ pub async fn accept(
         },
         resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
         is_13: connection.protocol_version() == Some(ProtocolVersion::TLSv1_3),
+        client: shown.map(|certificate| client::fields(certificate).into()),
     };
     Ok((Stream::Tls(Box::new(stream)), secured))
 }

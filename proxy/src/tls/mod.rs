@@ -1,12 +1,15 @@
 //! TLS towards clients: which certificate a name gets, on which terms a listener speaks, how a handshake goes.
 //!
-//! Read in this order: `certificate` (one, read and judged), `certificates` (all of a table, by name), `terms` (what a
-//! listener asks of clients), `resolve` (rustls asks for a certificate), `handshake` (a connection becomes encrypted),
+//! Read in this order: `certificate` (one, read and judged), `certificates` (all of a table, by name), `files` (some from a directory), `terms` (what a
+//! listener asks of clients), `resolve` (rustls asks for a certificate), `handshake` (a connection becomes encrypted), `client` (whose
+//! certificate servers are told of),
 //! `tickets` (sessions that go on later, on another proxy too). Keys are opened in the control loop, never on a worker.
 //! What is not here: where keys come from (`store`'s seal, `acme`), and HTTP.
 
 pub mod certificate;
 pub mod certificates;
+mod client;
+pub mod files;
 pub mod handshake;
 pub mod resolve;
 pub mod terms;

@@ -217,6 +217,8 @@ async fn send(
                 let how = Outbound {
                     peer: &client.peer,
                     believe: outgoing.believe,
+                    trusted: worker.trusted.contains(client.peer.address),
+                    certificate: client.secured.as_ref().and_then(|secured| secured.client.as_deref()),
                     server_name: outgoing.server_name,
                     host: if outgoing.pass_host { None } else { Some(live.authority.as_bytes()) },
                     authority: live.authority.as_bytes(),

@@ -16,6 +16,10 @@ pub struct Outbound<'a> {
     pub peer: &'a Peer,
     /// Whether the peer's forwarding fields are kept and extended.
     pub believe: bool,
+    /// Whether the peer is a trusted proxy, whose word counts for a client's certificate too.
+    pub trusted: bool,
+    /// Fields of ours that tell of the client's certificate.
+    pub certificate: Option<&'a str>,
     /// `X-Forwarded-Server`, where the frontend names one.
     pub server_name: Option<&'a str>,
     /// `Host` for the server; `None`: the client's.
@@ -65,6 +69,7 @@ pub fn write(out: &mut Vec<u8>, head: &Parts, how: &Outbound<'_>) {
         let kept = !is_for_one_hop(name)
             && !is_never_forwarded(name)
             && !(is_claim(name) && (!how.believe || name == "x-forwarded-for"))
+            && !(name.starts_with(CERTIFICATE) && (!how.trusted || how.certificate.is_some()))
             && !nominated.iter().any(|nominated| nominated.eq_ignore_ascii_case(name));
         if kept {
             field(out, name, value.as_bytes());
@@ -74,6 +79,7 @@ pub fn write(out: &mut Vec<u8>, head: &Parts, how: &Outbound<'_>) {
         field(out, "te", b"trailers");
     }
     forwarding(out, headers, client_host, how);
+    out.extend_from_slice(how.certificate.unwrap_or_default().as_bytes());
     if how.websocket {
         out.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
     }
@@ -228,6 +234,9 @@ fn is_never_forwarded(name: &str) -> bool {
     name == "proxy" || name.contains('_') || name.starts_with("x-accel-")
 }
 
+/// What the names of fields about a client's certificate begin with (RFC 9440).
+const CERTIFICATE: &str = "client-cert";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,6 +263,8 @@ mod tests {
         let how = Outbound {
             peer: &peer,
             believe,
+            trusted: believe,
+            certificate: None,
             server_name: None,
             host: None,
             authority: b"s",
@@ -285,6 +296,7 @@ mod tests {
                 ("x-real-ip", "10.0.0.1"),
                 ("x_forwarded_for", "10.0.0.1"),
                 ("proxy", "evil"),
+                ("client-cert-subject", "CN=admin"),
                 ("accept", "*/*"),
             ],
             false,
@@ -295,7 +307,7 @@ mod tests {
         assert_eq!(sent["x-forwarded-proto"], "http");
         assert_eq!(sent["x-forwarded-host"], "a.test");
         assert_eq!(sent["forwarded"], "for=192.0.2.7;proto=http;host=\"a.test\"");
-        for gone in ["x-forwarded-prefix", "x_forwarded_for", "proxy"] {
+        for gone in ["x-forwarded-prefix", "x_forwarded_for", "proxy", "client-cert-subject"] {
             assert!(!sent.contains_key(gone), "{gone}");
         }
         assert_eq!(sent["accept"], "*/*");
@@ -341,6 +353,8 @@ mod tests {
             let how = Outbound {
                 peer: &peer,
                 believe: false,
+                trusted: false,
+                certificate: None,
                 server_name: None,
                 host: None,
                 authority: b"s1:80",

@@ -62,9 +62,9 @@ pub(super) async fn no_space(length: Length) -> Outcome {
 /// C13. The proxy's own wall clock, by libfaketime; etcd's and the load's stay right.
 pub(super) async fn clock(length: Length) -> Outcome {
     let (scene, servers) = bare("c13", 1, Settings::default()).await;
-    // It holds for five days more, as the proxy's clock will not.
+    // It holds for nine days more, as the proxy's clock will not.
     let authority = Authority::new(scene.folder());
-    let pair = authority.issue_for(&[HOST], Duration::from_secs(5 * 86_400), KeyKind::Ecdsa);
+    let pair = authority.issue_for(&[HOST], Duration::from_secs(9 * 86_400), KeyKind::Ecdsa);
     scene.put(&format!("hosts/{HOST}/host"), authority.host(&pair, false)).await;
     scene.put("listeners/https", https_listener(json!({}))).await;
     let file = scene.folder().join("clock");

@@ -37,10 +37,11 @@ impl Memory {
     }
 }
 
-/// Resident memory in bytes; none once the process has ended.
-fn resident(pid: u32) -> Option<u64> {
+/// Resident memory that is the process's own, in bytes; none once it has ended. What it maps of its program's file, page by
+/// page as rare code runs, is the kernel's, and goes when it is wanted.
+pub(crate) fn resident(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
     line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib * 1024)
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::bed::{Bed, Rate};
+use crate::denial::{self, MB};
 use crate::drill::{Length, Outcome};
 
 pub(super) async fn run(length: Length) -> Outcome {
@@ -16,7 +17,7 @@ pub(super) async fn run(length: Length) -> Outcome {
         let mut seen = Vec::new();
         for _ in 0..10 {
             load.go_on(time / 100).await;
-            seen.push(own_memory(bed.proxy.pid()));
+            seen.push(denial::resident(bed.proxy.pid()).unwrap_or_default() as f64 / MB);
         }
         parts.push(seen.iter().sum::<f64>() / seen.len() as f64);
     }
@@ -32,13 +33,4 @@ pub(super) async fn run(length: Length) -> Outcome {
     let figure = if flat { figure } else { format!("{figure}: {parts:.1?}") };
     let outcome = traffic.outcome(figure, flat);
     Outcome { load: format!("{}, {} s", outcome.load, time.as_secs()), ..outcome }
-}
-
-/// Resident memory of a process that is its own, in MB: what it maps of its program's file, page by page as rare code
-/// runs, is the kernel's.
-fn own_memory(pid: u32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("the kernel says RssAnon");
-    let kib: f64 = line.trim().trim_end_matches(" kB").parse().expect("RssAnon is a number");
-    kib / 1024.0
 }
