@@ -36,8 +36,8 @@ pub(super) fn open(
 ) -> Accepting {
     let stop = CancellationToken::new();
     let port = place.address.port().to_string().into();
-    let front = Rc::new(Front::expecting(place.proxy_protocol));
-    let arrived = conn::Arrived { listener: id.clone(), port, address: place.address, tls: place.tls, front };
+    let front = Rc::new(Front::expecting(place.prelude.proxy_protocol));
+    let arrived = conn::Arrived { listener: id.clone(), port, address: place.address, tls: place.prelude.tls, front };
     let mut tasks = Vec::with_capacity(sockets.len());
     for socket in sockets {
         match TcpListener::from_std(socket) {

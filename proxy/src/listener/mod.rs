@@ -30,7 +30,7 @@ use etna_store::{Key, Problem};
 use drain::Drain;
 use held::{Held, Sockets};
 use socket::Bound;
-use worker::{Command, Handle, Place};
+use worker::{Command, Handle, Place, Prelude};
 
 use crate::traffic::trust::Trusted;
 
@@ -52,8 +52,8 @@ pub struct Listeners {
 struct Open {
     /// What was asked for.
     wanted: String,
-    /// Whether TLS is spoken there, and what comes in front of its connections.
-    how: (bool, Option<Arc<ProxyProtocol>>),
+    /// What its connections begin with.
+    prelude: Prelude,
     /// What was bound: differs for port 0.
     bound: SocketAddr,
 }
@@ -96,8 +96,8 @@ impl Listeners {
         let wanted = address.to_string();
         let bound = self.obtain(&id, &wanted, |workers| socket::bind(address, workers))?;
         let actual = bound.address;
-        let how = (tls, self.front_of_own.clone());
-        self.take_up(&id, wanted, true, how, bound).await?;
+        let prelude = Prelude { proxy_protocol: self.front_of_own.clone(), tls };
+        self.take_up(&id, wanted, true, prelude, bound).await?;
         self.own.insert(id, actual);
         Ok(actual)
     }
@@ -110,8 +110,8 @@ impl Listeners {
             if let Some(Held { sockets, .. }) = self.inherited.remove(&id) {
                 let bound = Bound::of(sockets)?;
                 let actual = bound.address;
-                let how = (speaks_tls(&id), self.front_of_own.clone());
-                self.take_up(&id, actual.to_string(), true, how, bound).await?;
+                let prelude = Prelude { proxy_protocol: self.front_of_own.clone(), tls: speaks_tls(&id) };
+                self.take_up(&id, actual.to_string(), true, prelude, bound).await?;
                 self.own.insert(id.clone(), actual);
                 opened.push((id, actual));
             }
@@ -149,10 +149,11 @@ impl Listeners {
                     )
                 });
             }
-            let how = (listener.protocol == Protocol::Https, front.clone());
+            let tls = listener.protocol == Protocol::Https;
+            let prelude = Prelude { proxy_protocol: front.clone(), tls };
             let open = self.open.get(id).filter(|open| open.wanted == listener.address);
             let bound = match open {
-                Some(open) if open.how == how => continue,
+                Some(open) if open.prelude == prelude => continue,
                 // The address is ours already: only what is spoken there changes.
                 Some(_) => self.held.of(id).and_then(Bound::of),
                 None => self.obtain(id, &listener.address, |workers| {
@@ -163,13 +164,12 @@ impl Listeners {
                 Ok(bound) => {
                     let actual = bound.address;
                     // An address that moved: workers replace the old socket once the new one accepts.
-                    self.take_up(id, listener.address.clone(), false, how, bound).await.map(|()| actual)
+                    self.take_up(id, listener.address.clone(), false, prelude, bound).await.map(|()| actual)
                 }
                 Err(error) => Err(error),
             };
             match opened {
                 Ok(actual) => {
-                    let tls = listener.protocol == Protocol::Https;
                     tracing::info!(listener = %id, address = %actual, tls, proxy_protocol = front.is_some(), "listening");
                 }
                 Err(error) => self.problems.push(problem(
@@ -236,16 +236,16 @@ impl Listeners {
         id: &Id,
         wanted: String,
         own: bool,
-        how: (bool, Option<Arc<ProxyProtocol>>),
+        prelude: Prelude,
         bound: Bound,
     ) -> std::io::Result<()> {
-        let place = Place { address: bound.address, tls: how.0, proxy_protocol: how.1.clone() };
+        let place = Place { address: bound.address, prelude: prelude.clone() };
         let shares = share(&bound.sockets, self.workers.len())?;
         for (worker, sockets) in self.workers.iter().zip(shares) {
             worker.tell(Command::Open { id: id.clone(), place: place.clone(), sockets }).await;
         }
         self.held.hold(id.clone(), Held { wanted: Some(wanted.clone()), own, sockets: bound.sockets });
-        self.open.insert(id.clone(), Open { wanted, how, bound: bound.address });
+        self.open.insert(id.clone(), Open { wanted, prelude, bound: bound.address });
         Ok(())
     }
 }

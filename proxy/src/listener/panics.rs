@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::Admission;
 use super::socket;
-use super::worker::{Command, Handle, Place, Shared};
+use super::worker::{Command, Handle, Place, Prelude, Shared};
 use crate::middleware::{Answer, Middleware, Next, Request};
 use crate::stats::Process;
 use crate::table::compile::Compiler;
@@ -102,7 +102,7 @@ async fn a_panic_in_a_request_ends_that_connection_alone() {
     let bound = socket::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
     let address: SocketAddr = bound.address;
     let worker = Handle::start(0, shared).unwrap();
-    let place = Place { address, tls: false, proxy_protocol: None };
+    let place = Place { address, prelude: Prelude::default() };
     worker.tell(Command::Open { id: "default".into(), place, sockets: bound.sockets }).await;
 
     let mut other = TcpStream::connect(address).await.unwrap();

@@ -152,10 +152,17 @@ pub enum Command {
 pub struct Place {
     /// Its address.
     pub address: SocketAddr,
-    /// Whether TLS is spoken there.
-    pub tls: bool,
-    /// What comes in front of a connection's own bytes.
+    /// What its connections begin with.
+    pub prelude: Prelude,
+}
+
+/// What comes on a connection before HTTP.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prelude {
+    /// First of all: a header of the PROXY protocol.
     pub proxy_protocol: Option<Arc<ProxyProtocol>>,
+    /// Then TLS.
+    pub tls: bool,
 }
 
 /// A worker, seen from the control side.
