@@ -134,8 +134,11 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<Box<str>> {
     dns.take(MOST_NAMES).collect()
 }
 
+/// A key of its DER.
+type KeyOf = fn(Vec<u8>) -> PrivateKeyDer<'static>;
+
 /// What keys are called (RFC 7468 section 10, RFC 5915 section 4, PKCS #1), and what they are.
-const KEY_LABELS: [(&str, fn(Vec<u8>) -> PrivateKeyDer<'static>); 3] = [
+const KEY_LABELS: [(&str, KeyOf); 3] = [
     ("PRIVATE KEY", |der| PrivateKeyDer::Pkcs8(der.into())),
     ("EC PRIVATE KEY", |der| PrivateKeyDer::Sec1(der.into())),
     ("RSA PRIVATE KEY", |der| PrivateKeyDer::Pkcs1(der.into())),
