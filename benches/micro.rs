@@ -155,7 +155,7 @@ fn choose(criterion: &mut Criterion) {
                     let id = format!("s{n}");
                     let spec = etna_store::Server::decode(id.as_str().into(), value.as_bytes(), &mut Vec::new());
                     let spec = spec.unwrap_or_else(|flaw| panic!("{flaw:?}"));
-                    Server { live: Arc::new(Live::new(n, "b", &spec)), spec: Arc::new(spec) }
+                    Server { live: Arc::new(Live::new(n, "b", &spec)), spec: Arc::new(spec), tls: None }
                 })
                 .collect();
             let schedule = Schedule::new(&backend, &servers, Some("a"));

@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use crate::cli::Cores;
 use crate::http;
 use crate::process::Process;
+use crate::tls::{Key, Pair};
 
 /// The servers and the directory, until dropped.
 pub(crate) struct Bed {
@@ -19,6 +20,8 @@ pub(crate) struct Bed {
     pub(crate) public: [SocketAddr; 2],
     /// Address of the admin server.
     pub(crate) admin: SocketAddr,
+    ecdsa: Pair,
+    rsa: Pair,
     // In this order: the servers end before their directory goes.
     servers: Process,
     dir: tempfile::TempDir,
@@ -39,7 +42,21 @@ impl Bed {
                 .await
                 .context("the servers (nginx)")?;
         }
-        Ok(Bed { cores, etna: etna.to_owned(), public: [one, two], admin, servers: process, dir })
+        let pair = |kind: Key, name: &str| {
+            let home = dir.path().join(name);
+            std::fs::create_dir(&home)?;
+            Pair::make(kind, &home).context("certificates")
+        };
+        let (ecdsa, rsa) = (pair(Key::Ecdsa, "ecdsa")?, pair(Key::Rsa, "rsa")?);
+        Ok(Bed { cores, etna: etna.to_owned(), public: [one, two], admin, ecdsa, rsa, servers: process, dir })
+    }
+
+    /// A certificate for all peers.
+    pub(crate) fn pair(&self, kind: Key) -> &Pair {
+        match kind {
+            Key::Ecdsa => &self.ecdsa,
+            Key::Rsa => &self.rsa,
+        }
     }
 
     /// Ends the servers.

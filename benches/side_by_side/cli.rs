@@ -22,7 +22,7 @@ pub(crate) struct Cli {
     /// Two rounds of two seconds, not recorded
     #[arg(long)]
     quick: bool,
-    /// Which scenarios [default: all]
+    /// Which scenarios, or what their ids begin with up to a dash: s6 for all of s6-… [default: all]
     #[arg(long, value_name = "ID,…", value_delimiter = ',')]
     scenarios: Vec<String>,
     /// Which peers: etna, haproxy, nginx, caddy, floor [default: all that are installed]
@@ -43,6 +43,9 @@ pub(crate) struct Cli {
     /// Be the byte relay: print the address, then pass bytes on
     #[arg(long, value_name = "IP:PORT", hide = true)]
     pub(crate) relay: Option<SocketAddr>,
+    /// Be the load of handshakes: do what is ordered in JSON, print what was counted
+    #[arg(long, value_name = "ORDER", hide = true)]
+    pub(crate) shake: Option<String>,
 }
 
 const EXAMPLES: &str = "\
@@ -95,7 +98,7 @@ impl Cli {
         Ok(Plan {
             rounds: self.rounds.unwrap_or(rounds),
             seconds: self.seconds.unwrap_or(seconds),
-            scenarios: chosen(&self.scenarios, SCENARIOS, |scenario| scenario.id())?,
+            scenarios: chosen(&with_all(&self.scenarios), SCENARIOS, |scenario| scenario.id())?,
             by_name: !self.peers.is_empty(),
             peers: chosen(&self.peers, Kind::ALL, |peer| peer.name())?,
             etna,
@@ -103,6 +106,18 @@ impl Cli {
             results,
         })
     }
+}
+
+/// The names, and instead of what several scenarios begin with, those.
+fn with_all(names: &[String]) -> Vec<String> {
+    let begin = |name: &str| -> Vec<String> {
+        let ids = SCENARIOS.iter().map(|scenario| scenario.id());
+        ids.filter(|id| id.split_once('-').is_some_and(|(first, _)| first.eq_ignore_ascii_case(name.trim())))
+            .map(str::to_owned)
+            .collect()
+    };
+    let all = |name: &String| Some(begin(name)).filter(|some| !some.is_empty()).unwrap_or_else(|| vec![name.clone()]);
+    names.iter().flat_map(all).collect()
 }
 
 /// Those of `all` that are named; all of them if none is.
@@ -129,6 +144,13 @@ mod tests {
     #[test]
     fn the_command_line_holds_together() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_scenario_may_stand_for_several() {
+        let named = with_all(&["S6".to_owned(), "s1".to_owned()]);
+        assert!(named.len() > 3 && named.contains(&"s6-rsa-12".to_owned()), "{named:?}");
+        assert_eq!(named.last().unwrap(), "s1");
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The closed loop: wrk, pinned beside the servers, and what it counted.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -9,6 +8,8 @@ use anyhow::Context as _;
 use serde_json::Value;
 use tokio::process::Command;
 use tokio::time::timeout;
+
+use crate::peer::Running;
 
 /// What is sent.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +35,7 @@ pub(crate) struct Counted {
 
 impl Load {
     /// Runs for whole seconds. Any failed request is an error: a peer that fails is not compared.
-    pub(crate) async fn run(self, core: usize, to: SocketAddr, seconds: u32, dir: &Path) -> anyhow::Result<Counted> {
+    pub(crate) async fn run(self, core: usize, to: &Running, seconds: u32, dir: &Path) -> anyhow::Result<Counted> {
         let script = dir.join("count.lua");
         std::fs::write(&script, SCRIPT)?;
         let mut command = Command::new("taskset");
@@ -44,7 +45,8 @@ impl Load {
         if self.close {
             command.args(["--header", "Connection: close"]);
         }
-        command.arg(format!("http://{to}{}", self.path));
+        let scheme = if to.is_tls { "https" } else { "http" };
+        command.arg(format!("{scheme}://{}{}", to.address, self.path));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let output = timeout(Duration::from_secs(u64::from(seconds) + 15), command.output())
             .await

@@ -14,6 +14,7 @@ mod report;
 mod rounds;
 mod scenario;
 mod statistics;
+mod tls;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     };
     let result = match cli::Cli::parse() {
         cli::Cli { relay: Some(to), .. } => runtime.block_on(peer::floor::relay(to)),
+        cli::Cli { shake: Some(order), .. } => runtime.block_on(tls::shake(&order)),
         cli => runtime.block_on(run(cli)),
     };
     match result {

@@ -57,7 +57,7 @@ pub(crate) async fn run(plan: &Plan) -> anyhow::Result<Done> {
 }
 
 async fn measure(scenario: &dyn Scenario, peer: Kind, bed: &Bed, seconds: u32) -> anyhow::Result<Vec<f64>> {
-    let running = peer.start(bed).await?;
+    let running = peer.start(bed, scenario.key()).await?;
     let measured = scenario.measure(&Place { bed, peer: &running, seconds }).await;
     running.process.end().await;
     measured

@@ -13,6 +13,8 @@ mod size;
 
 use crate::drill::Drill;
 
+pub(crate) use machine::{busy, faked, set_clock};
+
 pub(crate) const DRILLS: &[Drill] = &[
     Drill { id: "C1", what: "etcd killed", quick: true, run: |length| Box::pin(away::killed(length)) },
     Drill {

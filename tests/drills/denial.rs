@@ -16,7 +16,7 @@ mod slow_read;
 use crate::drill::Drill;
 
 pub(crate) use memory::{Memory, resident};
-pub(crate) use probe::Probe;
+pub(crate) use probe::{Probe, Probed};
 
 pub(crate) const DRILLS: &[Drill] = &[
     Drill {

@@ -14,6 +14,7 @@ mod bed;
 mod control;
 mod denial;
 mod drill;
+mod edge;
 mod lifecycle;
 mod lifecycle_changes;
 mod lifecycle_end;
@@ -86,6 +87,7 @@ fn drills() -> impl Iterator<Item = &'static Drill> {
         streaming::DRILLS,
         robustness::DRILLS,
         surface::DRILLS,
+        edge::DRILLS,
     ]
     .into_iter()
     .flatten()

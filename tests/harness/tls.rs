@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,7 +11,11 @@ use bytes::Bytes;
 use etna_store::seal::{KeyPair, Keyring, SealKey};
 use http::Request;
 use http_body_util::Full;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyUsagePurpose, date_time_ymd,
+};
+use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
@@ -40,6 +44,8 @@ impl Authority {
         std::fs::set_permissions(&seal_key, private).expect("the seal key is made private");
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.distinguished_name = named("an authority of tests");
         let key_pair = rcgen::KeyPair::generate().expect("a key");
         let issuer = CertifiedIssuer::self_signed(params, key_pair).expect("it signs itself");
         Authority { issuer, ring: Keyring::new(key), seal_key }
@@ -62,22 +68,36 @@ impl Authority {
 
     /// One that ends as a year begins.
     pub fn issue_until(&self, names: &[&str], year: i32) -> KeyPair {
-        self.sign(names, |params| params.not_after = date_time_ymd(year, 1, 1))
+        let mut params = params(names);
+        params.not_before = date_time_ymd(2000, 1, 1);
+        params.not_after = date_time_ymd(year, 1, 1);
+        self.sign(&params, &rcgen::KeyPair::generate().expect("a key"))
+    }
+
+    /// One that holds since yesterday, and for so long from now on.
+    pub fn issue_for(&self, names: &[&str], time: Duration, kind: KeyKind) -> KeyPair {
+        let mut params = params(names);
+        let now = SystemTime::now();
+        params.not_before = (now - Duration::from_secs(86_400)).into();
+        params.not_after = (now + time).into();
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        params.distinguished_name = named(names.first().copied().unwrap_or_default());
+        let key = match kind {
+            KeyKind::Ecdsa => rcgen::KeyPair::generate(),
+            KeyKind::Rsa => rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048),
+        };
+        self.sign(&params, &key.expect("a key"))
     }
 
     /// One that ends in so many days.
     pub fn issue_for_days(&self, names: &[&str], days: u64) -> KeyPair {
-        let ends = std::time::SystemTime::now() + Duration::from_secs(days * 86_400);
-        self.sign(names, |params| params.not_after = ends.into())
+        self.issue_for(names, Duration::from_secs(days * 86_400), KeyKind::Ecdsa)
     }
 
-    fn sign(&self, names: &[&str], ends: impl FnOnce(&mut CertificateParams)) -> KeyPair {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let mut params = CertificateParams::new(names).expect("valid names");
-        params.not_before = date_time_ymd(2000, 1, 1);
-        ends(&mut params);
-        let key = rcgen::KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, &self.issuer).expect("it is signed");
+    fn sign(&self, params: &CertificateParams, key: &rcgen::KeyPair) -> KeyPair {
+        let certificate = params.signed_by(key, &self.issuer).expect("it is signed");
         KeyPair::new((certificate.pem() + &self.pem()).into_bytes(), key.serialize_pem().into_bytes())
     }
 
@@ -148,6 +168,32 @@ impl Authority {
     }
 }
 
+/// What kind of key a certificate is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyKind {
+    /// ECDSA on P-256.
+    Ecdsa,
+    /// RSA of 2048 bits.
+    Rsa,
+}
+
+/// The certificate of a pair itself, DER.
+pub fn leaf(pair: &KeyPair) -> Vec<u8> {
+    let first = CertificateDer::pem_slice_iter(pair.cert()).next();
+    first.expect("a certificate").expect("PEM").to_vec()
+}
+
+fn named(name: &str) -> DistinguishedName {
+    let mut called = DistinguishedName::new();
+    called.push(DnType::CommonName, name);
+    called
+}
+
+fn params(names: &[&str]) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    CertificateParams::new(names).expect("valid names")
+}
+
 /// A client that speaks TLS. Its sessions go on as long as it lives.
 #[derive(Clone)]
 pub struct TlsClient {
@@ -156,6 +202,13 @@ pub struct TlsClient {
 }
 
 impl TlsClient {
+    /// The same, every session a new one.
+    pub fn forgetful(&self) -> TlsClient {
+        let mut config = (*self.config).clone();
+        config.resumption = Resumption::disabled();
+        TlsClient { config: Arc::new(config) }
+    }
+
     /// A handshake, asking for a name.
     pub async fn connect(&self, to: SocketAddr, name: &str) -> Result<TlsStream<TcpStream>, String> {
         let name = ServerName::try_from(name.to_owned()).map_err(|error| error.to_string())?;

@@ -62,5 +62,5 @@ http://{SHOP}:{port} {{
     let mut command = Command::new("caddy");
     command.args(["run", "--adapter", "caddyfile", "--config"]).arg(&file);
     command.env("GOMAXPROCS", "1").env("HOME", home).env("XDG_DATA_HOME", home).env("XDG_CONFIG_HOME", home);
-    Ok(Running { process: Process::start(bed.cores.proxy, command, &home.join("log"))?, address })
+    Ok(Running::at(Process::start(bed.cores.proxy, command, &home.join("log"))?, address, None))
 }

@@ -1,25 +1,32 @@
 //! Etna as it is: one worker, everything on that a user would have on, programmed through its own admin API.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use etna_store::seal::{KeyPair, Keyring, SealKey};
 use serde_json::{Value, json};
 
 use super::{ADMIN_PREFIX, BLOG, Running, SHOP};
 use crate::bed::{Bed, eventually};
 use crate::http;
 use crate::process::{self, Process};
+use crate::tls::{Key, Pair};
 
 pub(super) fn version(program: &Path) -> Option<String> {
     process::version(program, "--version")
 }
 
-pub(super) async fn start(bed: &Bed, home: &Path) -> anyhow::Result<Running> {
+pub(super) async fn start(bed: &Bed, home: &Path, key: Option<Key>) -> anyhow::Result<Running> {
     let mut command = Command::new(&bed.etna);
     command.arg("serve").arg("--store").arg(format!("embedded:{}", home.join("store").display()));
     command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", "1", "--state-dir"]).arg(home);
+    if key.is_some() {
+        command.args(["--listen-https", "127.0.0.1:0", "--seal-key"]).arg(seal_key(home)?);
+    }
     // Nothing of the caller's settings.
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ETNA_")) {
         command.env_remove(name);
@@ -34,7 +41,30 @@ pub(super) async fn start(bed: &Bed, home: &Path) -> anyhow::Result<Running> {
         text.and_then(|text| text.parse().ok()).with_context(|| format!("addresses.json has no address {name:?}"))
     };
     program(address("admin")?, bed).await?;
-    Ok(Running { process, address: address("listen")? })
+    let mut secure = None;
+    if let Some(key) = key {
+        certify(address("admin")?, bed.pair(key), home).await?;
+        let listeners = addresses.get("listeners").and_then(|listeners| listeners.get("https"));
+        secure = listeners.and_then(Value::as_str).and_then(|text| text.parse().ok());
+        anyhow::ensure!(secure.is_some(), "addresses.json has no https listener");
+    }
+    Ok(Running::at(process, address("listen")?, secure))
+}
+
+/// A new seal key's file.
+fn seal_key(home: &Path) -> anyhow::Result<PathBuf> {
+    let file = home.join(SEAL_KEY);
+    std::fs::write(&file, &*SealKey::generate()?.to_hex())?;
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    Ok(file)
+}
+
+/// A host for all names, its key sealed, as `etnactl host upsert` puts it.
+async fn certify(admin: SocketAddr, pair: &Pair, home: &Path) -> anyhow::Result<()> {
+    let pair = KeyPair::new(std::fs::read(&pair.certificate)?, std::fs::read(&pair.key)?);
+    let sealed = STANDARD.encode(Keyring::read(&home.join(SEAL_KEY))?.seal(&pair)?);
+    let host = json!({"Host": {"Name": BLOG, "Settings": {"KeyPair": sealed, "Default": true}}});
+    http::post(admin, "/v2/hosts", &host.to_string()).await
 }
 
 /// Two backends and three frontends, put as an operator would.
@@ -59,3 +89,5 @@ async fn program(admin: SocketAddr, bed: &Bed) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+const SEAL_KEY: &str = "seal-key";

@@ -20,7 +20,7 @@ pub(super) async fn start(bed: &Bed, home: &Path) -> anyhow::Result<Running> {
     let address = || std::fs::read_to_string(&log).ok()?.trim().parse::<SocketAddr>().ok();
     eventually(&mut process, async || Ok(address().is_some())).await?;
     let address = address().ok_or_else(|| anyhow::anyhow!("the relay's address went away"))?;
-    Ok(Running { process, address })
+    Ok(Running::at(process, address, None))
 }
 
 /// The relay itself, in a process of its own: prints its address, then serves until killed.

@@ -6,13 +6,21 @@ use std::process::Command;
 use super::{ADMIN_PREFIX, BLOG, Running, SHOP};
 use crate::bed::{Bed, free_port};
 use crate::process::{self, Process};
+use crate::tls::Key;
 
 pub(super) fn version() -> Option<String> {
     process::version("haproxy", "-v")
 }
 
-pub(super) fn start(bed: &Bed, home: &Path) -> anyhow::Result<Running> {
+pub(super) fn start(bed: &Bed, home: &Path, key: Option<Key>) -> anyhow::Result<Running> {
     let address = free_port()?;
+    let secure = key.map(|key| Ok::<_, anyhow::Error>((free_port()?, bed.pair(key)))).transpose()?;
+    let (bind, proto) = match &secure {
+        Some((address, pair)) => {
+            (format!("  bind {address} backlog 4096 ssl crt {}\n", pair.both.display()), "%[ssl_fc,iif(https,http)]")
+        }
+        None => (String::new(), "http"),
+    };
     let [one, two] = bed.public;
     let admin = bed.admin;
     let config = format!(
@@ -32,10 +40,10 @@ defaults
   timeout http-keep-alive 60s
 frontend all
   bind {address} backlog 4096
-  acl blog hdr(host) -i {BLOG}
+{bind}  acl blog hdr(host) -i {BLOG}
   acl shop hdr(host) -i {SHOP}
   acl admin path_beg {ADMIN_PREFIX}
-  http-request set-header X-Forwarded-Proto http
+  http-request set-header X-Forwarded-Proto {proto}
   http-request set-header X-Forwarded-Host %[req.hdr(host)]
   use_backend admin if blog admin
   use_backend blog if blog
@@ -57,5 +65,6 @@ backend shop
     let mut command = Command::new("haproxy");
     // In the foreground, without the master process that a service has.
     command.arg("-db").arg("-f").arg(&file);
-    Ok(Running { process: Process::start(bed.cores.proxy, command, &home.join("log"))?, address })
+    let process = Process::start(bed.cores.proxy, command, &home.join("log"))?;
+    Ok(Running::at(process, address, secure.map(|(address, _)| address)))
 }

@@ -17,6 +17,7 @@ use anyhow::Context as _;
 use crate::bed::{Bed, eventually};
 use crate::http;
 use crate::process::Process;
+use crate::tls::Key;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,12 +66,13 @@ impl Kind {
     }
 
     /// Starts it on the proxy's core and waits until every route answers as it should.
-    pub(crate) async fn start(self, bed: &Bed) -> anyhow::Result<Running> {
+    /// With a key, TLS is spoken there beside what is in the clear, and that is what is measured.
+    pub(crate) async fn start(self, bed: &Bed, key: Option<Key>) -> anyhow::Result<Running> {
         let home = bed.directory(self.name())?;
         let mut running = match self {
-            Kind::Etna => etna::start(bed, &home).await,
-            Kind::Haproxy => haproxy::start(bed, &home),
-            Kind::Nginx => nginx::start(bed, &home),
+            Kind::Etna => etna::start(bed, &home, key).await,
+            Kind::Haproxy => haproxy::start(bed, &home, key),
+            Kind::Nginx => nginx::start(bed, &home, key),
             Kind::Caddy => caddy::start(bed, &home),
             Kind::Floor => floor::start(bed, &home).await,
         }
@@ -82,6 +84,10 @@ impl Kind {
                 .await
                 .with_context(|| format!("{} does not serve {}{}", self.name(), route.host, route.path))?;
         }
+        if let (Some(_), Some(secure)) = (key, running.secure) {
+            running.address = secure;
+            running.is_tls = true;
+        }
         Ok(running)
     }
 }
@@ -91,6 +97,16 @@ pub(crate) struct Running {
     pub(crate) process: Process,
     /// Where it serves.
     pub(crate) address: SocketAddr,
+    /// Where it speaks TLS, if it does.
+    pub(crate) secure: Option<SocketAddr>,
+    /// Whether it is measured there.
+    pub(crate) is_tls: bool,
+}
+
+impl Running {
+    fn at(process: Process, address: SocketAddr, secure: Option<SocketAddr>) -> Running {
+        Running { process, address, secure, is_tls: false }
+    }
 }
 
 /// The hosts that are served.

@@ -4,15 +4,29 @@
 mod s1;
 mod s2;
 mod s3;
+mod s5;
+mod s6;
 
 use async_trait::async_trait;
 
 use crate::bed::Bed;
 use crate::load::Load;
 use crate::peer::{Kind, Running};
+use crate::tls::Key;
 
 /// All, in the order in which they run.
-pub(crate) const SCENARIOS: &[&dyn Scenario] = &[&s1::SmallKeepAlive, &s2::ConnectionPerRequest, &s3::TenKilobytes];
+pub(crate) const SCENARIOS: &[&dyn Scenario] = &[
+    &s1::SmallKeepAlive,
+    &s2::ConnectionPerRequest,
+    &s3::TenKilobytes,
+    &s5::EncryptedKeepAlive,
+    &s6::ECDSA_13,
+    &s6::ECDSA_12,
+    &s6::RSA_13,
+    &s6::RSA_12,
+    &s6::RESUMED_13,
+    &s6::RESUMED_12,
+];
 
 /// Something to measure.
 #[async_trait(?Send)]
@@ -25,6 +39,10 @@ pub(crate) trait Scenario {
     fn figures(&self) -> &'static [Figure];
     /// Whether a peer can do it.
     fn suits(&self, peer: Kind) -> bool;
+    /// With which key a peer is to speak TLS; none: it is measured in the clear.
+    fn key(&self) -> Option<Key> {
+        None
+    }
     /// Measures once; a value for each figure.
     async fn measure(&self, at: &Place<'_>) -> anyhow::Result<Vec<f64>>;
 }
@@ -52,10 +70,15 @@ const CLOSED_LOOP: &[Figure] = &[
     Figure { name: "RSS MiB", digits: 1 },
 ];
 
+/// Whether a peer is configured for TLS: those that are compared by it.
+fn speaks_tls(peer: Kind) -> bool {
+    matches!(peer, Kind::Etna | Kind::Haproxy | Kind::Nginx)
+}
+
 /// Runs a load for a second to warm up, then for the time of the place, and yields [`CLOSED_LOOP`].
 async fn closed_loop(at: &Place<'_>, load: Load) -> anyhow::Result<Vec<f64>> {
     let dir = at.bed.directory("load")?;
-    let run = async |seconds| load.run(at.bed.cores.load, at.peer.address, seconds, &dir).await;
+    let run = async |seconds| load.run(at.bed.cores.load, at.peer, seconds, &dir).await;
     run(1).await?;
     let before = at.peer.process.cpu();
     let counted = run(at.seconds).await?;

@@ -196,7 +196,7 @@ pub(super) fn suspicion(case: &Case, hold: Duration) -> Problem {
     }
 }
 
-const JUDGE_CERTIFICATES: Duration = Duration::from_secs(60);
+const JUDGE_CERTIFICATES: Duration = Duration::from_secs(5);
 const JUDGE_EVERY: Duration = Duration::from_secs(1);
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 const LATE: Duration = Duration::from_millis(500);

@@ -23,6 +23,9 @@ pub(super) struct TicketKeys {
     own: BTreeMap<Epoch, Secret>,
     /// For which epoch keys were last set.
     set: Option<Epoch>,
+    /// Whether the newest key that is stored cannot be opened: whoever made it has another seal key, and others, too.
+    /// A key of ours would be of no use to them, but be in the way of theirs.
+    foreign: bool,
     making: Option<JoinHandle<Result<(), Error>>>,
     tried: Option<Instant>,
 }
@@ -36,7 +39,9 @@ impl Control {
         let now = Epoch::at(SystemTime::now());
         let keys = &mut self.ticket_keys;
         if changed || keys.set != Some(now) {
-            let stored = self.state.keyring.as_ref().map(|ring| stored(&self.state.model(), ring)).unwrap_or_default();
+            let ring = self.state.keyring.as_ref();
+            let (stored, closed) = ring.map(|ring| stored(&self.state.model(), ring)).unwrap_or_default();
+            keys.foreign = closed.is_some_and(|closed| stored.keys().all(|open| *open < closed));
             keys.set(&self.state.tickets, now, stored);
         }
         let Some(keyring) = &self.state.keyring else { return };
@@ -50,7 +55,9 @@ impl Control {
             self.state.model().shared(&name).next().is_none()
         });
         let due = keys.tried.is_none_or(|tried| tried.elapsed() >= BETWEEN);
-        if let Some(epoch) = missing.filter(|_| due && keys.making.is_none() && self.state.store().following) {
+        if let Some(epoch) =
+            missing.filter(|_| due && !keys.foreign && keys.making.is_none() && self.state.store().following)
+        {
             keys.tried = Some(Instant::now());
             keys.making = Some(tokio::spawn(make(self.state.engine.clone(), keyring.clone(), epoch)));
         }
@@ -70,19 +77,22 @@ impl TicketKeys {
     }
 }
 
-/// The keys that the store has.
-fn stored(model: &Model, keyring: &Keyring) -> BTreeMap<Epoch, Secret> {
+/// The keys that the store has, and the newest epoch whose key cannot be opened.
+fn stored(model: &Model, keyring: &Keyring) -> (BTreeMap<Epoch, Secret>, Option<Epoch>) {
+    let mut closed = None;
     let opened = model.shared(FOLDER).filter_map(|(key, value)| {
         let epoch = Epoch(key.strip_prefix(FOLDER)?.parse().ok()?);
         match keyring.open_bytes(value).ok().and_then(|secret| <[u8; 32]>::try_from(&secret[..]).ok()) {
             Some(secret) => Some((epoch, Zeroizing::new(secret))),
             None => {
+                closed = closed.max(Some(epoch));
                 tracing::warn!(%key, "the key of TLS tickets cannot be opened: was it sealed with another seal key?");
                 None
             }
         }
     });
-    opened.collect()
+    let opened = opened.collect();
+    (opened, closed)
 }
 
 /// Makes an epoch's key, unless another proxy was first.

@@ -30,18 +30,20 @@ impl Configs {
         Configs { tickets, own, made: RefCell::default() }
     }
 
-    /// The configuration for a listener's next client, that of its terms in force, and whether servers are told of its
-    /// certificate.
-    pub(super) fn of(&self, live: &Arc<LiveTable>, listener: &Id) -> Result<(Arc<ServerConfig>, bool), rustls::Error> {
+    /// The configuration for a listener's next client: that of its terms in force, which come with it.
+    pub(super) fn of(
+        &self,
+        live: &Arc<LiveTable>,
+        listener: &Id,
+    ) -> Result<(Arc<ServerConfig>, Arc<Terms>), rustls::Error> {
         let terms = live.terms(listener).unwrap_or_else(|| self.own.clone());
         let mut made = self.made.borrow_mut();
         if let Some(known) = made.get(listener).filter(|known| Arc::ptr_eq(&known.of, &terms)) {
-            return Ok((known.config.clone(), terms.tells_servers));
+            return Ok((known.config.clone(), terms));
         }
         let config = terms.config(live.clone(), self.tickets.clone())?;
-        let tells_servers = terms.tells_servers;
-        made.insert(listener.clone(), Made { of: terms, config: config.clone() });
-        Ok((config, tells_servers))
+        made.insert(listener.clone(), Made { of: terms.clone(), config: config.clone() });
+        Ok((config, terms))
     }
 
     /// Forgets a listener that is closed.

@@ -155,7 +155,10 @@ async fn speak_h2(client: Rc<Client>, stream: Stream, ahead: Bytes) {
 async fn secure(worker: &Worker, listener: &Id, stream: TcpStream) -> Option<(Stream, Secured)> {
     let handshakes = &worker.process.handshakes;
     let accepted = match worker.tls.of(&worker.live, listener) {
-        Ok((config, tells_servers)) => handshake::accept(config, tells_servers, stream).await,
+        Ok((config, terms)) => {
+            let refusing = terms.refuses_unknown.then_some(&*worker.live);
+            handshake::accept(config, refusing, terms.tells_servers, stream).await
+        }
         Err(error) => Err(std::io::Error::other(error)),
     };
     match accepted {

@@ -24,7 +24,8 @@ pub struct Terms {
     prefers_ours: bool,
     has_tickets: bool,
     has_http2: bool,
-    refuses_unknown: bool,
+    /// Whether clients that ask for a name no host has, or for none, are refused.
+    pub refuses_unknown: bool,
     /// Whether servers are told of a client's certificate.
     pub tells_servers: bool,
 }

@@ -1,19 +1,21 @@
 //! etcd's disk is full; the machine's clock jumps.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use etcd_client::CompactionOptions;
 use etna_tests::etcd::Settings;
 use etna_tests::proxy::Proxy;
 use etna_tests::scene::server_key;
+use etna_tests::tls::{Authority, KeyKind, https_listener};
 use etna_tests::wait::{ensure, eventually};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::away::{Leased, keep};
 use super::ground::{Ground, LONG, bare, held, ms, put_to_served};
-use crate::bed::{BACKEND, Rate};
+use crate::bed::{BACKEND, HOST, Rate};
 use crate::drill::{Length, Outcome};
 
 /// C12. A put too many; leases are kept all the while; then what operators do about it.
@@ -59,15 +61,19 @@ pub(super) async fn no_space(length: Length) -> Outcome {
 
 /// C13. The proxy's own wall clock, by libfaketime; etcd's and the load's stay right.
 pub(super) async fn clock(length: Length) -> Outcome {
-    let Some(library) = LIBRARIES.iter().find(|path| Path::new(path).exists()) else {
-        return Outcome::fail("libfaketime is missing: install the package libfaketime");
-    };
     let (scene, servers) = bare("c13", 1, Settings::default()).await;
+    // It holds for nine days more, as the proxy's clock will not.
+    let authority = Authority::new(scene.folder());
+    let pair = authority.issue_for(&[HOST], Duration::from_secs(9 * 86_400), KeyKind::Ecdsa);
+    scene.put(&format!("hosts/{HOST}/host"), authority.host(&pair, false)).await;
+    scene.put("listeners/https", https_listener(json!({}))).await;
     let file = scene.folder().join("clock");
     set_clock(&file, "+0");
-    let mut command = Proxy::command("etna", &scene.store(), &[], scene.folder());
-    command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", &file).env("FAKETIME_NO_CACHE", "1");
-    command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");
+    let flags = ["--seal-key", authority.seal_key()];
+    let mut command = Proxy::command("etna", &scene.store(), &flags, scene.folder());
+    if let Err(why) = faked(&mut command, &file) {
+        return Outcome::fail(why);
+    }
     let proxy = Proxy::run("etna", command, scene.folder(), LONG).await;
     proxy.until_ready(LONG).await;
     let ground = Ground::around(scene, servers, proxy, length).await;
@@ -78,6 +84,9 @@ pub(super) async fn clock(length: Length) -> Outcome {
     let mut pass = true;
     let mut calm = None;
     let mut last = String::new();
+    let (at, client) = (proxy.listener("https").await, authority.client());
+    let mut secure = client.open(at, HOST).await.expect("it speaks TLS");
+    let mut told = Vec::new();
     for (n, (offset, jumps)) in [("+0", false), ("+10d", true), ("-1h", true), ("+0", true)].into_iter().enumerate() {
         set_clock(&file, offset);
         let (busy, lines) = (busy(proxy.pid()), proxy.said().lines().count());
@@ -90,15 +99,39 @@ pub(super) async fn clock(length: Length) -> Outcome {
         pass &= busy <= calm * 2 + 20 && lines < 10 && lag < Duration::from_secs(1) && (!jumps || date != last);
         shown.push(format!("{offset}: {date}, CPU {} ms, {lines} lines, a change live in {}", busy * 10, ms(lag)));
         last = date;
+        // The clients' clocks are right.
+        let (kept, new) = (secure.get(HOST, "/").await, client.get(at, HOST, "/").await);
+        pass &= [kept, new].iter().all(|answer| answer.as_ref().is_ok_and(|answer| answer.status == 200));
+        told.extend(until_told(proxy, offset == "+10d").await);
     }
     let suspects = held(proxy).await;
     let status = proxy.json("/v3/status").await;
     pass &= suspects == 0 && status["following"] == true;
-    ground.outcome(traffic, format!("{}; no certificates are served yet", shown.join("; ")), pass).await
+    ground.outcome(traffic, format!("{}; TLS served all along, told: {told:?}", shown.join("; ")), pass).await
+}
+
+/// Waits until a problem says that the certificate has ended, or none does; it.
+async fn until_told(proxy: &Proxy, has_ended: bool) -> Option<String> {
+    eventually("the certificate's end is told while it has one", LONG, async || {
+        let problems = proxy.problems().await;
+        let mut reasons = problems.iter().filter_map(|problem| problem["reason"].as_str());
+        let told = reasons.find(|reason| reason.starts_with("the certificate ended")).map(str::to_owned);
+        if told.is_some() == has_ended { Ok(told) } else { Err(format!("{problems:?}")) }
+    })
+    .await
+}
+
+/// Has a program read a clock that a file sets.
+pub(crate) fn faked(command: &mut Command, clock: &Path) -> Result<(), String> {
+    let library = LIBRARIES.iter().find(|path| Path::new(path).exists());
+    let library = library.ok_or("libfaketime is missing: install the package libfaketime")?;
+    command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", clock).env("FAKETIME_NO_CACHE", "1");
+    command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");
+    Ok(())
 }
 
 /// Renamed into place, so that nobody reads half of it.
-fn set_clock(file: &Path, offset: &str) {
+pub(crate) fn set_clock(file: &Path, offset: &str) {
     let fresh = file.with_extension("new");
     std::fs::write(&fresh, format!("{offset}\n")).expect("the clock can be set");
     std::fs::rename(fresh, file).expect("the clock can be set");
@@ -106,15 +139,20 @@ fn set_clock(file: &Path, offset: &str) {
 
 /// The day and the hour that it says it is, in the line that a refused change leaves.
 async fn date(proxy: &Proxy) -> String {
+    let refused = |line: &&str| line.contains("/v2/nothing");
+    let before = proxy.said().lines().filter(refused).count();
     let answer = proxy.admin_post("/v2/nothing", &json!({})).await.expect("it answers");
     assert_eq!(answer.status, 404, "{}", answer.text());
-    let said = proxy.said();
-    let line: Value = said.lines().last().and_then(|line| serde_json::from_str(line).ok()).unwrap_or_default();
+    let line = eventually("the refused change is logged", LONG, async || {
+        proxy.said().lines().filter(refused).nth(before).map(str::to_owned).ok_or("not yet")
+    })
+    .await;
+    let line: Value = serde_json::from_str(&line).unwrap_or_default();
     line["timestamp"].as_str().and_then(|text| text.get(..13)).unwrap_or_default().to_owned()
 }
 
 /// Ticks of 10 ms that a process has computed.
-fn busy(pid: u32) -> u64 {
+pub(crate) fn busy(pid: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let after = stat.rsplit_once(") ").map_or("", |(_, after)| after);
     after.split(' ').skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum()

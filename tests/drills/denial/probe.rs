@@ -20,7 +20,7 @@ pub(crate) struct Probed {
     pub(crate) sent: u64,
     pub(crate) wrong: Vec<String>,
     /// In milliseconds, since the request was due, in order.
-    latencies: Vec<f64>,
+    pub(crate) latencies: Vec<f64>,
 }
 
 impl Probe {

@@ -52,12 +52,12 @@ pub async fn serve(client: Rc<Client>, wire: Rc<Wire>) {
                 Ok(Err(tunnel)) => return Box::pin(tunnel.run(&client.worker, wire)).await,
                 Err(()) => return,
             },
-            Ok(None) => return,
+            Ok(None) => return part(&wire).await,
             Err(error) => Box::pin(refuse(&client, &wire, error)).await,
         };
         match then {
             Then::Next => client.watch.enter(Phase::Idle),
-            Then::Close => return,
+            Then::Close => return part(&wire).await,
             Then::Linger => return Box::pin(linger(&wire)).await,
         }
     }
@@ -247,6 +247,15 @@ async fn drained(wire: &Rc<Wire>) -> bool {
         }
     });
     tokio::time::timeout(DRAIN, rest).await.unwrap_or(false)
+}
+
+/// Ends a connection on which everything was said: inside TLS that has to be told, or the client cannot know whether
+/// it has read everything (RFC 8446 section 6.1).
+async fn part(wire: &Rc<Wire>) {
+    if wire.is_tls() {
+        let told = Box::pin(tokio::time::timeout(LINGER, poll_fn(|cx| wire.poll_shutdown(cx))));
+        let _ = told.await;
+    }
 }
 
 /// Ends a connection on which the client still sends: closed at once, the kernel would answer what comes with a reset,

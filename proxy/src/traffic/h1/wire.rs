@@ -286,6 +286,11 @@ impl Wire {
         }
     }
 
+    /// Whether it is encrypted.
+    pub fn is_tls(&self) -> bool {
+        matches!(*self.stream.borrow(), Stream::Tls(_))
+    }
+
     /// Says that nothing more comes from us.
     pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut *self.stream.borrow_mut()).poll_shutdown(cx)
