@@ -261,12 +261,13 @@ async fn send(
             other => {
                 live.request_errors.add(1);
                 again::measure(backend, live, began, true);
-                let ended = match other {
+                let ended = match &other {
                     None => Ended::Late,
                     Some(Err(Broken::Unanswered { .. })) => Ended::Unanswered,
                     Some(_) => Ended::Nonsense,
                 };
-                tracing::debug!(backend = %backend.id, server = %server.spec.id, ?ended, "no answer");
+                let error = other.and_then(Result::err);
+                tracing::debug!(backend = %backend.id, server = %server.spec.id, ?ended, ?error, "no answer");
                 backend.observe(at, if ended == Ended::Late { Outcome::Late } else { Outcome::Broken });
                 let Outgoing { failover, head: Parts { method, .. }, body, .. } = outgoing;
                 if !again.may(backend, (at, ended), *failover, method, body, &ask) {

@@ -168,7 +168,8 @@ impl Asking {
     }
 }
 
-/// A stream that counts what comes.
+/// A stream that counts what comes, and on which writing to a server that has closed is no error: what it said last is
+/// still to be read, answers and with what it has not begun, and reading then comes to the end.
 struct Heard {
     stream: Stream,
     state: Rc<State>,
@@ -186,7 +187,8 @@ impl AsyncRead for Heard {
 
 impl AsyncWrite for Heard {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        written.map(|written| or_gone(written, buf.len()))
     }
 
     fn poll_write_vectored(
@@ -194,7 +196,8 @@ impl AsyncWrite for Heard {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        written.map(|written| or_gone(written, bufs.iter().map(|buf| buf.len()).sum()))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -202,11 +205,19 @@ impl AsyncWrite for Heard {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx).map(|flushed| or_gone(flushed, ()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+fn or_gone<T>(done: io::Result<T>, whole: T) -> io::Result<T> {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    match done {
+        Err(error) if matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset) => Ok(whole),
+        done => done,
     }
 }
 
