@@ -319,6 +319,10 @@ async fn a_new_process_carries_on_when_the_old_one_is_killed_meanwhile() {
     let (listen, former) = (proxy.listen, proxy.pid());
     proxy.replace();
     eventually("the new binary runs", SOON, async || ensure(began.exists(), "not yet")).await;
+    eventually("it was given the sockets", SOON, async || {
+        ensure(proxy.said().contains("the sockets were given to the new process"), proxy.said())
+    })
+    .await;
     signal(former, "KILL");
     assert!(!proxy.end(SOON).await.success());
     // Nobody accepts, and nobody is refused: the sockets are held.

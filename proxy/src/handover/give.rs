@@ -147,6 +147,7 @@ impl Giver {
                 Err(error) => return Err(why(child, &format!("it did not take the sockets: {error}")).await),
             },
         };
+        tracing::info!(pid, "the sockets were given to the new process");
         loop {
             let word = tokio::select! {
                 biased;
