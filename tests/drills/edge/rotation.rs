@@ -37,14 +37,18 @@ pub(super) async fn run(length: Length) -> Outcome {
     let kept = Kept::open(&client, &addresses, 8).await;
     let arrivals = Arrivals::start(&client, &addresses, rate);
 
-    let (measured, more) = (length.pick(200, 20), length.pick(1000, 40));
+    let (measured, least) = (length.pick(200, 20), length.pick(1000, 40));
+    // However fast that goes, enough connections come meanwhile.
+    let (began, time) = (Instant::now(), Duration::from_secs(length.pick(10, 1)));
     let mut slowest = Duration::ZERO;
     for _ in 0..measured {
         rotation.replace().await;
         slowest = slowest.max(rotation.seen().await);
     }
-    for _ in 0..more {
+    let mut more = 0;
+    while more < least || began.elapsed() < time {
         rotation.replace().await;
+        more += 1;
     }
     slowest = slowest.max(rotation.seen().await);
 
