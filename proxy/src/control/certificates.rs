@@ -26,6 +26,12 @@ impl CertificateFiles {
         CertificateFiles { dir, seen: None, looking: None, looked: None, error: None }
     }
 
+    /// Reads everything again.
+    pub(super) fn forget(&mut self) {
+        self.seen = None;
+        self.looked = None;
+    }
+
     /// What has changed, if anything has.
     async fn news(&mut self) -> Option<Found> {
         if let Some(looking) = self.looking.take_if(|looking| looking.is_finished()) {
@@ -66,7 +72,7 @@ impl Control {
         let Some(files) = &mut self.certificate_files else { return false };
         let Some(found) = files.news().await else { return false };
         tracing::info!(dir = %files.dir.display(), pairs = found.len(), "read certificates");
-        self.compiler.take_files(&files.dir, found);
+        self.compiler.take_files(found);
         true
     }
 }

@@ -70,7 +70,9 @@ impl Control {
         self.retry_listeners().await;
         self.keep_tickets(false).await;
         let certified = self.look_at_certificates().await;
-        if certified || now.duration_since(self.chores.judged_certificates) >= JUDGE_CERTIFICATES {
+        let is_due = now.duration_since(self.chores.judged_certificates) >= JUDGE_CERTIFICATES
+            && !self.state.live.table().certificates.is_empty();
+        if certified || is_due {
             // Time alone makes some of them a problem.
             self.chores.judged_certificates = now;
             self.news = true;

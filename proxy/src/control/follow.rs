@@ -131,6 +131,7 @@ impl Control {
             self.suspects = Suspects::new(self.hold);
             self.compiler = compiler(&self.state, self.zone.clone());
             self.afresh = true;
+            self.certificate_files.iter_mut().for_each(CertificateFiles::forget);
             tokio::time::sleep(AFTER_PANIC).await;
         }
     }

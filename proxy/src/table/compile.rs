@@ -5,7 +5,6 @@
 //! name, a server by name and address, a middleware by its unchanged settings.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -42,8 +41,8 @@ pub struct Compiler {
     pub(super) keyring: Option<Arc<Keyring>>,
     /// What the command line says about ACME.
     pub(super) acme: Settings,
-    /// Certificates of files that no table has yet, and the directory they are from.
-    pub(super) files: Option<(PathBuf, Found)>,
+    /// Certificates of files that no table has yet.
+    pub(super) files: Option<Found>,
     /// Whether the problems differ from when they were last asked about.
     changed: bool,
 }

@@ -1,7 +1,6 @@
 //! Compiling what faces clients: hosts into certificates, listeners into where and on which terms we accept.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -46,17 +45,17 @@ impl Compiler {
             Ok(certificate) => (Ok(certificate), PUT_ANOTHER),
             Err((reason, hint)) => (Err(reason), hint),
         };
-        choose(opened, current, &Key::Host(host.name.clone()).to_string(), hint, problems)
+        choose(opened, current, &place(&host.name), hint, problems)
     }
 
     /// From now on these certificates of files are there, and no others; the next table has them.
-    pub fn take_files(&mut self, dir: &Path, found: Found) {
-        self.files = Some((dir.to_owned(), found));
+    pub fn take_files(&mut self, found: Found) {
+        self.files = Some(found);
     }
 
     /// Brings the certificates of files into a table.
     pub(super) fn files(&mut self, table: &mut Table) {
-        let Some((dir, found)) = self.files.take() else { return };
+        let Some(found) = self.files.take() else { return };
         let gone = table.certificates.iter().map(|known| known.host.clone());
         let gone: Vec<Id> = gone.filter(|host| host.starts_with("file:") && !found.contains_key(host)).collect();
         for host in gone {
@@ -64,9 +63,8 @@ impl Compiler {
         }
         let mut problems = Vec::new();
         for (host, read) in found {
-            let key = dir.join(host.trim_start_matches("file:")).display().to_string();
             let current = table.certificates.of(&host).cloned();
-            let chosen = choose(read, current, &key, PUT_ANOTHER, &mut problems);
+            let chosen = choose(read, current, &place(&host), PUT_ANOTHER, &mut problems);
             table.certificates.set(&host, chosen, files::is_default(&host));
         }
         self.tell(&"certificates/files".into(), problems);
@@ -115,10 +113,7 @@ pub(crate) fn ending(certificates: &Certificates, now: SystemTime) -> impl Itera
     soon.map(move |certificate| {
         let has_ended = certificate.not_after <= now;
         Problem {
-            key: match certificate.host.strip_prefix("file:") {
-                Some(file) => file.to_owned(),
-                None => Key::Host(certificate.host.clone()).to_string(),
-            },
+            key: place(&certificate.host),
             reason: ended(certificate, if has_ended { "ended" } else { "ends" }),
             hint: PUT_ANOTHER.into(),
             line: None,
@@ -132,6 +127,11 @@ pub(crate) fn ending(certificates: &Certificates, now: SystemTime) -> impl Itera
 fn soon(certificate: &Certificate) -> Duration {
     let life = certificate.not_after.duration_since(certificate.not_before).unwrap_or_default();
     if certificate.source == Source::Acme { SOON.min(life / 6) } else { SOON }
+}
+
+/// Where a host's certificate is put: a key of the store, or a file's name without its ending.
+fn place(host: &Id) -> String {
+    host.strip_prefix("file:").map_or_else(|| Key::Host(host.clone()).to_string(), str::to_owned)
 }
 
 fn ended(certificate: &Certificate, word: &str) -> String {

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::certificate::Certificate;
 
-/// What was found: each pair by the host it stands for, `file:NAME`, or why it cannot be used.
+/// What was found: each pair by the host it stands for, `file:DIR/NAME`, or why it cannot be used.
 pub type Found = BTreeMap<Id, Result<Certificate, String>>;
 
 /// What pairs look like from outside; differs when one of them may have changed.
@@ -44,7 +44,7 @@ pub fn stamp(dir: &Path) -> io::Result<Stamp> {
 /// Reads all pairs. Blocks.
 pub fn read(dir: &Path) -> io::Result<Found> {
     let pair = |place: Place| {
-        let host: Id = format!("file:{}", place.name).into();
+        let host: Id = format!("file:{}", dir.join(&place.name).display()).into();
         let read = || {
             let certificate = contents(&place.certificate)?;
             let mut key = contents(&place.key)?;
@@ -58,7 +58,7 @@ pub fn read(dir: &Path) -> io::Result<Found> {
 
 /// Whether the pair of that host serves names that no other is for.
 pub fn is_default(host: &str) -> bool {
-    host == "file:default"
+    host.starts_with("file:") && host.ends_with("/default")
 }
 
 fn places(dir: &Path) -> io::Result<Vec<Place>> {
@@ -113,16 +113,18 @@ mod tests {
         write("half.pem", one.cert());
         write("notes.txt", b"no certificate");
         let found = read(dir.path()).unwrap();
-        assert_eq!(found.keys().map(|host| &**host).collect::<Vec<_>>(), ["file:half", "file:one", "file:two.test"]);
-        assert_eq!(found["file:one"].as_ref().unwrap().names, ["one.test".into()]);
-        assert!(found["file:two.test"].is_ok());
-        assert!(found["file:half"].as_ref().unwrap_err().contains("half.key"));
+        let host = |name: &str| format!("file:{}", dir.path().join(name).display());
+        assert_eq!(found.keys().map(|host| &**host).collect::<Vec<_>>(), ["half", "one", "two.test"].map(host));
+        assert_eq!(found[&*host("one")].as_ref().unwrap().names, ["one.test".into()]);
+        assert!(found[&*host("two.test")].is_ok());
+        assert!(found[&*host("half")].as_ref().unwrap_err().contains("half.key"));
+        assert!(is_default(&host("default")) && !is_default(&host("one")) && !is_default("default"));
 
         let before = stamp(dir.path()).unwrap();
         assert_eq!(stamp(dir.path()).unwrap(), before);
         write("half.key", two.key());
         assert_ne!(stamp(dir.path()).unwrap(), before);
-        assert!(read(dir.path()).unwrap()["file:half"].as_ref().unwrap_err().contains("key"));
+        assert!(read(dir.path()).unwrap()[&*host("half")].as_ref().unwrap_err().contains("key"));
         assert!(read(&dir.path().join("absent")).is_err());
     }
 }
