@@ -7,18 +7,14 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use etna_tests::binaries::binary;
-use etna_tests::client::{Answer, request};
-use etna_tests::load::{Load, Plan};
+use etna_tests::load::Load;
 use etna_tests::process::output_of;
 use etna_tests::proxy::Proxy;
 use etna_tests::report::measured;
 use etna_tests::scene::{Scene, frontend, frontend_key};
 use etna_tests::stand_in::StandIn;
 use etna_tests::wait::{always, ensure, eventually};
-use http::Request;
-use http_body_util::Full;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
@@ -111,27 +107,6 @@ async fn start_core(scene: &Scene, n: usize, more: &[&str]) -> Proxy {
     Proxy::start_upgradable(&id, &program, &scene.store(), &flags, scene.folder()).await
 }
 
-fn kept(host: &str, n: u64) -> Request<Full<Bytes>> {
-    request("GET", host, &format!("/{n}")).header("x-test-id", n).body(Full::default()).expect("a valid request")
-}
-
-fn fresh(host: &str, n: u64) -> Request<Full<Bytes>> {
-    let request = request("GET", host, &format!("/{n}")).header("x-test-id", n).header("connection", "close");
-    request.body(Full::default()).expect("a valid request")
-}
-
-fn right(n: u64, answer: &Answer) -> Result<(), String> {
-    let is_right = answer.status == 200 && answer.header("x-test-id") == n.to_string();
-    if is_right { Ok(()) } else { Err(format!("{} {}", answer.status, answer.text())) }
-}
-
-fn loads(to: SocketAddr) -> [Load; 2] {
-    let plan = |rate, connections, request| {
-        Load::start(Plan { to: vec![to], rate, connections, request, host: "a.test".into(), check: right })
-    };
-    [plan(200, 24, kept), plan(40, 8, fresh)]
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cores_that_restart_and_are_replaced_fail_nothing() {
     let scene = Scene::alone("tiers").await;
@@ -146,7 +121,7 @@ async fn cores_that_restart_and_are_replaced_fail_nothing() {
     ]));
     assert!((1..=3).all(|n| listed.contains(&name(n))), "{listed}");
 
-    let load = loads(tiers.front.listen);
+    let load = Load::both(tiers.front.listen, [200, 40], 24);
     load[0].more(100).await;
     for n in 1..=3 {
         let core = &mut tiers.cores[n - 1];
@@ -189,7 +164,7 @@ async fn cores_that_are_killed_fail_what_they_were_answering_and_go_with_their_l
     let (a, b) = (StandIn::start("a").await, StandIn::start("b").await);
     scene.route("a", "a.test", &[("s1", a.address), ("s2", b.address)]).await;
     let mut tiers = Tiers::start(scene, &[]).await;
-    let load = loads(tiers.front.listen);
+    let load = Load::both(tiers.front.listen, [200, 40], 24);
     let began = Instant::now();
     load[0].more(100).await;
     let mut kills = Vec::new();

@@ -6,11 +6,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use bytes::Bytes;
 use etna_tests::binaries::binary;
-use etna_tests::client::{Answer, Connection, request, send};
+use etna_tests::client::{Connection, request, send};
 use etna_tests::etcd::folder;
-use etna_tests::load::{Load, Plan};
+use etna_tests::load::Load;
 use etna_tests::process::{Process, is_running, signal};
 use etna_tests::proxy::Proxy;
 use etna_tests::report::measured;
@@ -18,33 +17,10 @@ use etna_tests::scene::Scene;
 use etna_tests::stand_in::{Manner, StandIn};
 use etna_tests::turn::Turn;
 use etna_tests::wait::{ensure, eventually};
-use http::Request;
 use http_body_util::Full;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixDatagram, UnixStream};
-
-fn kept(host: &str, n: u64) -> Request<Full<Bytes>> {
-    request("GET", host, &format!("/{n}")).header("x-test-id", n).body(Full::default()).expect("a valid request")
-}
-
-fn fresh(host: &str, n: u64) -> Request<Full<Bytes>> {
-    let request = request("GET", host, &format!("/{n}")).header("x-test-id", n).header("connection", "close");
-    request.body(Full::default()).expect("a valid request")
-}
-
-fn right(n: u64, answer: &Answer) -> Result<(), String> {
-    let is_right = answer.status == 200 && answer.header("x-test-id") == n.to_string();
-    if is_right { Ok(()) } else { Err(format!("{} {}", answer.status, answer.text())) }
-}
-
-/// Keep-alive connections, and connections of one request each.
-fn loads(to: SocketAddr) -> [Load; 2] {
-    let plan = |rate, connections, request| {
-        Load::start(Plan { to: vec![to], rate, connections, request, host: "a.test".into(), check: right })
-    };
-    [plan(300, 32, kept), plan(60, 8, fresh)]
-}
 
 async fn all_right(what: &str, loads: [Load; 2]) {
     for (kind, load) in ["kept", "new"].into_iter().zip(loads) {
@@ -100,7 +76,7 @@ async fn three_upgrades_under_load_fail_nothing() {
     let listeners = proxy.json("/v3/status").await["listeners"].clone();
     assert!(listeners["web"].is_string(), "{listeners}");
 
-    let load = loads(proxy.listen);
+    let load = Load::both(proxy.listen, [300, 60], 32);
     load[0].more(100).await;
     let mut formers = Vec::new();
     let mut open = tunnel(proxy.listen).await;
@@ -147,7 +123,7 @@ async fn a_binary_that_cannot_serve_changes_nothing() {
     let (mut proxy, program) = scene.upgradable("etna", &["--upgrade-seconds", "2"]).await;
     let real = binary("etna");
     let real = real.to_str().unwrap();
-    let load = loads(proxy.listen);
+    let load = Load::both(proxy.listen, [300, 60], 32);
     load[0].more(100).await;
     let cases = [
         ("#!/bin/sh\nexit 3\n".to_owned(), "exit status: 3"),

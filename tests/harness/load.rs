@@ -15,7 +15,7 @@ use http_body_util::Full;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{Answer, Connection};
+use crate::client::{Answer, Connection, request};
 
 /// What is sent, and what must come back.
 pub struct Plan {
@@ -68,6 +68,14 @@ impl Load {
             runtime.block_on(run(plan, stopped, counter))
         });
         Load { stop, answered, runner }
+    }
+
+    /// One on keep-alive connections and one of connections of a request each, to `a.test` on a stand-in, at such rates.
+    pub fn both(to: SocketAddr, rates: [u64; 2], kept_connections: usize) -> [Load; 2] {
+        let plan = |rate, connections, request| {
+            Load::start(Plan { to: vec![to], rate, connections, request, host: "a.test".into(), check: right })
+        };
+        [plan(rates[0], kept_connections, kept), plan(rates[1], 8, fresh)]
     }
 
     /// Answers so far, right or wrong.
@@ -128,6 +136,21 @@ impl Report {
 pub fn percentile<T: Copy>(sorted: &[T], share: f64) -> Option<T> {
     let rank = (sorted.len() as f64 * share).ceil() as usize;
     sorted.get(rank.saturating_sub(1)).copied()
+}
+
+/// A request that names itself, for a kept connection.
+pub fn kept(host: &str, n: u64) -> Request<Full<Bytes>> {
+    request("GET", host, &format!("/{n}")).header("x-test-id", n).body(Full::default()).expect("a valid request")
+}
+
+fn fresh(host: &str, n: u64) -> Request<Full<Bytes>> {
+    let request = request("GET", host, &format!("/{n}")).header("x-test-id", n).header("connection", "close");
+    request.body(Full::default()).expect("a valid request")
+}
+
+fn right(n: u64, answer: &Answer) -> Result<(), String> {
+    let is_right = answer.status == 200 && answer.header("x-test-id") == n.to_string();
+    if is_right { Ok(()) } else { Err(format!("{} {}", answer.status, answer.text())) }
 }
 
 async fn run(plan: Plan, stop: CancellationToken, answered: Arc<AtomicU64>) -> Report {

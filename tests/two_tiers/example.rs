@@ -5,6 +5,7 @@ use std::process::Command;
 
 use etna_tests::binaries::binary;
 use etna_tests::client::send;
+use etna_tests::load::kept;
 use etna_tests::process::output_of;
 use etna_tests::proxy::Proxy;
 use etna_tests::scene::Scene;
@@ -12,7 +13,7 @@ use etna_tests::stand_in::StandIn;
 use etna_tests::wait::{ensure, eventually};
 use serde_json::Value;
 
-use super::{LONG, front_store, got, kept, start_core};
+use super::{LONG, front_store, got, start_core};
 
 /// What a unit sets, and what of an example's settings file is commented out.
 fn environment(unit: &str, file: &str, wanted: &[&str]) -> Vec<(String, String)> {
