@@ -10,7 +10,7 @@ status=0
 ETNA_TEST_REPORT=$report cargo test --workspace --no-fail-fast "$@" | tee "$output" || status=$?
 if [ $# -eq 0 ]; then
   printf '\nDrills, shortened, at a lower rate (make drills runs them all at full length):\n'
-  cargo run --quiet --package etna-tests --bin drills -- --short || status=$?
+  cargo run --quiet --package etna-tests --bin drills -- --short | tee -a "$output" || status=$?
 fi
 
 count() { grep -cxF "$1" "$report" || true; }
@@ -31,5 +31,10 @@ if [ "$skipped" -gt 0 ]; then
   printf '  run as root (or with sudo that asks for no password), and test again.\n'
   printf '*****************************************************************************\n'
 fi
-[ "$status" -eq 0 ] || printf '\nFAILED: see above.\n'
+if [ "$status" -ne 0 ]; then
+  printf '\nFAILED (more of each above):\n'
+  # A failed test's line, where it panicked and the line after that, and a failed drill's line.
+  sed -nE 's/^test (.*) \.\.\. FAILED$/  \1/p; / panicked at /{N;s/^/  /;s/\n/\n    /;p}; s/^[A-Z][0-9]+ .*  FAIL  /  &/p' "$output" |
+    cut -c1-500
+fi
 exit "$status"
