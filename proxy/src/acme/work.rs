@@ -145,7 +145,7 @@ impl Work {
         }
         let (way, told) = self.way.afresh();
         let mut record = subject.record.clone();
-        let result = async {
+        let mut attempt = async || {
             let account = {
                 let _one = self.accounts.lock().await;
                 account::open(self.engine(), &self.keyring, &way, &directory, subject.acme.email.as_deref()).await?
@@ -161,7 +161,15 @@ impl Work {
             tracing::info!(host = %self.host(), %directory, "ordering a certificate");
             self.order(claim, &account, &subject, &record).await.map(Some)
         };
-        match result.await {
+        let mut result = attempt().await;
+        for _ in 0..MORE_ATTEMPTS {
+            // The request was good, and wants to be made again (RFC 8555 section 6.5).
+            if !result.as_ref().is_err_and(|failure| failure.kind() == BAD_NONCE) {
+                break;
+            }
+            result = attempt().await;
+        }
+        match result {
             Ok(None) => {
                 self.write(claim, &record, Vec::new()).await?;
             }
@@ -259,7 +267,10 @@ pub(super) fn kind(error: &Error) -> &str {
 
 const ERRORS: &str = "urn:ietf:params:acme:error:";
 pub(super) const RATE_LIMITED: &str = "urn:ietf:params:acme:error:rateLimited";
+const BAD_NONCE: &str = "urn:ietf:params:acme:error:badNonce";
 const NO_ACCOUNT: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
+/// At once, each after a request whose nonces were refused several times in a row.
+const MORE_ATTEMPTS: u32 = 3;
 const LONGEST_REASON: usize = 500;
 const LONGEST_WORK: Duration = Duration::from_secs(600);
 const BETWEEN_WRITES: Duration = Duration::from_secs(2);

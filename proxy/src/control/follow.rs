@@ -316,7 +316,14 @@ impl Control {
             self.listeners.reconcile(&listeners).await;
             self.state.set_addresses(self.listeners.addresses());
         }
-        // Whoever waits for a revision finds its listeners open.
+        self.keep_tickets(!delta.shared.is_empty()).await;
+        self.news |= delta.problems
+            | !delta.hosts.is_empty()
+            | !delta.shared.is_empty()
+            | self.compiler.take_changed()
+            | listeners_changed;
+        self.tell();
+        // Whoever waits for a revision finds its listeners open, and what is wrong with it told.
         self.state.set_store(|store| {
             store.revision = Some(revision);
             store.publishes += 1;
@@ -324,12 +331,7 @@ impl Control {
                 store.heard = Some(Instant::now());
             }
         });
-        self.keep_tickets(!delta.shared.is_empty()).await;
-        self.news |= delta.problems
-            | !delta.hosts.is_empty()
-            | !delta.shared.is_empty()
-            | self.compiler.take_changed()
-            | listeners_changed;
+        // That there was no revision yet, or none for long, may have been wrong, too.
         self.tell();
     }
 }
