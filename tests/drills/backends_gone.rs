@@ -102,7 +102,7 @@ pub(crate) async fn stopped(length: Length) -> Outcome {
         && crowded == 0
         && failed <= in_flight + probes.len()
         && back.is_some_and(|back| back <= Duration::from_secs(10))
-        && during <= (before * 2.0).max(before + JITTER_MS);
+        && length.fast(during <= (before * 2.0).max(before + JITTER_MS));
     traffic.outcome_if(figure, pass)
 }
 

@@ -49,7 +49,7 @@ pub(crate) async fn told(length: Length) -> Outcome {
         .collect();
     let right: Vec<&String> = got.iter().filter_map(|asked| asked.as_ref().ok()).collect();
     let figure = format!("{right:?} {wrong:?} reused {trusted:?}; victim's p99 {before:.1} -> {after:.1} ms (< 2x)");
-    let calm = after <= (before * 2.0).max(before + JITTER_MS);
+    let calm = length.fast(after <= (before * 2.0).max(before + JITTER_MS));
     traffic.outcome(figure.replace('"', ""), wrong.is_empty() && trusted.is_empty() && calm)
 }
 

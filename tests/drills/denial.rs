@@ -13,7 +13,7 @@ mod slow_body;
 mod slow_head;
 mod slow_read;
 
-use crate::drill::Drill;
+use crate::drill::{Drill, Length};
 
 pub(crate) use memory::{Memory, resident};
 pub(crate) use probe::{Probe, Probed};
@@ -60,7 +60,7 @@ pub(crate) const DRILLS: &[Drill] = &[
 ];
 
 /// What an attack must leave of the others' service: not one request lost, and nearly all as fast as before.
-pub(crate) fn unnoticed(before: &probe::Probed, during: &probe::Probed) -> (String, bool) {
+pub(crate) fn unnoticed(length: Length, before: &probe::Probed, during: &probe::Probed) -> (String, bool) {
     let bar = (before.p99() * 2.0).max(FLOOR_MS);
     let first = during.wrong.first().map(|why| format!(" ({why})")).unwrap_or_default();
     let text = format!(
@@ -70,7 +70,7 @@ pub(crate) fn unnoticed(before: &probe::Probed, during: &probe::Probed) -> (Stri
         during.p99(),
         before.p99()
     );
-    (text, during.wrong.is_empty() && during.p99() < bar)
+    (text, during.wrong.is_empty() && length.fast(during.p99() < bar))
 }
 
 /// A p99 below this is no harm, whatever it was before. Client, attackers and servers share the machine's cores.

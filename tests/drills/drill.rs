@@ -36,6 +36,12 @@ impl Length {
             Length::Short => short,
         }
     }
+
+    /// Whether what was measured is fast enough. Shortened, a drill runs unoptimised programs beside tests: there speed
+    /// is told, and not judged.
+    pub(crate) fn fast(self, enough: bool) -> bool {
+        enough || self == Length::Short
+    }
 }
 
 /// What came out.

@@ -54,7 +54,7 @@ pub(crate) async fn routing(length: Length) -> Outcome {
             false
         }
     };
-    traffic.outcome(figure, exact && p99 < Duration::from_millis(250))
+    traffic.outcome(figure, exact && length.fast(p99 < Duration::from_millis(250)))
 }
 
 /// Ten changes: four routes come, two that came before move, three go, and one server in use gets another weight.

@@ -36,7 +36,7 @@ pub(crate) const DRILLS: &[Drill] = &[
         quick: true,
         run: |length| Box::pin(uploads::refused(length)),
     },
-    Drill { id: "F8", what: "events pass as they come", quick: true, run: |_| Box::pin(events::run()) },
+    Drill { id: "F8", what: "events pass as they come", quick: true, run: |length| Box::pin(events::run(length)) },
 ];
 
 /// A server that does with a connection what it is told to.

@@ -41,7 +41,7 @@ pub(super) async fn run(length: Length) -> Outcome {
     let longest = ends.iter().map(|end| end.after).max().unwrap_or_default();
     let told = ends.iter().filter(|end| end.status == 408).count();
     let served = honest.iter().filter(|end| end.status == 200).count();
-    let (others, unharmed) = unnoticed(&before, &during);
+    let (others, unharmed) = unnoticed(length, &before, &during);
     let figure = format!(
         "the last of {many} closed after {longest:.1?}, {told} told 408; those that stopped after {stopped:.1?}; {served} of 20 slow honest ones served; \
          memory +{grown:.0} MB; {others}"

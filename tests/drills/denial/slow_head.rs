@@ -22,7 +22,7 @@ pub(super) async fn run(length: Length) -> Outcome {
     let grown = memory.stop().await / MB;
     let longest = lives.iter().max().copied().unwrap_or_default();
     let after = bed.proxy.get(HOST, "/").await.map(|answer| answer.status);
-    let (others, unharmed) = unnoticed(&before, &during);
+    let (others, unharmed) = unnoticed(length, &before, &during);
     let pass = unharmed && lives.len() == many && longest <= LIMIT && grown < 80.0 && after == Ok(200);
     let figure = format!(
         "{} of {many} connected, the last closed after {longest:.1?}; memory +{grown:.0} MB; {others}",

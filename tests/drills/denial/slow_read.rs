@@ -47,7 +47,7 @@ pub(super) async fn run(length: Length) -> Outcome {
     let during = probe.stop().await;
     let grown = memory.stop().await / MB;
     drop(readers);
-    let (others, unharmed) = unnoticed(&before, &during);
+    let (others, unharmed) = unnoticed(length, &before, &during);
     let stalls = stalls.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let longest = stalls.iter().max().copied().unwrap_or_default();
     let figure = format!(

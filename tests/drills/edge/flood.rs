@@ -31,9 +31,8 @@ pub(super) async fn run(length: Length) -> Outcome {
     let mut told = Vec::new();
     let mut requests = before.sent;
     let mut note = |what: &str, during: &Probed, said: String| {
-        let (others, unharmed) = unnoticed(&before, during);
-        // How long others wait is no measure beside tests, of programs built without optimisation.
-        if !unharmed && (length == Length::Full || !during.wrong.is_empty()) {
+        let (others, unharmed) = unnoticed(length, &before, during);
+        if !unharmed {
             wrong.push(format!("during {what}: {others}"));
         }
         requests += during.sent;
