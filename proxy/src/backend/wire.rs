@@ -366,8 +366,9 @@ const MAX_HEAD: usize = 128 * 1024;
 pub(super) const MOST_INTERIM: u32 = 8;
 /// How long a server may take to say whether it wants a body.
 const MOST_SILENCE: Duration = Duration::from_millis(500);
-/// Room for a head that is worth a read.
-const LEAST_ROOM: usize = 4 * 1024;
+/// Room for a head and a body of some kilobytes: with less, they would take two reads. Room is had again at no cost once
+/// the answer before has gone out.
+const LEAST_ROOM: usize = 12 * 1024;
 /// A head, and with it most bodies.
 const SMALL_READ: usize = 16 * 1024;
 const LARGE_READ: usize = 64 * 1024;

@@ -22,8 +22,8 @@ use crate::traffic::incoming::Incoming;
 
 /// A request on its way to a server.
 pub struct Request {
-    /// Method, target and header fields.
-    pub head: http::request::Parts,
+    /// Method, target and header fields. Boxed, for it goes through many hands.
+    pub head: Box<http::request::Parts>,
     /// The body, unread.
     pub body: Incoming,
     /// The client's address.

@@ -17,7 +17,6 @@ use etna_store::object::OnClientAbort;
 use futures_util::FutureExt as _;
 use http::StatusCode;
 use http::header::{CONNECTION, HeaderValue, SET_COOKIE, UPGRADE};
-use http::request::Parts;
 
 use super::again::{self, Again, Ended, is_idempotent};
 use super::body::{ResponseBody, Upstream};
@@ -40,20 +39,20 @@ use crate::listener::serving::Serving;
 use crate::middleware::{self, Response};
 use crate::table::Route;
 
-/// Sends a request to a server of its route and brings the answer back.
-pub async fn forward(client: Rc<Client>, route: Route, request: middleware::Request) -> Result<Response, Error> {
-    match route.frontend.spec.on_client_abort {
-        OnClientAbort::Cancel => exchange(client, route, request).await,
-        // In a task of its own it goes on when the client's connection is dropped, and a drain waits for it.
-        OnClientAbort::Continue => {
-            let serving = Serving::begin(&client.worker);
-            let task = tokio::task::spawn_local(exchange(client, route, request).inspect(move |_| drop(serving)));
-            task.await.unwrap_or(Err(Error::Upstream))
-        }
-    }
+/// [`exchange`], and to its end even if the client leaves: in a task of its own it goes on when the client's connection
+/// is dropped, and a drain waits for it.
+pub async fn exchange_to_the_end(
+    client: Rc<Client>,
+    route: Route,
+    request: middleware::Request,
+) -> Result<Response, Error> {
+    let serving = Serving::begin(&client.worker);
+    let task = tokio::task::spawn_local(exchange(client, route, request).inspect(move |_| drop(serving)));
+    task.await.unwrap_or(Err(Error::Upstream))
 }
 
-async fn exchange(client: Rc<Client>, route: Route, request: middleware::Request) -> Result<Response, Error> {
+/// Sends a request to a server of its route and brings the answer back.
+pub async fn exchange(client: Rc<Client>, route: Route, request: middleware::Request) -> Result<Response, Error> {
     let mut backend = route.serving().cloned().ok_or(Error::NoServer)?;
 
     let middleware::Request { head, body, client: _ } = request;
@@ -224,8 +223,8 @@ async fn send(
                 backend.observe(at, Outcome::Answered(head.status));
                 again::measure(backend, live, began, false);
                 let ended = Ended::Answered(head.status);
-                let Outgoing { failover, head: Parts { method, .. }, body, .. } = outgoing;
-                if failover.is_none() || !again.may(backend, (at, ended), *failover, method, body, &ask) {
+                let (failover, method, body) = (outgoing.failover, &outgoing.head.method, &mut outgoing.body);
+                if failover.is_none() || !again.may(backend, (at, ended), failover, method, body, &ask) {
                     return Ok(Answered { head, link, in_flight, live: live.clone() });
                 }
                 ended
@@ -269,8 +268,8 @@ async fn send(
                 let error = other.and_then(Result::err);
                 tracing::debug!(backend = %backend.id, server = %server.spec.id, ?ended, ?error, "no answer");
                 backend.observe(at, if ended == Ended::Late { Outcome::Late } else { Outcome::Broken });
-                let Outgoing { failover, head: Parts { method, .. }, body, .. } = outgoing;
-                if !again.may(backend, (at, ended), *failover, method, body, &ask) {
+                let (failover, method, body) = (outgoing.failover, &outgoing.head.method, &mut outgoing.body);
+                if !again.may(backend, (at, ended), failover, method, body, &ask) {
                     return Err(ended.error());
                 }
                 ended

@@ -21,7 +21,7 @@ use crate::proxy_protocol::Origin;
 
 /// A request as servers get it. Nothing of it is used up by sending it, but the body.
 pub(super) struct Outgoing<'a> {
-    pub(super) head: Parts,
+    pub(super) head: Box<Parts>,
     pub(super) framing: headers::Framing,
     /// Whether the client's forwarding fields are believed.
     pub(super) believe: bool,

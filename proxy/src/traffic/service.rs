@@ -4,8 +4,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use etna_store::object::OnClientAbort;
+use http::Method;
 use http::request::Parts;
-use http::{Method, Request};
 
 use super::body::ResponseBody;
 use super::incoming::Incoming;
@@ -18,8 +19,7 @@ use crate::rule::{Head, host_of};
 use crate::table::{Frontend, Route};
 
 /// Answers one request of a client's connection. Whatever happens, there is a response.
-pub async fn handle(client: Rc<Client>, request: Request<Incoming>) -> Response {
-    let (head, body) = request.into_parts();
+pub async fn handle(client: Rc<Client>, head: Box<Parts>, body: Incoming) -> Response {
     if let Some(response) = challenge(&client, &head) {
         return response;
     }
@@ -55,7 +55,7 @@ fn challenge(client: &Client, head: &Parts) -> Option<Response> {
 
 async fn answer(
     client: &Rc<Client>,
-    head: Parts,
+    head: Box<Parts>,
     body: Incoming,
     chosen: &mut Option<Arc<Frontend>>,
 ) -> Result<Response, Error> {
@@ -76,7 +76,13 @@ async fn answer(
     }
     let asked = secure::Asked::of(client, &route.frontend, &head);
     let request = middleware::Request { head, body, client: client_ip };
-    let mut response = run(client, route, request).await?;
+    // Straight on where nothing is around it: each function between would move the whole state of the request.
+    let frontend = &route.frontend;
+    let mut response = if frontend.chain.is_empty() && frontend.spec.on_client_abort == OnClientAbort::Cancel {
+        forward::exchange(client.clone(), route, request).await?
+    } else {
+        Box::pin(run(client, route, request)).await?
+    };
     if let Some(asked) = asked {
         asked.fit(&mut response);
     }
@@ -85,12 +91,14 @@ async fn answer(
 
 /// Through the frontend's middlewares to a server.
 async fn run(client: &Rc<Client>, route: Route, request: middleware::Request) -> Result<Response, Error> {
-    if route.frontend.chain.is_empty() {
-        return forward::forward(client.clone(), route, request).await;
-    }
     let chain = route.frontend.chain.clone();
     let end_client = client.clone();
-    let end = move |request| -> middleware::Answer<'_> { Box::pin(forward::forward(end_client, route, request)) };
+    let end = move |request| -> middleware::Answer<'_> {
+        match route.frontend.spec.on_client_abort {
+            OnClientAbort::Cancel => Box::pin(forward::exchange(end_client, route, request)),
+            OnClientAbort::Continue => Box::pin(forward::exchange_to_the_end(end_client, route, request)),
+        }
+    };
     Next::new(&chain, end).run(request).await
 }
 

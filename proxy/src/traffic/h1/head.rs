@@ -18,7 +18,7 @@ use crate::error::Error;
 #[derive(Debug)]
 pub struct Head {
     /// Method, target, version and fields.
-    pub parts: Parts,
+    pub parts: Box<Parts>,
     /// How its body is framed; never until the connection's end.
     pub framing: Framing,
     /// Whether the client keeps the connection open for another request.
@@ -98,7 +98,7 @@ fn parse(head: &Bytes) -> Result<Head, Error> {
         headers.append(name, value);
     }
     let uri = uri(&method, head.slice_ref(target.as_bytes()))?;
-    let (mut parts, ()) = Request::new(()).into_parts();
+    let mut parts = Box::new(Request::new(()).into_parts().0);
     parts.method = method;
     parts.uri = uri;
     parts.version = version;

@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, StatusCode};
 use http_body::Body as _;
 
 use super::body::ResponseBody;
@@ -68,9 +68,9 @@ async fn exchange(client: &Rc<Client>, wire: &Rc<Wire>, head: Head) -> Result<Re
     let Head { parts, framing, keep_alive, expects_continue } = head;
     wire.begin(framing, expects_continue, parts.version);
     let asked = Asked { method: parts.method.clone(), version: parts.version };
-    let request = Request::from_parts(parts, Incoming::h1(wire.clone()));
+    let body = Incoming::h1(wire.clone());
     let mut response = {
-        let mut answering = pin!(service::handle(client.clone(), request));
+        let mut answering = pin!(service::handle(client.clone(), parts, body));
         poll_fn(|cx| match answering.as_mut().poll(cx) {
             Poll::Ready(response) => Poll::Ready(Ok(response)),
             Poll::Pending => wire.poll_gone(cx).map(Err),

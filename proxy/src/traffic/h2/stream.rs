@@ -120,7 +120,7 @@ async fn exchange(client: &Rc<Client>, calm: &Rc<Calm>, request: Request<RecvStr
             } else {
                 Incoming::h2(body)
             };
-            let mut answering = pin!(service::handle(client.clone(), Request::from_parts(head.parts, body)));
+            let mut answering = pin!(service::handle(client.clone(), Box::new(head.parts), body));
             let answered = poll_fn(|cx| match answering.as_mut().poll(cx) {
                 Poll::Ready(response) => Poll::Ready(Ok(response)),
                 Poll::Pending => respond.borrow_mut().poll_reset(cx).map(|reason| Err(gone(&reason))),
