@@ -15,6 +15,7 @@ mod control;
 mod denial;
 mod drill;
 mod edge;
+mod http2;
 mod lifecycle;
 mod lifecycle_changes;
 mod lifecycle_end;
@@ -29,6 +30,7 @@ mod servers_handle;
 mod servers_liar;
 mod streaming;
 mod surface;
+mod websocket;
 
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
@@ -88,6 +90,8 @@ fn drills() -> impl Iterator<Item = &'static Drill> {
         robustness::DRILLS,
         surface::DRILLS,
         edge::DRILLS,
+        http2::DRILLS,
+        websocket::DRILLS,
     ]
     .into_iter()
     .flatten()
@@ -109,4 +113,5 @@ usage: drills [--short] [--record] [ID ...]
   --record   write each line into tests/drills/RESULTS.md
   ID         a drill, as B4; all if none is named
 
-ETNA_DRILLS_SOAK_SECONDS, ETNA_DRILLS_IDLE_SECONDS and ETNA_DRILLS_FUZZ_SECONDS change how long G8, F5 and G1 take.";
+ETNA_DRILLS_SOAK_SECONDS, ETNA_DRILLS_IDLE_SECONDS and ETNA_DRILLS_FUZZ_SECONDS change how long G8, F5 and G1 take,
+ETNA_DRILLS_AUTOBAHN which cases D11 goes through.";

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -210,8 +210,8 @@ pub enum Outcome {
 }
 
 /// A connection.
-pub struct Wire {
-    stream: TcpStream,
+pub struct Wire<S = TcpStream> {
+    stream: S,
     buffer: Vec<u8>,
 }
 
@@ -226,7 +226,7 @@ impl Wire {
     /// Connects and begins; the other side is told to keep no table of fields.
     pub async fn open(to: SocketAddr) -> Wire {
         let mut wire = Wire::connect(to).await;
-        wire.send(&[PREFACE, &frame(SETTINGS, 0, 0, &setting(1, 0))].concat()).await.expect("the proxy reads");
+        wire.begin().await;
         wire
     }
 
@@ -237,10 +237,24 @@ impl Wire {
         wire.send(&frame(SETTINGS, ACK, 0, &[])).await.expect("the proxy reads");
         wire
     }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    /// Begins on a stream that agreed on HTTP/2.
+    pub async fn over(stream: S) -> Wire<S> {
+        let mut wire = Wire { stream, buffer: Vec::new() };
+        wire.begin().await;
+        wire
+    }
+
+    async fn begin(&mut self) {
+        self.send(&[PREFACE, &frame(SETTINGS, 0, 0, &setting(1, 0))].concat()).await.expect("the proxy reads");
+    }
 
     /// Sends any bytes.
     pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes).await
+        self.stream.write_all(bytes).await?;
+        self.stream.flush().await
     }
 
     /// Sends as much of these requests' bodies as it may, until for a while it may send no more. Only once, after
@@ -273,7 +287,7 @@ impl Wire {
     }
 
     /// The stream itself.
-    pub fn into_stream(self) -> TcpStream {
+    pub fn into_stream(self) -> S {
         self.stream
     }
 

@@ -269,7 +269,8 @@ async fn read(body: &mut RecvStream) -> Result<usize, h2::Error> {
     Ok(received)
 }
 
-async fn send(out: &mut SendStream<Bytes>, mut data: Bytes) -> Result<(), h2::Error> {
+/// Sends so many bytes of a body, as fast as the other side takes them.
+pub async fn send(out: &mut SendStream<Bytes>, mut data: Bytes) -> Result<(), h2::Error> {
     while !data.is_empty() {
         out.reserve_capacity(data.len());
         let room = match out.capacity() {

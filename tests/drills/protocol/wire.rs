@@ -22,6 +22,8 @@ pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) fields: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
+    /// Fields after the body.
+    pub(crate) trailers: Vec<(String, String)>,
 }
 
 /// Why there is no answer.
@@ -134,7 +136,7 @@ impl Wire {
             if coding != "chunked" {
                 return Err(Gone::Malformed(format!("transfer-encoding: {coding}")));
             }
-            self.chunks(&mut reply.body, until).await?;
+            self.chunks(&mut reply, until).await?;
         } else {
             loop {
                 match self.more(until).await {
@@ -187,16 +189,22 @@ impl Wire {
         self.buffer.is_empty() && matches!(self.more(until).await, Err(Gone::Closed | Gone::Reset))
     }
 
-    async fn chunks(&mut self, body: &mut Vec<u8>, until: Instant) -> Result<(), Gone> {
+    async fn chunks(&mut self, reply: &mut Reply, until: Instant) -> Result<(), Gone> {
         loop {
             let line = self.line(until).await?;
             let size = usize::from_str_radix(&line, 16).map_err(|_| Gone::Malformed(format!("chunk size {line:?}")))?;
             if size == 0 {
-                while !self.line(until).await?.is_empty() {}
-                return Ok(());
+                loop {
+                    let line = self.line(until).await?;
+                    if line.is_empty() {
+                        return Ok(());
+                    }
+                    let field = line.split_once(':').ok_or_else(|| Gone::Malformed(format!("a trailer {line:?}")))?;
+                    reply.trailers.push((field.0.to_ascii_lowercase(), field.1.trim_matches([' ', '\t']).to_owned()));
+                }
             }
             self.fill(size + 2, until).await?;
-            body.extend(self.buffer.drain(..size));
+            reply.body.extend(self.buffer.drain(..size));
             if self.buffer.drain(..2).ne(*b"\r\n") {
                 return Err(Gone::Malformed("a chunk without an end".into()));
             }
