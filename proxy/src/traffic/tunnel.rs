@@ -3,13 +3,16 @@
 //! It opens only after the server answered 101 to a request that asked for it; the client's bytes wait until then.
 
 use std::any::Any;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::h1::wire::Wire;
 use crate::backend::InFlight;
@@ -78,12 +81,58 @@ impl Tunnel {
             client.flush().await?;
             server.write_all(ahead).await?;
             server.flush().await?;
-            tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER).await
+            join_both(client, server).await;
+            std::io::Result::Ok(())
         };
-        // Either side may break at any time; both are closed by leaving.
+        // Both sides are closed by leaving.
         tokio::select! {
             _ = joined => {}
             () = worker.cut.cancelled() => {}
+        }
+    }
+}
+
+/// Brings bytes both ways until both have ended, or one side is gone.
+async fn join_both(client: impl AsyncRead + AsyncWrite + Unpin, server: impl AsyncRead + AsyncWrite + Unpin) {
+    let (from_client, to_client) = tokio::io::split(client);
+    let (from_server, to_server) = tokio::io::split(server);
+    match select(pin!(bring(from_client, to_server)), pin!(bring(from_server, to_client))).await {
+        Either::Left((Way::Ended, down)) => drop(down.await),
+        Either::Right((Way::Ended, up)) => drop(up.await),
+        _ => {}
+    }
+}
+
+/// How one way of a tunnel ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// As it was wished: the other way may go on.
+    Ended,
+    /// Nothing comes from there any more, and nothing can be told.
+    Broken,
+}
+
+/// Brings bytes one way. Who takes no more may have said something last, which is still on its way back, and is lost
+/// if the one it goes to is not listened to any more: that goes on for a while.
+async fn bring(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> Way {
+    let mut buffer = [0; BUFFER];
+    loop {
+        let read = match from.read(&mut buffer).await {
+            Ok(0) => {
+                let _ = to.shutdown().await;
+                return Way::Ended;
+            }
+            Ok(read) => read,
+            Err(_) => return Way::Broken,
+        };
+        let written = async {
+            to.write_all(&buffer[..read]).await?;
+            to.flush().await
+        };
+        if written.await.is_err() {
+            let rest = async { while from.read(&mut buffer).await.is_ok_and(|read| read > 0) {} };
+            let _ = timeout(LAST_WORDS, rest).await;
+            return Way::Broken;
         }
     }
 }
@@ -96,5 +145,7 @@ pub(crate) fn ask_whether_there(side: &TcpStream) {
 
 const ASK_AFTER: Duration = Duration::from_secs(60);
 const ASK_EVERY: Duration = Duration::from_secs(10);
+/// How long what a side said last may take that takes no more.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Bytes on their way, each way.
 const BUFFER: usize = 4 * 1024;
