@@ -46,6 +46,12 @@ pub(crate) struct Cli {
     /// Be the load of handshakes: do what is ordered in JSON, print what was counted
     #[arg(long, value_name = "ORDER", hide = true)]
     pub(crate) shake: Option<String>,
+    /// Be another load: do what is ordered in JSON, print what was counted
+    #[arg(long, value_name = "ORDER", hide = true)]
+    pub(crate) drive: Option<String>,
+    /// Be so many servers: print their addresses, then serve
+    #[arg(long, value_name = "N", hide = true)]
+    pub(crate) serve: Option<usize>,
 }
 
 const EXAMPLES: &str = "\
@@ -94,11 +100,15 @@ impl Cli {
             None if self.quick => None,
             None => Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("RESULTS.md")),
         };
+        let mut scenarios = chosen(&with_all(&self.scenarios), SCENARIOS, |scenario| scenario.id())?;
+        if self.quick && self.scenarios.is_empty() {
+            scenarios.retain(|scenario| scenario.is_quick());
+        }
         let (rounds, seconds) = if self.quick { (2, 2) } else { (5, 6) };
         Ok(Plan {
             rounds: self.rounds.unwrap_or(rounds),
             seconds: self.seconds.unwrap_or(seconds),
-            scenarios: chosen(&with_all(&self.scenarios), SCENARIOS, |scenario| scenario.id())?,
+            scenarios,
             by_name: !self.peers.is_empty(),
             peers: chosen(&self.peers, Kind::ALL, |peer| peer.name())?,
             etna,

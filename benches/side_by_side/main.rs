@@ -6,6 +6,7 @@
 
 mod bed;
 mod cli;
+mod drive;
 mod http;
 mod load;
 mod peer;
@@ -29,6 +30,8 @@ fn main() -> ExitCode {
     let result = match cli::Cli::parse() {
         cli::Cli { relay: Some(to), .. } => runtime.block_on(peer::floor::relay(to)),
         cli::Cli { shake: Some(order), .. } => runtime.block_on(tls::shake(&order)),
+        cli::Cli { drive: Some(order), .. } => runtime.block_on(drive::drive(&order)),
+        cli::Cli { serve: Some(number), .. } => runtime.block_on(drive::servers::serve(number)),
         cli => runtime.block_on(run(cli)),
     };
     match result {

@@ -1,5 +1,6 @@
 //! What comes out: an aligned table to read, the same as Markdown into the results' file, every sample as JSON beside.
 
+use std::fmt::{Display, Formatter};
 use std::io::Write as _;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use crate::cli::Plan;
 use crate::process;
 use crate::rounds::{Done, Measured, Row};
+use crate::scenario::{Against, Of, Scenario, Target};
 use crate::statistics::{Spread, against_best};
 
 /// Prints the tables and writes the files. Fails, after that, if a peer failed.
@@ -30,36 +32,98 @@ pub(crate) fn hand_over(plan: &Plan, done: &Done) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A scenario as lines of aligned columns.
+/// A scenario as lines of aligned columns, and what was to come out.
 fn table(measured: &Measured) -> String {
-    let figures = measured.scenario.figures();
-    let mut lines: Vec<Vec<String>> = vec![head(figures.iter().map(|figure| figure.name))];
-    let rivals: Vec<Vec<Option<f64>>> =
-        measured.rows.iter().filter(|row| row.peer.is_rival()).map(|row| values(row, 0)).collect();
-    let rivals: Vec<&[Option<f64>]> = rivals.iter().map(Vec::as_slice).collect();
+    let scenario = measured.scenario;
+    let mut lines: Vec<Vec<String>> = vec![head(scenario)];
     for row in &measured.rows {
-        let mut cells = vec![row.peer.name().to_owned()];
-        for (number, figure) in figures.iter().enumerate() {
-            let spread = Spread::of(values(row, number).into_iter().flatten());
-            cells.extend(shown(spread, figure.digits));
-            if number == 0 {
-                cells.extend(shown(Spread::of(against_best(&values(row, 0), &rivals)), 2));
+        let mut cells = vec![row.entrant.name.to_owned()];
+        for (number, figure) in scenario.figures().iter().enumerate() {
+            cells.extend(shown(Spread::of(values(row, number).into_iter().flatten()), figure.digits));
+            if figure.compared {
+                cells.extend(shown(Spread::of(ratios(measured, row, number)), 2));
             }
         }
         lines.push(cells);
     }
-    format!("{}: {}\n{}", measured.scenario.id().to_uppercase(), measured.scenario.title(), aligned(&lines))
+    let verdicts: String = verdicts(measured).iter().map(|verdict| format!("target: {verdict}\n")).collect();
+    format!("{}: {}\n{}{verdicts}", scenario.id().to_uppercase(), scenario.title(), aligned(&lines))
 }
 
-fn head<'a>(figures: impl Iterator<Item = &'a str>) -> Vec<String> {
-    let mut cells = vec!["peer".to_owned()];
-    for (number, name) in figures.enumerate() {
-        cells.extend([name.to_owned(), "min–max".to_owned()]);
-        if number == 0 {
-            cells.extend(["÷ best rival".to_owned(), "min–max".to_owned()]);
+fn head(scenario: &dyn Scenario) -> Vec<String> {
+    let mut cells = vec![String::new()];
+    for figure in scenario.figures() {
+        cells.extend([figure.name.to_owned(), "min–max".to_owned()]);
+        if figure.compared {
+            cells.extend([format!("÷ {}", against(scenario)), "min–max".to_owned()]);
         }
     }
     cells
+}
+
+/// With whom is compared, in words.
+fn against(scenario: &dyn Scenario) -> &'static str {
+    match scenario.against() {
+        Against::BestRival => "best rival",
+        Against::Entrant(name) => name,
+    }
+}
+
+/// A row's figure ÷ the one that it is compared with, for each round that has both.
+fn ratios(measured: &Measured, row: &Row, figure: usize) -> Vec<f64> {
+    let is_rival = |row: &&Row| match measured.scenario.against() {
+        Against::BestRival => row.entrant.peer.is_rival(),
+        Against::Entrant(name) => row.entrant.name == name,
+    };
+    let rivals: Vec<Vec<Option<f64>>> = measured.rows.iter().filter(is_rival).map(|row| values(row, figure)).collect();
+    let rivals: Vec<&[Option<f64>]> = rivals.iter().map(Vec::as_slice).collect();
+    against_best(&values(row, figure), &rivals)
+}
+
+/// A target, and what came out.
+pub(crate) struct Verdict {
+    pub(crate) target: Target,
+    /// Names of the figure and of what it is compared with.
+    what: String,
+    digits: usize,
+    pub(crate) came: Option<Spread>,
+}
+
+impl Verdict {
+    pub(crate) fn is_met(&self) -> bool {
+        self.came.is_some_and(|came| came.median <= self.target.most)
+    }
+}
+
+impl Display for Verdict {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        let (digits, most) = (self.digits, self.target.most);
+        write!(f, "{} {} ≤ {most:.digits$}: ", self.target.entrant, self.what)?;
+        match self.came {
+            Some(came) => write!(f, "{:.digits$}, {}", came.median, if self.is_met() { "met" } else { "missed" }),
+            None => write!(f, "not measured"),
+        }
+    }
+}
+
+/// The targets of a scenario, and what came out.
+pub(crate) fn verdicts(measured: &Measured) -> Vec<Verdict> {
+    let scenario = measured.scenario;
+    let verdict = |target: &Target| {
+        let figure = scenario.figures().get(target.figure)?;
+        let row = measured.rows.iter().find(|row| row.entrant.name == target.entrant)?;
+        let (what, digits, came) = match target.of {
+            Of::Value => {
+                (figure.name.to_owned(), figure.digits, Spread::of(values(row, target.figure).into_iter().flatten()))
+            }
+            Of::Ratio => {
+                let what = format!("{} ÷ {}", figure.name, against(scenario));
+                (what, 2, Spread::of(ratios(measured, row, target.figure)))
+            }
+        };
+        Some(Verdict { target: *target, what, digits, came })
+    };
+    scenario.targets().iter().filter_map(verdict).collect()
 }
 
 /// The values of one figure, round by round.
@@ -138,7 +202,7 @@ fn samples(plan: &Plan, done: &Done, now: u64) -> Value {
                     Err(error) => json!({ "error": error }),
                 })
                 .collect();
-            (row.peer.name().to_owned(), Value::from(samples))
+            (row.entrant.name.to_owned(), Value::from(samples))
         });
         json!({
             "id": measured.scenario.id(),

@@ -10,20 +10,26 @@ use base64::engine::general_purpose::STANDARD;
 use etna_store::seal::{KeyPair, Keyring, SealKey};
 use serde_json::{Value, json};
 
-use super::{ADMIN_PREFIX, BLOG, Running, SHOP};
+use super::setup::Workers;
+use super::{ADMIN_PREFIX, BLOG, Running, SHOP, Setup};
 use crate::bed::{Bed, eventually};
 use crate::http;
 use crate::process::{self, Process};
-use crate::tls::{Key, Pair};
+use crate::tls::Pair;
 
 pub(super) fn version(program: &Path) -> Option<String> {
     process::version(program, "--version")
 }
 
-pub(super) async fn start(bed: &Bed, home: &Path, key: Option<Key>) -> anyhow::Result<Running> {
+pub(super) async fn start(bed: &Bed, home: &Path, setup: &Setup) -> anyhow::Result<Running> {
+    let key = setup.key;
+    let (workers, cores) = match setup.etna.workers {
+        Workers::One => ("1", bed.cores.proxy.to_string()),
+        Workers::Two => ("2", format!("{},{}", bed.cores.proxy, bed.cores.load)),
+    };
     let mut command = Command::new(&bed.etna);
     command.arg("serve").arg("--store").arg(format!("embedded:{}", home.join("store").display()));
-    command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", "1", "--state-dir"]).arg(home);
+    command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", workers, "--state-dir"]).arg(home);
     if key.is_some() {
         command.args(["--listen-https", "127.0.0.1:0", "--seal-key"]).arg(seal_key(home)?);
     }
@@ -31,7 +37,7 @@ pub(super) async fn start(bed: &Bed, home: &Path, key: Option<Key>) -> anyhow::R
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ETNA_")) {
         command.env_remove(name);
     }
-    let mut process = Process::start(bed.cores.proxy, command, &home.join("log"))?;
+    let mut process = Process::start(cores, command, &home.join("log"))?;
     // Written once it is ready.
     let file = home.join("addresses.json");
     eventually(&mut process, async || Ok(file.exists())).await?;
@@ -40,7 +46,7 @@ pub(super) async fn start(bed: &Bed, home: &Path, key: Option<Key>) -> anyhow::R
         let text = addresses.get(name).and_then(Value::as_str);
         text.and_then(|text| text.parse().ok()).with_context(|| format!("addresses.json has no address {name:?}"))
     };
-    program(address("admin")?, bed).await?;
+    program(address("admin")?, bed, setup).await?;
     let mut secure = None;
     if let Some(key) = key {
         certify(address("admin")?, bed.pair(key), home).await?;
@@ -68,9 +74,9 @@ async fn certify(admin: SocketAddr, pair: &Pair, home: &Path) -> anyhow::Result<
 }
 
 /// Two backends and three frontends, put as an operator would.
-async fn program(admin: SocketAddr, bed: &Bed) -> anyhow::Result<()> {
+async fn program(admin: SocketAddr, bed: &Bed, setup: &Setup) -> anyhow::Result<()> {
     let put = async |path: &str, object: Value| http::post(admin, path, &object.to_string()).await;
-    for (backend, servers) in [("public", &bed.public[..]), ("admin", &[bed.admin][..])] {
+    for (backend, servers) in [("public", bed.public(setup)), ("admin", &[bed.admin][..])] {
         put("/v2/backends", json!({"Backend": {"Id": backend, "Type": "http"}})).await?;
         for (number, address) in servers.iter().enumerate() {
             let server = json!({"Server": {"Id": format!("s{number}"), "URL": format!("http://{address}")}});

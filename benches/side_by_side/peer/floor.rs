@@ -8,13 +8,13 @@ use std::process::Command;
 use tokio::io::copy_bidirectional_with_sizes;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::Running;
+use super::{Running, Setup};
 use crate::bed::{Bed, eventually};
 use crate::process::Process;
 
-pub(super) async fn start(bed: &Bed, home: &Path) -> anyhow::Result<Running> {
+pub(super) async fn start(bed: &Bed, home: &Path, setup: &Setup) -> anyhow::Result<Running> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg("--relay").arg(bed.public[0].to_string());
+    command.arg("--relay").arg(bed.public(setup)[0].to_string());
     let log = home.join("log");
     let mut process = Process::start(bed.cores.proxy, command, &log)?;
     let address = || std::fs::read_to_string(&log).ok()?.trim().parse::<SocketAddr>().ok();
@@ -47,4 +47,5 @@ async fn pass_on(mut down: TcpStream, to: SocketAddr) -> std::io::Result<()> {
     Ok(())
 }
 
-const BUFFER: usize = 16 * 1024;
+/// Bigger ones move big bodies no cheaper.
+const BUFFER: usize = 128 * 1024;

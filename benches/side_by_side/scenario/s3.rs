@@ -2,9 +2,9 @@
 
 use async_trait::async_trait;
 
-use super::{CLOSED_LOOP, Figure, Place, Scenario, closed_loop};
+use super::{CLOSED_LOOP, Entrant, Figure, Place, Scenario, Target, alike, closed_loop, ratio};
 use crate::load::Load;
-use crate::peer::{BLOG, Kind};
+use crate::peer::{BLOG, Kind, Setup};
 
 pub(super) struct TenKilobytes;
 
@@ -22,7 +22,15 @@ impl Scenario for TenKilobytes {
         CLOSED_LOOP
     }
 
-    fn suits(&self, _: Kind) -> bool {
+    fn entrants(&self) -> Vec<Entrant> {
+        alike(Kind::ALL, Setup::default())
+    }
+
+    fn targets(&self) -> &'static [Target] {
+        const { &[ratio(0.95)] }
+    }
+
+    fn is_quick(&self) -> bool {
         true
     }
 

@@ -2,9 +2,9 @@
 
 use async_trait::async_trait;
 
-use super::{CLOSED_LOOP, Figure, Place, Scenario, closed_loop, speaks_tls};
+use super::{CLOSED_LOOP, Entrant, Figure, Place, SPEAK_TLS, Scenario, Target, alike, closed_loop, ratio};
 use crate::load::Load;
-use crate::peer::{BLOG, Kind};
+use crate::peer::{BLOG, Setup};
 use crate::tls::Key;
 
 pub(super) struct EncryptedKeepAlive;
@@ -23,12 +23,16 @@ impl Scenario for EncryptedKeepAlive {
         CLOSED_LOOP
     }
 
-    fn suits(&self, peer: Kind) -> bool {
-        speaks_tls(peer)
+    fn entrants(&self) -> Vec<Entrant> {
+        alike(SPEAK_TLS, Setup { key: Some(Key::Ecdsa), ..Setup::default() })
     }
 
-    fn key(&self) -> Option<Key> {
-        Some(Key::Ecdsa)
+    fn targets(&self) -> &'static [Target] {
+        const { &[ratio(0.95)] }
+    }
+
+    fn is_quick(&self) -> bool {
+        true
     }
 
     async fn measure(&self, at: &Place<'_>) -> anyhow::Result<Vec<f64>> {
