@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 
 use crate::cli::Cores;
+use crate::etcd::Etcd;
 use crate::http;
-use crate::peer::Setup;
+use crate::peer::{Setup, Store};
 use crate::process::Process;
+use crate::stored;
 use crate::tls::{Key, Pair};
 
 /// The servers and the directory, until dropped.
@@ -22,6 +24,7 @@ pub(crate) struct Bed {
     /// Addresses of the public servers, and of servers of ours in their place.
     public: [SocketAddr; 2],
     own: Option<Own>,
+    etcd: Option<Etcd>,
     /// Address of the admin server.
     pub(crate) admin: SocketAddr,
     ecdsa: Pair,
@@ -58,6 +61,8 @@ impl Bed {
         }
         let most = setups.iter().map(|setup| setup.servers.of_ours()).max().unwrap_or_default();
         let own = if most > 0 { Some(own(most, &dir.path().join("own"), cores).await?) } else { None };
+        let wants_etcd = setups.iter().any(|setup| setup.etna.store == Store::Etcd);
+        let etcd = if wants_etcd { Some(Etcd::start(cores.load, &dir.path().join("etcd")).await?) } else { None };
         let pair = |kind: Key, name: &str| {
             let home = dir.path().join(name);
             std::fs::create_dir(&home)?;
@@ -65,7 +70,7 @@ impl Bed {
         };
         let (ecdsa, rsa) = (pair(Key::Ecdsa, "ecdsa")?, pair(Key::Rsa, "rsa")?);
         let (etna, public, notes) = (etna.to_owned(), [one, two], RefCell::default());
-        Ok(Bed { cores, etna, public, own, admin, ecdsa, rsa, notes, servers: process, dir })
+        Ok(Bed { cores, etna, public, own, etcd, admin, ecdsa, rsa, notes, servers: process, dir })
     }
 
     /// The public servers of a setup.
@@ -74,6 +79,39 @@ impl Bed {
             (number @ 1.., Some(own)) => &own.addresses[..number.min(own.addresses.len())],
             _ => &self.public,
         }
+    }
+
+    /// The `--store` of a setup, with its frontends in it. An embedded one lies in `home`.
+    pub(crate) async fn store(&self, setup: &Setup, home: &Path) -> anyhow::Result<String> {
+        let frontends = setup.etna.frontends;
+        match setup.etna.store {
+            Store::Embedded => {
+                let dir = home.join("store");
+                let url = format!("embedded:{}", dir.display());
+                if frontends > 0 {
+                    // Written once, for that takes its time.
+                    let written = self.dir.path().join(format!("stored-{frontends}"));
+                    if !written.exists() {
+                        let url = format!("embedded:{}", written.display());
+                        stored::fill(&url, frontends, self.public(setup)).await?;
+                    }
+                    stored::copy(&written, &dir)?;
+                }
+                Ok(url)
+            }
+            Store::Etcd => {
+                let etcd = self.etcd.as_ref().context("no etcd was started")?;
+                let (name, url) = (format!("frontends-{frontends}"), etcd.store(&format!("frontends-{frontends}")));
+                let fill = async || stored::fill(&url, frontends, self.public(setup)).await.map(|()| 0.0);
+                self.noted(&name, fill).await?;
+                Ok(url)
+            }
+        }
+    }
+
+    /// The `--store` of a prefix that nobody follows.
+    pub(crate) fn other_store(&self) -> anyhow::Result<String> {
+        Ok(self.etcd.as_ref().context("no etcd was started")?.store("nobody"))
     }
 
     /// What was noted under a name; if nothing was, it is found out now.
@@ -103,6 +141,9 @@ impl Bed {
         self.servers.end().await;
         if let Some(own) = self.own {
             own.process.end().await;
+        }
+        if let Some(etcd) = self.etcd {
+            etcd.end().await;
         }
     }
 

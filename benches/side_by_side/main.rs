@@ -7,7 +7,10 @@
 mod bed;
 mod cli;
 mod drive;
+mod etcd;
+mod h2load;
 mod http;
+mod limits;
 mod load;
 mod peer;
 mod process;
@@ -15,6 +18,7 @@ mod report;
 mod rounds;
 mod scenario;
 mod statistics;
+mod stored;
 mod tls;
 
 use std::io::Write as _;
@@ -23,6 +27,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
+    limits::raise();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.into()),

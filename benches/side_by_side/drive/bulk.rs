@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::task::{JoinSet, LocalSet};
 
 use super::http::Incoming;
-use super::{WARM_UP, begin};
+use super::{WARM_UP, begin, until};
 
 /// What is moved.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -45,21 +45,10 @@ impl Bulk {
         for _ in 0..self.connections {
             connections.spawn_local(self.clone().one(moved.clone()));
         }
-        // No connection ends by itself but by a failure.
-        let for_a_while =
-            async |time: Duration, connections: &mut JoinSet<anyhow::Result<()>>| match tokio::time::timeout(
-                time,
-                connections.join_next(),
-            )
-            .await
-            {
-                Err(_) => Ok(()),
-                Ok(ended) => ended.context("no connection")??.context("a connection ended"),
-            };
-        for_a_while(WARM_UP, &mut connections).await?;
+        until(WARM_UP, &mut connections).await?;
         begin()?;
         let (began, before) = (Instant::now(), moved.get());
-        for_a_while(Duration::from_secs(self.seconds.into()), &mut connections).await?;
+        until(Duration::from_secs(self.seconds.into()), &mut connections).await?;
         Ok(Moved { bytes: moved.get() - before, seconds: began.elapsed().as_secs_f64() })
     }
 

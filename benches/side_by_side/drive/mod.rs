@@ -4,8 +4,12 @@
 //! One file a load; here is how they are started and listened to.
 
 pub(crate) mod bulk;
+pub(crate) mod changes;
+pub(crate) mod hold;
 pub(crate) mod http;
+pub(crate) mod open_loop;
 pub(crate) mod servers;
+pub(crate) mod sockets;
 
 use std::io::Write as _;
 use std::process::Stdio;
@@ -16,6 +20,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 /// What a load is to do.
@@ -23,6 +28,14 @@ use tokio::time::timeout;
 pub(crate) enum Order {
     /// Move big bodies.
     Bulk(bulk::Bulk),
+    /// Change what is stored.
+    Changes(changes::Changes),
+    /// Hold connections.
+    Hold(hold::Hold),
+    /// Send when it is due.
+    OpenLoop(open_loop::OpenLoop),
+    /// Talk over WebSockets.
+    Sockets(sockets::Sockets),
 }
 
 /// A load that has begun.
@@ -52,6 +65,20 @@ impl Driver {
         serde_json::from_str(&line).with_context(|| format!("a load says {line:?}"))
     }
 
+    /// Ends one that runs until it is told to.
+    pub(crate) async fn end(mut self) -> anyhow::Result<()> {
+        self.child.kill().await?;
+        Ok(())
+    }
+
+    /// Fails if it has ended: for loads that run until dropped.
+    pub(crate) async fn check(&mut self) -> anyhow::Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(_) => self.line().await.map(drop),
+        }
+    }
+
     async fn line(&mut self) -> anyhow::Result<String> {
         let line = timeout(LONGEST, self.lines.next_line()).await.context("a load does not end")??;
         match line {
@@ -71,6 +98,18 @@ impl Driver {
 pub(crate) async fn drive(order: &str) -> anyhow::Result<()> {
     match serde_json::from_str(order).context("--drive")? {
         Order::Bulk(bulk) => say(&bulk.run().await?),
+        Order::Changes(changes) => say(&changes.run().await?),
+        Order::Hold(hold) => hold.run().await,
+        Order::OpenLoop(open_loop) => say(&open_loop.run().await?),
+        Order::Sockets(sockets) => say(&sockets.run().await?),
+    }
+}
+
+/// Lets connections go on for a while. None of them ends by itself but by a failure.
+async fn until(time: Duration, connections: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
+    match timeout(time, connections.join_next()).await {
+        Err(_) => Ok(()),
+        Ok(ended) => ended.context("there is no connection")??.context("a connection ended"),
     }
 }
 

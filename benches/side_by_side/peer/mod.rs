@@ -4,7 +4,7 @@
 //! A new peer is one file here with `version` and `start`, and an arm in [`Kind`].
 
 mod caddy;
-mod etna;
+pub(crate) mod etna;
 pub(crate) mod floor;
 mod haproxy;
 mod nginx;
@@ -19,7 +19,7 @@ use crate::bed::{Bed, eventually};
 use crate::http;
 use crate::process::Process;
 
-pub(crate) use setup::{Servers, Setup};
+pub(crate) use setup::{Etna, Servers, Setup, Store, With, Workers};
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

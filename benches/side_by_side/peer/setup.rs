@@ -61,15 +61,20 @@ pub(crate) enum Store {
 }
 
 /// What is on that need not be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum With {
-    /// Nothing.
-    #[default]
-    Nothing,
-    /// The blog is a WordPress site; its public backend is sticky and has a limit.
+    /// These flags.
+    Flags(&'static [&'static str]),
+    /// The blog is a WordPress site; its public backend is sticky, and its servers have a limit and a queue.
     Site,
-    /// The shop's frontend has a rate limit and a limit of connections.
+    /// The blog has a rate limit and a limit of connections, both never reached.
     Limits,
+}
+
+impl Default for With {
+    fn default() -> With {
+        With::Flags(&[])
+    }
 }
 
 /// How many workers.

@@ -1,12 +1,21 @@
 //! The scenarios: one file each, listed in [`SCENARIOS`]. A scenario measures one started entrant once and yields a
 //! value for each of its figures; comparing, repeating and printing is not its business.
 
+mod growth;
 mod s1;
+mod s10;
+mod s11;
+mod s12;
+mod s14;
+mod s15;
 mod s2;
 mod s3;
 mod s4;
 mod s5;
 mod s6;
+mod s7;
+mod s8;
+mod s9;
 
 use async_trait::async_trait;
 
@@ -29,6 +38,20 @@ pub(crate) const SCENARIOS: &[&dyn Scenario] = &[
     &s6::RSA_12,
     &s6::RESUMED_13,
     &s6::RESUMED_12,
+    &s7::ManyStreams,
+    &s8::PLAIN,
+    &s8::SECURE,
+    &s9::ManyFrontends,
+    &s10::OneAtATime,
+    &s10::UnderLoad,
+    &s11::FAST,
+    &s11::SLOWLY,
+    &s12::Features,
+    &s14::ColdStart,
+    &s15::Echo,
+    &growth::SERVERS,
+    &growth::CONNECTIONS,
+    &growth::WORKERS,
 ];
 
 /// Something to measure.
@@ -49,6 +72,10 @@ pub(crate) trait Scenario {
     /// What has to come out.
     fn targets(&self) -> &'static [Target] {
         &[]
+    }
+    /// What its entrants have more and more of, where that is what they differ in; their names are numbers then.
+    fn grows_with(&self) -> Option<&'static str> {
+        None
     }
     /// Whether `--quick` measures it.
     fn is_quick(&self) -> bool {
@@ -153,7 +180,7 @@ const RSS: Figure = Figure { name: "RSS MiB", digits: 1, compared: false };
 const SPEAK_TLS: &[Kind] = &[Kind::Etna, Kind::Haproxy, Kind::Nginx];
 
 /// Runs a load for a second to warm up, then for the time of the place, and yields [`CLOSED_LOOP`].
-async fn closed_loop(at: &Place<'_>, load: Load) -> anyhow::Result<Vec<f64>> {
+async fn closed_loop(at: &Place<'_>, load: Load<'_>) -> anyhow::Result<Vec<f64>> {
     let dir = at.bed.directory("load")?;
     let run = async |seconds| load.run(at.bed.cores.load, at.peer, seconds, &dir).await;
     run(1).await?;

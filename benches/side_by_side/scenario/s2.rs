@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 
 use super::{CLOSED_LOOP, Entrant, Figure, Place, Scenario, Target, alike, closed_loop, ratio};
-use crate::load::Load;
-use crate::peer::{BLOG, Kind, Setup};
+use crate::load::{Load, SMALL};
+use crate::peer::{Kind, Setup};
 
 pub(super) struct ConnectionPerRequest;
 
@@ -35,6 +35,6 @@ impl Scenario for ConnectionPerRequest {
     }
 
     async fn measure(&self, at: &Place<'_>) -> anyhow::Result<Vec<f64>> {
-        closed_loop(at, Load { connections: 64, host: BLOG, path: "/", close: true }).await
+        closed_loop(at, Load { close: true, ..SMALL }).await
     }
 }

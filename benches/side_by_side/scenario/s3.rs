@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 
 use super::{CLOSED_LOOP, Entrant, Figure, Place, Scenario, Target, alike, closed_loop, ratio};
-use crate::load::Load;
-use crate::peer::{BLOG, Kind, Setup};
+use crate::load::{Load, SMALL};
+use crate::peer::{Kind, Setup};
 
 pub(super) struct TenKilobytes;
 
@@ -35,6 +35,6 @@ impl Scenario for TenKilobytes {
     }
 
     async fn measure(&self, at: &Place<'_>) -> anyhow::Result<Vec<f64>> {
-        closed_loop(at, Load { connections: 64, host: BLOG, path: "/10k", close: false }).await
+        closed_loop(at, Load { path: "/10k", ..SMALL }).await
     }
 }

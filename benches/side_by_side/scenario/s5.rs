@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 
 use super::{CLOSED_LOOP, Entrant, Figure, Place, SPEAK_TLS, Scenario, Target, alike, closed_loop, ratio};
-use crate::load::Load;
-use crate::peer::{BLOG, Setup};
+use crate::load::SMALL;
+use crate::peer::Setup;
 use crate::tls::Key;
 
 pub(super) struct EncryptedKeepAlive;
@@ -36,6 +36,6 @@ impl Scenario for EncryptedKeepAlive {
     }
 
     async fn measure(&self, at: &Place<'_>) -> anyhow::Result<Vec<f64>> {
-        closed_loop(at, Load { connections: 64, host: BLOG, path: "/", close: false }).await
+        closed_loop(at, SMALL).await
     }
 }
