@@ -5,9 +5,11 @@
 //! Not here: micro benches, and load from another machine.
 
 mod bed;
+mod chart;
 mod cli;
 mod drive;
 mod etcd;
+mod growth_chart;
 mod h2load;
 mod http;
 mod limits;
@@ -19,7 +21,9 @@ mod rounds;
 mod scenario;
 mod statistics;
 mod stored;
+mod svg;
 mod tls;
+mod verdict;
 
 use std::io::Write as _;
 use std::process::ExitCode;

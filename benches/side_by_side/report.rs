@@ -1,6 +1,5 @@
 //! What comes out: an aligned table to read, the same as Markdown into the results' file, every sample as JSON beside.
 
-use std::fmt::{Display, Formatter};
 use std::io::Write as _;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,9 +9,11 @@ use serde_json::{Value, json};
 
 use crate::cli::Plan;
 use crate::process;
-use crate::rounds::{Done, Measured, Row};
-use crate::scenario::{Against, Of, Scenario, Target};
-use crate::statistics::{Spread, against_best};
+use crate::rounds::{Done, Measured};
+use crate::scenario::Scenario;
+use crate::statistics::Spread;
+use crate::verdict::{against, ratios, values, verdicts};
+use crate::{chart, growth_chart};
 
 /// Prints the tables and writes the files. Fails, after that, if a peer failed.
 pub(crate) fn hand_over(plan: &Plan, done: &Done) -> anyhow::Result<()> {
@@ -24,12 +25,21 @@ pub(crate) fn hand_over(plan: &Plan, done: &Done) -> anyhow::Result<()> {
         let beside = path.with_extension("json");
         let text = serde_json::to_string_pretty(&samples(plan, done, now))? + "\n";
         std::fs::write(&beside, text).with_context(|| format!("cannot write {}", beside.display()))?;
-        writeln!(std::io::stdout(), "recorded in {} and {}", path.display(), beside.display())?;
+        let said = format!("{}; {}", date(now), machine());
+        draw(&path.with_extension("svg"), chart::draw(done, &said))?;
+        draw(&path.with_extension("growth.svg"), growth_chart::draw(done, &said))?;
+        writeln!(std::io::stdout(), "recorded in {}, as .json and as .svg beside", path.display())?;
     }
     let failed = done.scenarios.iter().flat_map(|measured| &measured.rows).flat_map(|row| &row.samples);
     let failed = failed.filter(|sample| sample.is_err()).count();
     anyhow::ensure!(failed == 0, "{failed} measurements failed: see above");
     Ok(())
+}
+
+/// Writes a chart if there is something in it.
+fn draw(path: &Path, chart: Option<String>) -> anyhow::Result<()> {
+    let Some(chart) = chart else { return Ok(()) };
+    std::fs::write(path, chart).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// A scenario as lines of aligned columns, and what was to come out.
@@ -59,76 +69,6 @@ fn head(scenario: &dyn Scenario) -> Vec<String> {
         }
     }
     cells
-}
-
-/// With whom is compared, in words.
-fn against(scenario: &dyn Scenario) -> &'static str {
-    match scenario.against() {
-        Against::BestRival => "best rival",
-        Against::Entrant(name) => name,
-    }
-}
-
-/// A row's figure ÷ the one that it is compared with, for each round that has both.
-fn ratios(measured: &Measured, row: &Row, figure: usize) -> Vec<f64> {
-    let is_rival = |row: &&Row| match measured.scenario.against() {
-        Against::BestRival => row.entrant.peer.is_rival(),
-        Against::Entrant(name) => row.entrant.name == name,
-    };
-    let rivals: Vec<Vec<Option<f64>>> = measured.rows.iter().filter(is_rival).map(|row| values(row, figure)).collect();
-    let rivals: Vec<&[Option<f64>]> = rivals.iter().map(Vec::as_slice).collect();
-    against_best(&values(row, figure), &rivals)
-}
-
-/// A target, and what came out.
-pub(crate) struct Verdict {
-    pub(crate) target: Target,
-    /// Names of the figure and of what it is compared with.
-    what: String,
-    digits: usize,
-    pub(crate) came: Option<Spread>,
-}
-
-impl Verdict {
-    pub(crate) fn is_met(&self) -> bool {
-        self.came.is_some_and(|came| came.median <= self.target.most)
-    }
-}
-
-impl Display for Verdict {
-    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        let (digits, most) = (self.digits, self.target.most);
-        write!(f, "{} {} ≤ {most:.digits$}: ", self.target.entrant, self.what)?;
-        match self.came {
-            Some(came) => write!(f, "{:.digits$}, {}", came.median, if self.is_met() { "met" } else { "missed" }),
-            None => write!(f, "not measured"),
-        }
-    }
-}
-
-/// The targets of a scenario, and what came out.
-pub(crate) fn verdicts(measured: &Measured) -> Vec<Verdict> {
-    let scenario = measured.scenario;
-    let verdict = |target: &Target| {
-        let figure = scenario.figures().get(target.figure)?;
-        let row = measured.rows.iter().find(|row| row.entrant.name == target.entrant)?;
-        let (what, digits, came) = match target.of {
-            Of::Value => {
-                (figure.name.to_owned(), figure.digits, Spread::of(values(row, target.figure).into_iter().flatten()))
-            }
-            Of::Ratio => {
-                let what = format!("{} ÷ {}", figure.name, against(scenario));
-                (what, 2, Spread::of(ratios(measured, row, target.figure)))
-            }
-        };
-        Some(Verdict { target: *target, what, digits, came })
-    };
-    scenario.targets().iter().filter_map(verdict).collect()
-}
-
-/// The values of one figure, round by round.
-fn values(row: &Row, figure: usize) -> Vec<Option<f64>> {
-    row.samples.iter().map(|sample| sample.as_ref().ok()?.get(figure).copied()).collect()
 }
 
 fn shown(spread: Option<Spread>, digits: usize) -> [String; 2] {
@@ -178,17 +118,16 @@ fn section(plan: &Plan, done: &Done, date: &str, tables: &str) -> String {
 fn record(path: &Path, section: &str) -> anyhow::Result<()> {
     let old = match std::fs::read_to_string(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => INTRODUCTION.to_owned(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     };
     std::fs::write(path, with_section(&old, section)).with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// The introduction, the section, and those that were there.
 fn with_section(old: &str, section: &str) -> String {
-    match old.find("\n## ") {
-        Some(at) => format!("{}\n{section}{}", &old[..at], &old[at..]),
-        None => format!("{}\n\n{section}", old.trim_end()),
-    }
+    let rest = old.find("\n## ").map_or("", |at| &old[at..]);
+    format!("{INTRODUCTION}\n{section}{rest}")
 }
 
 fn samples(plan: &Plan, done: &Done, now: u64) -> Value {
@@ -209,6 +148,7 @@ fn samples(plan: &Plan, done: &Done, now: u64) -> Value {
             "title": measured.scenario.title(),
             "figures": measured.scenario.figures().iter().map(|figure| figure.name).collect::<Vec<_>>(),
             "samples": rows.collect::<serde_json::Map<_, _>>(),
+            "targets": verdicts(measured).iter().map(ToString::to_string).collect::<Vec<_>>(),
         })
     };
     json!({
@@ -246,8 +186,12 @@ fn date(seconds: u64) -> String {
 const INTRODUCTION: &str = "\
 # Side by side
 
-What `make bench` measured, newest first. README.md says how; the samples of the newest run are in RESULTS.json. Only
-figures of one run compare with each other.
+What `make bench` measured, newest first. README.md says how; the samples of the newest run are in RESULTS.json, and
+drawn here. Only figures of one run compare with each other.
+
+![Etna beside the best of HAProxy, nginx and Caddy, and beside its targets](RESULTS.svg)
+
+![What a request costs as things grow](RESULTS.growth.svg)
 ";
 
 #[cfg(test)]
@@ -269,9 +213,9 @@ mod tests {
 
     #[test]
     fn the_newest_section_comes_first() {
-        let once = with_section("# Head\n\nwords\n", "## b\n\ntable\n");
-        assert_eq!(once, "# Head\n\nwords\n\n## b\n\ntable\n");
-        let twice = with_section(&once, "## c\n");
-        assert!(twice.find("## c") < twice.find("## b") && twice.contains("words"));
+        let once = with_section("", "## b\n\ntable\n");
+        assert_eq!(once, format!("{INTRODUCTION}\n## b\n\ntable\n"));
+        let twice = with_section(&once.replace("What", "Formerly"), "## c\n");
+        assert_eq!(twice, format!("{INTRODUCTION}\n## c\n\n## b\n\ntable\n"));
     }
 }

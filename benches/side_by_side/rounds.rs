@@ -46,7 +46,7 @@ pub(crate) async fn run(plan: &Plan) -> anyhow::Result<Done> {
         let rounds = plan.rounds.min(scenario.most_rounds());
         for round in 1..=rounds {
             for row in &mut rows {
-                say(&format!("{} round {round}/{rounds}: {:<8}", scenario.id(), row.entrant.name));
+                say(&format!("{} round {round}/{rounds}: {:<8} ", scenario.id(), row.entrant.name));
                 let sample = scenario.run(&bed, &row.entrant, plan.seconds).await;
                 let sample = sample.map_err(|error| format!("{error:#}"));
                 say(&match &sample {

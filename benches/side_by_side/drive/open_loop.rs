@@ -3,8 +3,8 @@
 //! meanwhile (no coordinated omission).
 //!
 //! Of the latency is taken away for how long the server says that it held the request: what is left are the proxy, the
-//! kernel, and this process, which is the same for all peers. Without a rate it is a closed loop that finds out how many
-//! requests get through.
+//! kernel, and this process, which is the same for all peers. As a closed loop it finds out how many requests get
+//! through.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -32,9 +32,17 @@ pub(crate) struct OpenLoop {
     pub(crate) to: SocketAddr,
     pub(crate) host: String,
     pub(crate) path: String,
-    /// Requests a second; none: as many as 64 connections bring.
-    pub(crate) rate: Option<u32>,
+    pub(crate) pace: Pace,
     pub(crate) seconds: u32,
+}
+
+/// How much.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub(crate) enum Pace {
+    /// Requests a second.
+    Rate(u32),
+    /// As many as so many connections bring: a closed loop.
+    Connections(usize),
 }
 
 /// What came back.
@@ -94,8 +102,8 @@ impl Shared {
     async fn phase(self: Rc<Self>, time: Duration) -> anyhow::Result<()> {
         let mut under_way = JoinSet::new();
         let began = Instant::now();
-        match self.order.rate {
-            Some(rate) => {
+        match self.order.pace {
+            Pace::Rate(rate) => {
                 let mut dues = schedule(rate, time)?;
                 while let Some(due) = dues.recv().await {
                     let connection = self.connection().await?;
@@ -105,8 +113,8 @@ impl Shared {
                     }
                 }
             }
-            None => {
-                for _ in 0..CLOSED {
+            Pace::Connections(number) => {
+                for _ in 0..number {
                     let shared = self.clone();
                     under_way.spawn_local(async move {
                         while began.elapsed() < time {
@@ -188,8 +196,6 @@ fn wait(timer: &OwnedFd, until: Instant) -> rustix::io::Result<()> {
     rustix::io::read(timer, &mut [0_u8; 8]).map(drop)
 }
 
-/// Connections without a rate.
-const CLOSED: usize = 64;
-/// Connections at most.
-const MOST: usize = 4000;
+/// Connections at most; beyond that a request waits for one.
+const MOST: usize = 5000;
 const NEAR: Duration = Duration::from_micros(5);

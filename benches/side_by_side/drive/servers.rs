@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::LocalSet;
 
 use super::http::{Head, Incoming};
@@ -16,13 +16,20 @@ pub(crate) async fn serve(number: usize) -> anyhow::Result<()> {
     let mut addresses: Vec<SocketAddr> = Vec::new();
     let all = LocalSet::new();
     for _ in 0..number {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let listener = listener()?;
         addresses.push(listener.local_addr()?);
         all.spawn_local(listen(listener));
     }
     writeln!(std::io::stdout(), "{}", serde_json::to_string(&addresses)?)?;
     all.await;
     Ok(())
+}
+
+/// Listens on loopback, with as many that wait as all peers have.
+pub(crate) fn listener() -> std::io::Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+    socket.listen(4096)
 }
 
 async fn listen(listener: TcpListener) {

@@ -1,15 +1,16 @@
 //! The floor: a relay that copies bytes between a connection and one of its own to the server, on the runtime that Etna
 //! runs on. It parses nothing, chooses nothing and pools nothing; what it costs are sockets and their scheduling.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
 use tokio::io::copy_bidirectional_with_sizes;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 use super::{Running, Setup};
 use crate::bed::{Bed, eventually};
+use crate::drive::servers;
 use crate::process::Process;
 
 pub(super) async fn start(bed: &Bed, home: &Path, setup: &Setup) -> anyhow::Result<Running> {
@@ -25,7 +26,7 @@ pub(super) async fn start(bed: &Bed, home: &Path, setup: &Setup) -> anyhow::Resu
 
 /// The relay itself, in a process of its own: prints its address, then serves until killed.
 pub(crate) async fn relay(to: SocketAddr) -> anyhow::Result<()> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let listener = servers::listener()?;
     {
         use std::io::Write as _;
         let mut out = std::io::stdout();

@@ -1,10 +1,12 @@
 //! Growth: S1 with more servers, more connections, two workers. Etna alone; more frontends are S9.
 
+use anyhow::Context as _;
 use async_trait::async_trait;
 
-use super::{Against, CLOSED_LOOP, Entrant, Figure, Place, Scenario, closed_loop};
-use crate::load::{Load, SMALL};
-use crate::peer::{Etna, Kind, Servers, Setup, Store, With, Workers};
+use super::{Against, CLOSED_LOOP, Entrant, Figure, Place, Scenario, mebibytes};
+use crate::drive::open_loop::{Latencies, OpenLoop, Pace};
+use crate::drive::{Driver, Order};
+use crate::peer::{BLOG, Etna, Kind, Servers, Setup, Store, With, Workers};
 
 /// What grows.
 pub(super) struct Growth {
@@ -17,7 +19,7 @@ pub(super) struct Growth {
 /// How far.
 struct Point {
     name: &'static str,
-    connections: u32,
+    connections: usize,
     setup: Setup,
 }
 
@@ -25,7 +27,7 @@ const USUAL: Setup = Setup {
     key: None,
     http2: false,
     websocket: false,
-    servers: Servers::Nginx,
+    servers: Servers::Ours(2),
     etna: Etna { frontends: 0, store: Store::Embedded, with: With::Flags(&[]), workers: Workers::One },
 };
 
@@ -53,7 +55,7 @@ const fn servers(name: &'static str, number: usize) -> Point {
     Point { name, connections: 64, setup: Setup { servers: Servers::Ours(number), ..USUAL } }
 }
 
-const fn connections(name: &'static str, connections: u32) -> Point {
+const fn connections(name: &'static str, connections: usize) -> Point {
     Point { name, connections, setup: USUAL }
 }
 
@@ -89,8 +91,20 @@ impl Scenario for Growth {
     }
 
     async fn measure(&self, at: &Place<'_>) -> anyhow::Result<Vec<f64>> {
-        let point = self.points.iter().find(|point| point.name == at.entrant.name);
-        let connections = point.map_or(SMALL.connections, |point| point.connections);
-        closed_loop(at, Load { connections, ..SMALL }).await
+        let point = self.points.iter().find(|point| point.name == at.entrant.name).context("no such point")?;
+        // Not wrk: it would open its thousands of connections in the time that counts.
+        let order = OpenLoop {
+            to: at.peer.address,
+            host: BLOG.to_owned(),
+            path: "/".to_owned(),
+            pace: Pace::Connections(point.connections),
+            seconds: at.seconds,
+        };
+        let driver = Driver::start(at.bed.cores.load, &Order::OpenLoop(order)).await?;
+        let before = at.peer.process.cpu();
+        let answers: Latencies = driver.counted().await?;
+        let spent = at.peer.process.cpu().saturating_sub(before);
+        let answered = answers.answered as f64;
+        Ok(vec![spent.as_secs_f64() * 1e6 / answered, answered / answers.seconds, mebibytes(&at.peer.process)])
     }
 }

@@ -6,7 +6,7 @@
 use async_trait::async_trait;
 
 use super::{Entrant, Figure, Of, Place, Scenario, Target, alike};
-use crate::drive::open_loop::{Latencies, OpenLoop};
+use crate::drive::open_loop::{Latencies, OpenLoop, Pace};
 use crate::drive::servers::SLOW;
 use crate::drive::{Driver, Order};
 use crate::peer::{BLOG, Kind, Servers, Setup};
@@ -54,17 +54,17 @@ impl Scenario for AtHalf {
     }
 
     async fn measure(&self, at: &Place<'_>) -> anyhow::Result<Vec<f64>> {
-        let run = async |path: &str, rate: Option<u32>, seconds: u32| {
+        let run = async |path: &str, pace: Pace, seconds: u32| {
             let (to, host, path) = (at.peer.address, BLOG.to_owned(), path.to_owned());
-            let order = Order::OpenLoop(OpenLoop { to, host, path, rate, seconds });
+            let order = Order::OpenLoop(OpenLoop { to, host, path, pace, seconds });
             Driver::start(at.bed.cores.load, &order).await?.counted::<Latencies>().await
         };
         let capacity = async || {
-            let most = run("/", None, 1).await?;
+            let most = run("/", Pace::Connections(64), 1).await?;
             Ok(most.answered as f64 / most.seconds)
         };
         let rate = at.bed.noted("capacity", capacity).await? / 2.0;
-        let latencies = run(self.path, Some(rate as u32), at.seconds).await?;
+        let latencies = run(self.path, Pace::Rate(rate as u32), at.seconds).await?;
         let [half, most, nearly_all] = latencies.added;
         Ok(vec![half, most, nearly_all, latencies.answered as f64 / latencies.seconds])
     }
