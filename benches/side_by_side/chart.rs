@@ -119,7 +119,7 @@ fn legend(svg: &mut Svg, y: f64, has_floor: bool) {
     for (class, what) in [("met", "target met"), ("missed", "target missed")] {
         svg.bar((at, y - 9.0), (18.0, 10.0), class);
         svg.text((at + 24.0, y), Anchor::Start, "soft", what);
-        at += 120.0;
+        at += 125.0;
     }
     svg.line((at + 4.0, y - 11.0), (at + 4.0, y + 3.0), "target");
     svg.text((at + 14.0, y), Anchor::Start, "soft", "the target");

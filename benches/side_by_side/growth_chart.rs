@@ -34,7 +34,9 @@ fn one(svg: &mut Svg, (left, top): (f64, f64), measured: &Measured, what: &str) 
     let (Some(first), Some(last)) = (points.first(), points.last()) else { return };
     let most = points.iter().map(|(_, _, spread)| spread.most).fold(0.0, f64::max) * 1.15;
     let (begin, end, bottom) = (left + 40.0, left + WIDTH / 2.0 - 50.0, top + HEIGHT - 60.0);
-    let x = |at: f64| begin + (at - first.1) / (last.1 - first.1).max(f64::MIN_POSITIVE) * (end - begin);
+    let x = |at: f64| {
+        begin + INSET + (at - first.1) / (last.1 - first.1).max(f64::MIN_POSITIVE) * (end - begin - 2.0 * INSET)
+    };
     let y = |value: f64| bottom - value / most.max(f64::MIN_POSITIVE) * (bottom - top - 20.0);
     let step = step(most);
     let mut tick = 0.0;
@@ -43,7 +45,7 @@ fn one(svg: &mut Svg, (left, top): (f64, f64), measured: &Measured, what: &str) 
         svg.text((begin - 8.0, y(tick) + 4.0), Anchor::End, "soft", &format!("{tick:.0}"));
         tick += step;
     }
-    svg.text((begin, top + 6.0), Anchor::Start, "", &format!("{}: {what}", measured.scenario.id()));
+    svg.text((begin, top + 6.0), Anchor::Start, "", &format!("more {what} ({})", measured.scenario.id()));
     let line: Vec<(f64, f64)> = points.iter().map(|(_, at, spread)| (x(*at), y(spread.median))).collect();
     svg.lines(&line, "line");
     for (name, at, spread) in &points {
@@ -62,3 +64,5 @@ fn step(most: f64) -> f64 {
 
 const WIDTH: f64 = 920.0;
 const HEIGHT: f64 = 230.0;
+/// Between the first point and the axis.
+const INSET: f64 = 28.0;

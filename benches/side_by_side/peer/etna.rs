@@ -92,7 +92,9 @@ async fn program(admin: SocketAddr, bed: &Bed, setup: &Setup) -> anyhow::Result<
     };
     for (backend, servers, settings) in [("public", bed.public(setup), public), ("admin", &[bed.admin][..], json!({}))]
     {
-        let mut backend_object = json!({"Id": backend, "Type": "http"});
+        // As many kept connections as the peers may have.
+        let keep = json!({"KeepAlive": {"MaxIdleConnsPerHost": 1024}});
+        let mut backend_object = json!({"Id": backend, "Type": "http", "Settings": keep});
         if let (Some(object), Some(settings)) = (backend_object.as_object_mut(), settings.as_object()) {
             object.extend(settings.clone());
         }

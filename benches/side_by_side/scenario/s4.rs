@@ -54,10 +54,6 @@ impl Scenario for BigBodies {
         const { &[ratio(0.80)] }
     }
 
-    fn is_quick(&self) -> bool {
-        self.upload == 0
-    }
-
     async fn measure(&self, at: &Place<'_>) -> anyhow::Result<Vec<f64>> {
         let bulk = Bulk {
             to: at.peer.address,

@@ -62,10 +62,6 @@ impl Scenario for IdleConnections {
         self.targets
     }
 
-    fn is_quick(&self) -> bool {
-        self.key.is_none()
-    }
-
     fn most_rounds(&self) -> u32 {
         3
     }
