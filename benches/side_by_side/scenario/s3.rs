@@ -30,10 +30,6 @@ impl Scenario for TenKilobytes {
         const { &[ratio(0.95)] }
     }
 
-    fn is_quick(&self) -> bool {
-        true
-    }
-
     async fn measure(&self, at: &Place<'_>) -> anyhow::Result<Vec<f64>> {
         closed_loop(at, Load { path: "/10k", ..SMALL }).await
     }
