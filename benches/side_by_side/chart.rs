@@ -54,7 +54,7 @@ fn panel(
     svg.text((LEFT, top), Anchor::Start, "soft", head);
     let (first, last) = (top + 22.0, top + 22.0 + rows.len() as f64 * ROW);
     for tick in 0..=4 {
-        let at = f64::from(tick) * MOST / 4.0;
+        let at = f64::from(tick) / 2.0;
         svg.line((x(at), first - 4.0), (x(at), last), if tick == 2 { "even" } else { "rule" });
         svg.text((x(at), first - 9.0), Anchor::Middle, "soft", &format!("{at:.1}"));
     }
@@ -143,8 +143,8 @@ const LEFT: f64 = 20.0;
 /// Where bars begin, and where the longest ends.
 const BEGIN: f64 = 390.0;
 const END: f64 = 780.0;
-/// The greatest part that is drawn.
-const MOST: f64 = 2.0;
+/// The greatest part that is drawn: beyond the last tick, so that more than that is seen to be more.
+const MOST: f64 = 2.15;
 const ROW: f64 = 22.0;
 
 #[cfg(test)]
