@@ -52,12 +52,12 @@ build: ## Build the three programs for use, into target/release
 	@scripts/install-deps.sh build
 	$(CARGO) build --release $(PROGRAMS)
 
-bench: ## Measure Etna beside HAProxy, nginx and Caddy (half an hour)
+bench: ## Measure Etna beside HAProxy, nginx and Caddy, and against its targets (an hour and a half)
 	@scripts/install-deps.sh build bench
 	@$(CARGO) build --release --package etna-proxy
 	@$(CARGO) run --release --quiet --package etna-benches --bin side-by-side
 
-bench-quick: ## The same with fewer and shorter rounds (some minutes)
+bench-quick: ## The most telling of it in one short round (three minutes)
 	@scripts/install-deps.sh build bench
 	@$(CARGO) build --release --package etna-proxy
 	@$(CARGO) run --release --quiet --package etna-benches --bin side-by-side -- --quick

@@ -19,10 +19,10 @@ pub(crate) struct Cli {
     /// How long each measurement is, in seconds, after a second of warm-up
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: Option<u32>,
-    /// Two rounds of two seconds, not recorded
+    /// One round of two seconds of what takes less than three minutes in all, not recorded
     #[arg(long)]
     quick: bool,
-    /// Which scenarios, or what their ids begin with up to a dash: s6 for all of s6-… [default: all]
+    /// Which scenarios, or what their ids begin with up to a dash: s6 for all of s6-… [default: all, or the quick ones]
     #[arg(long, value_name = "ID,…", value_delimiter = ',')]
     scenarios: Vec<String>,
     /// Which peers: etna, haproxy, nginx, caddy, floor [default: all that are installed]
@@ -37,7 +37,7 @@ pub(crate) struct Cli {
     /// The core that the load and the servers run on
     #[arg(long, value_name = "N", default_value_t = 1)]
     load_core: usize,
-    /// Where the table goes, newest first, and every sample beside it as .json; "none" for nowhere
+    /// Where the table goes, newest first; every sample beside it as .json, charts as .svg; "none" for nowhere
     #[arg(long, value_name = "FILE")]
     results: Option<PathBuf>,
     /// Be the byte relay: print the address, then pass bytes on
@@ -46,6 +46,12 @@ pub(crate) struct Cli {
     /// Be the load of handshakes: do what is ordered in JSON, print what was counted
     #[arg(long, value_name = "ORDER", hide = true)]
     pub(crate) shake: Option<String>,
+    /// Be another load: do what is ordered in JSON, print what was counted
+    #[arg(long, value_name = "ORDER", hide = true)]
+    pub(crate) drive: Option<String>,
+    /// Be so many servers: print their addresses, then serve
+    #[arg(long, value_name = "N", hide = true)]
+    pub(crate) serve: Option<usize>,
 }
 
 const EXAMPLES: &str = "\
@@ -53,7 +59,8 @@ Examples:
   cargo run --release -p etna-benches --bin side-by-side
   cargo run --release -p etna-benches --bin side-by-side -- --quick --scenarios s1 --peers etna,haproxy
 
-Needs two idle cores, taskset, wrk, nginx (a peer, and the servers behind all peers) and the peers themselves. Everything
+Needs two idle cores, taskset, wrk, h2load, etcd, nginx (a peer, and the servers behind all peers) and the peers themselves,
+and 12,000 open files for s8. Everything
 listens on loopback and is ended with the program.";
 
 /// What is to be measured.
@@ -94,11 +101,15 @@ impl Cli {
             None if self.quick => None,
             None => Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("RESULTS.md")),
         };
-        let (rounds, seconds) = if self.quick { (2, 2) } else { (5, 6) };
+        let mut scenarios = chosen(&with_all(&self.scenarios), SCENARIOS, |scenario| scenario.id())?;
+        if self.quick && self.scenarios.is_empty() {
+            scenarios.retain(|scenario| scenario.is_quick());
+        }
+        let (rounds, seconds) = if self.quick { (1, 2) } else { (5, 6) };
         Ok(Plan {
             rounds: self.rounds.unwrap_or(rounds),
             seconds: self.seconds.unwrap_or(seconds),
-            scenarios: chosen(&with_all(&self.scenarios), SCENARIOS, |scenario| scenario.id())?,
+            scenarios,
             by_name: !self.peers.is_empty(),
             peers: chosen(&self.peers, Kind::ALL, |peer| peer.name())?,
             etna,

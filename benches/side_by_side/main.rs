@@ -5,8 +5,14 @@
 //! Not here: micro benches, and load from another machine.
 
 mod bed;
+mod chart;
 mod cli;
+mod drive;
+mod etcd;
+mod growth_chart;
+mod h2load;
 mod http;
+mod limits;
 mod load;
 mod peer;
 mod process;
@@ -14,7 +20,10 @@ mod report;
 mod rounds;
 mod scenario;
 mod statistics;
+mod stored;
+mod svg;
 mod tls;
+mod verdict;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -22,6 +31,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
+    limits::raise();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.into()),
@@ -29,6 +39,8 @@ fn main() -> ExitCode {
     let result = match cli::Cli::parse() {
         cli::Cli { relay: Some(to), .. } => runtime.block_on(peer::floor::relay(to)),
         cli::Cli { shake: Some(order), .. } => runtime.block_on(tls::shake(&order)),
+        cli::Cli { drive: Some(order), .. } => runtime.block_on(drive::drive(&order)),
+        cli::Cli { serve: Some(number), .. } => runtime.block_on(drive::servers::serve(number)),
         cli => runtime.block_on(run(cli)),
     };
     match result {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,12 +17,12 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts `command` on `core`; what it prints goes to `log`.
-    pub(crate) fn start(core: usize, mut command: Command, log: &Path) -> anyhow::Result<Process> {
+    /// Starts `command` on `cores` (`0`, or `0,1`); what it prints goes to `log`.
+    pub(crate) fn start(cores: impl Display, mut command: Command, log: &Path) -> anyhow::Result<Process> {
         let file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
         // taskset becomes the program, so the process id is the program's.
         let mut pinned = Command::new("taskset");
-        pinned.arg("--cpu-list").arg(core.to_string()).arg(command.get_program()).args(command.get_args());
+        pinned.arg("--cpu-list").arg(cores.to_string()).arg(command.get_program()).args(command.get_args());
         for (name, value) in command.get_envs() {
             match value {
                 Some(value) => pinned.env(name, value),

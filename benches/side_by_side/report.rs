@@ -9,8 +9,11 @@ use serde_json::{Value, json};
 
 use crate::cli::Plan;
 use crate::process;
-use crate::rounds::{Done, Measured, Row};
-use crate::statistics::{Spread, against_best};
+use crate::rounds::{Done, Measured};
+use crate::scenario::Scenario;
+use crate::statistics::Spread;
+use crate::verdict::{against, ratios, values, verdicts};
+use crate::{chart, growth_chart};
 
 /// Prints the tables and writes the files. Fails, after that, if a peer failed.
 pub(crate) fn hand_over(plan: &Plan, done: &Done) -> anyhow::Result<()> {
@@ -22,7 +25,10 @@ pub(crate) fn hand_over(plan: &Plan, done: &Done) -> anyhow::Result<()> {
         let beside = path.with_extension("json");
         let text = serde_json::to_string_pretty(&samples(plan, done, now))? + "\n";
         std::fs::write(&beside, text).with_context(|| format!("cannot write {}", beside.display()))?;
-        writeln!(std::io::stdout(), "recorded in {} and {}", path.display(), beside.display())?;
+        let said = format!("{}; {}", date(now), machine());
+        draw(&path.with_extension("svg"), chart::draw(done, &said))?;
+        draw(&path.with_extension("growth.svg"), growth_chart::draw(done, &said))?;
+        writeln!(std::io::stdout(), "recorded in {}, as .json and as .svg beside", path.display())?;
     }
     let failed = done.scenarios.iter().flat_map(|measured| &measured.rows).flat_map(|row| &row.samples);
     let failed = failed.filter(|sample| sample.is_err()).count();
@@ -30,41 +36,39 @@ pub(crate) fn hand_over(plan: &Plan, done: &Done) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A scenario as lines of aligned columns.
+/// Writes a chart if there is something in it.
+fn draw(path: &Path, chart: Option<String>) -> anyhow::Result<()> {
+    let Some(chart) = chart else { return Ok(()) };
+    std::fs::write(path, chart).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// A scenario as lines of aligned columns, and what was to come out.
 fn table(measured: &Measured) -> String {
-    let figures = measured.scenario.figures();
-    let mut lines: Vec<Vec<String>> = vec![head(figures.iter().map(|figure| figure.name))];
-    let rivals: Vec<Vec<Option<f64>>> =
-        measured.rows.iter().filter(|row| row.peer.is_rival()).map(|row| values(row, 0)).collect();
-    let rivals: Vec<&[Option<f64>]> = rivals.iter().map(Vec::as_slice).collect();
+    let scenario = measured.scenario;
+    let mut lines: Vec<Vec<String>> = vec![head(scenario)];
     for row in &measured.rows {
-        let mut cells = vec![row.peer.name().to_owned()];
-        for (number, figure) in figures.iter().enumerate() {
-            let spread = Spread::of(values(row, number).into_iter().flatten());
-            cells.extend(shown(spread, figure.digits));
-            if number == 0 {
-                cells.extend(shown(Spread::of(against_best(&values(row, 0), &rivals)), 2));
+        let mut cells = vec![row.entrant.name.to_owned()];
+        for (number, figure) in scenario.figures().iter().enumerate() {
+            cells.extend(shown(Spread::of(values(row, number).into_iter().flatten()), figure.digits));
+            if figure.compared {
+                cells.extend(shown(Spread::of(ratios(measured, row, number)), 2));
             }
         }
         lines.push(cells);
     }
-    format!("{}: {}\n{}", measured.scenario.id().to_uppercase(), measured.scenario.title(), aligned(&lines))
+    let verdicts: String = verdicts(measured).iter().map(|verdict| format!("target: {verdict}\n")).collect();
+    format!("{}: {}\n{}{verdicts}", scenario.id().to_uppercase(), scenario.title(), aligned(&lines))
 }
 
-fn head<'a>(figures: impl Iterator<Item = &'a str>) -> Vec<String> {
-    let mut cells = vec!["peer".to_owned()];
-    for (number, name) in figures.enumerate() {
-        cells.extend([name.to_owned(), "min–max".to_owned()]);
-        if number == 0 {
-            cells.extend(["÷ best rival".to_owned(), "min–max".to_owned()]);
+fn head(scenario: &dyn Scenario) -> Vec<String> {
+    let mut cells = vec![String::new()];
+    for figure in scenario.figures() {
+        cells.extend([figure.name.to_owned(), "min–max".to_owned()]);
+        if figure.compared {
+            cells.extend([format!("÷ {}", against(scenario)), "min–max".to_owned()]);
         }
     }
     cells
-}
-
-/// The values of one figure, round by round.
-fn values(row: &Row, figure: usize) -> Vec<Option<f64>> {
-    row.samples.iter().map(|sample| sample.as_ref().ok()?.get(figure).copied()).collect()
 }
 
 fn shown(spread: Option<Spread>, digits: usize) -> [String; 2] {
@@ -114,17 +118,16 @@ fn section(plan: &Plan, done: &Done, date: &str, tables: &str) -> String {
 fn record(path: &Path, section: &str) -> anyhow::Result<()> {
     let old = match std::fs::read_to_string(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => INTRODUCTION.to_owned(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     };
     std::fs::write(path, with_section(&old, section)).with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// The introduction, the section, and those that were there.
 fn with_section(old: &str, section: &str) -> String {
-    match old.find("\n## ") {
-        Some(at) => format!("{}\n{section}{}", &old[..at], &old[at..]),
-        None => format!("{}\n\n{section}", old.trim_end()),
-    }
+    let rest = old.find("\n## ").map_or("", |at| &old[at..]);
+    format!("{INTRODUCTION}\n{section}{rest}")
 }
 
 fn samples(plan: &Plan, done: &Done, now: u64) -> Value {
@@ -138,13 +141,14 @@ fn samples(plan: &Plan, done: &Done, now: u64) -> Value {
                     Err(error) => json!({ "error": error }),
                 })
                 .collect();
-            (row.peer.name().to_owned(), Value::from(samples))
+            (row.entrant.name.to_owned(), Value::from(samples))
         });
         json!({
             "id": measured.scenario.id(),
             "title": measured.scenario.title(),
             "figures": measured.scenario.figures().iter().map(|figure| figure.name).collect::<Vec<_>>(),
             "samples": rows.collect::<serde_json::Map<_, _>>(),
+            "targets": verdicts(measured).iter().map(ToString::to_string).collect::<Vec<_>>(),
         })
     };
     json!({
@@ -182,8 +186,12 @@ fn date(seconds: u64) -> String {
 const INTRODUCTION: &str = "\
 # Side by side
 
-What `make bench` measured, newest first. README.md says how; the samples of the newest run are in RESULTS.json. Only
-figures of one run compare with each other.
+What `make bench` measured, newest first. README.md says how; the samples of the newest run are in RESULTS.json, and
+drawn here. Only figures of one run compare with each other.
+
+![Etna beside the best of HAProxy, nginx and Caddy, and beside its targets](RESULTS.svg)
+
+![What a request costs as things grow](RESULTS.growth.svg)
 ";
 
 #[cfg(test)]
@@ -205,9 +213,9 @@ mod tests {
 
     #[test]
     fn the_newest_section_comes_first() {
-        let once = with_section("# Head\n\nwords\n", "## b\n\ntable\n");
-        assert_eq!(once, "# Head\n\nwords\n\n## b\n\ntable\n");
-        let twice = with_section(&once, "## c\n");
-        assert!(twice.find("## c") < twice.find("## b") && twice.contains("words"));
+        let once = with_section("", "## b\n\ntable\n");
+        assert_eq!(once, format!("{INTRODUCTION}\n## b\n\ntable\n"));
+        let twice = with_section(&once.replace("What", "Formerly"), "## c\n");
+        assert_eq!(twice, format!("{INTRODUCTION}\n## c\n\n## b\n\ntable\n"));
     }
 }

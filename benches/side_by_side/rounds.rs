@@ -6,8 +6,8 @@ use anyhow::Context as _;
 
 use crate::bed::Bed;
 use crate::cli::Plan;
-use crate::peer::Kind;
-use crate::scenario::{Place, Scenario};
+use crate::peer::{Kind, Setup};
+use crate::scenario::{Entrant, Scenario};
 
 /// Everything that was measured.
 pub(crate) struct Done {
@@ -19,13 +19,13 @@ pub(crate) struct Done {
 /// One scenario's samples.
 pub(crate) struct Measured {
     pub(crate) scenario: &'static dyn Scenario,
-    /// By peer, in the order of the rounds.
+    /// By entrant, in the order of the rounds.
     pub(crate) rows: Vec<Row>,
 }
 
-/// One peer's samples in a scenario.
+/// One entrant's samples in a scenario.
 pub(crate) struct Row {
-    pub(crate) peer: Kind,
+    pub(crate) entrant: Entrant,
     /// Round by round a value for each figure, or why there is none.
     pub(crate) samples: Vec<Result<Vec<f64>, String>>,
 }
@@ -35,14 +35,20 @@ pub(crate) async fn run(plan: &Plan) -> anyhow::Result<Done> {
     let peers = installed(plan)?;
     let mut scenarios = Vec::new();
     for scenario in &plan.scenarios {
-        let suited = peers.iter().filter(|(peer, _)| scenario.suits(*peer));
-        let mut rows: Vec<Row> = suited.map(|(peer, _)| Row { peer: *peer, samples: Vec::new() }).collect();
-        let bed = Bed::start(plan.cores, &plan.etna).await?;
-        for round in 1..=plan.rounds {
+        let there = |entrant: &Entrant| peers.iter().any(|(peer, _)| *peer == entrant.peer);
+        let entrants = scenario.entrants().into_iter().filter(there);
+        let mut rows: Vec<Row> = entrants.map(|entrant| Row { entrant, samples: Vec::new() }).collect();
+        if rows.is_empty() {
+            continue;
+        }
+        let setups: Vec<Setup> = rows.iter().map(|row| row.entrant.setup).collect();
+        let bed = Bed::start(plan.cores, &plan.etna, &setups).await?;
+        let rounds = plan.rounds.min(scenario.most_rounds());
+        for round in 1..=rounds {
             for row in &mut rows {
-                say(&format!("{} round {round}/{}: {:<8}", scenario.id(), plan.rounds, row.peer.name()));
-                let sample =
-                    measure(*scenario, row.peer, &bed, plan.seconds).await.map_err(|error| format!("{error:#}"));
+                say(&format!("{} round {round}/{rounds}: {:<8} ", scenario.id(), row.entrant.name));
+                let sample = scenario.run(&bed, &row.entrant, plan.seconds).await;
+                let sample = sample.map_err(|error| format!("{error:#}"));
                 say(&match &sample {
                     Ok(values) => shown(*scenario, values),
                     Err(error) => format!("FAILED: {error}\n"),
@@ -54,13 +60,6 @@ pub(crate) async fn run(plan: &Plan) -> anyhow::Result<Done> {
         scenarios.push(Measured { scenario: *scenario, rows });
     }
     Ok(Done { peers, scenarios })
-}
-
-async fn measure(scenario: &dyn Scenario, peer: Kind, bed: &Bed, seconds: u32) -> anyhow::Result<Vec<f64>> {
-    let running = peer.start(bed, scenario.key()).await?;
-    let measured = scenario.measure(&Place { bed, peer: &running, seconds }).await;
-    running.process.end().await;
-    measured
 }
 
 fn installed(plan: &Plan) -> anyhow::Result<Vec<(Kind, String)>> {

@@ -93,7 +93,7 @@ impl Shake {
         let counted: Value = serde_json::from_slice(&output.stdout)
             .with_context(|| format!("handshakes: {}", String::from_utf8_lossy(&output.stderr)))?;
         let number = |name: &str| counted.get(name).and_then(Value::as_u64).unwrap_or_default();
-        Ok(Counted { requests: number("handshakes"), duration: Duration::from_micros(number("duration")) })
+        Ok(Counted { requests: number("handshakes"), failed: 0, duration: Duration::from_micros(number("duration")) })
     }
 }
 
@@ -126,7 +126,7 @@ pub(crate) async fn shake(order: &str) -> anyhow::Result<()> {
 }
 
 /// A client that agrees with every peer on the same: X25519, AES-128-GCM.
-fn config(is_13: bool, roots: &Path) -> anyhow::Result<ClientConfig> {
+pub(crate) fn config(is_13: bool, roots: &Path) -> anyhow::Result<ClientConfig> {
     use rustls::crypto::aws_lc_rs::{cipher_suite as suite, default_provider, kx_group};
     let mut provider = default_provider();
     // The second only because OpenSSL looks there for the curve of the certificate.

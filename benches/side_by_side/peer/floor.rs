@@ -1,20 +1,21 @@
 //! The floor: a relay that copies bytes between a connection and one of its own to the server, on the runtime that Etna
 //! runs on. It parses nothing, chooses nothing and pools nothing; what it costs are sockets and their scheduling.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
 use tokio::io::copy_bidirectional_with_sizes;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
-use super::Running;
+use super::{Running, Setup};
 use crate::bed::{Bed, eventually};
+use crate::drive::servers;
 use crate::process::Process;
 
-pub(super) async fn start(bed: &Bed, home: &Path) -> anyhow::Result<Running> {
+pub(super) async fn start(bed: &Bed, home: &Path, setup: &Setup) -> anyhow::Result<Running> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg("--relay").arg(bed.public[0].to_string());
+    command.arg("--relay").arg(bed.public(setup)[0].to_string());
     let log = home.join("log");
     let mut process = Process::start(bed.cores.proxy, command, &log)?;
     let address = || std::fs::read_to_string(&log).ok()?.trim().parse::<SocketAddr>().ok();
@@ -25,7 +26,7 @@ pub(super) async fn start(bed: &Bed, home: &Path) -> anyhow::Result<Running> {
 
 /// The relay itself, in a process of its own: prints its address, then serves until killed.
 pub(crate) async fn relay(to: SocketAddr) -> anyhow::Result<()> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let listener = servers::listener()?;
     {
         use std::io::Write as _;
         let mut out = std::io::stdout();
@@ -47,4 +48,5 @@ async fn pass_on(mut down: TcpStream, to: SocketAddr) -> std::io::Result<()> {
     Ok(())
 }
 
-const BUFFER: usize = 16 * 1024;
+/// Bigger ones move big bodies no cheaper.
+const BUFFER: usize = 128 * 1024;

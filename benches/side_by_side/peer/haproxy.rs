@@ -3,30 +3,33 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::{ADMIN_PREFIX, BLOG, Running, SHOP};
+use super::{ADMIN_PREFIX, BLOG, Running, SHOP, Setup};
 use crate::bed::{Bed, free_port};
 use crate::process::{self, Process};
-use crate::tls::Key;
 
 pub(super) fn version() -> Option<String> {
     process::version("haproxy", "-v")
 }
 
-pub(super) fn start(bed: &Bed, home: &Path, key: Option<Key>) -> anyhow::Result<Running> {
+pub(super) fn start(bed: &Bed, home: &Path, setup: &Setup) -> anyhow::Result<Running> {
     let address = free_port()?;
-    let secure = key.map(|key| Ok::<_, anyhow::Error>((free_port()?, bed.pair(key)))).transpose()?;
+    let secure = setup.key.map(|key| Ok::<_, anyhow::Error>((free_port()?, bed.pair(key)))).transpose()?;
     let (bind, proto) = match &secure {
         Some((address, pair)) => {
-            (format!("  bind {address} backlog 4096 ssl crt {}\n", pair.both.display()), "%[ssl_fc,iif(https,http)]")
+            let alpn = if setup.http2 { " alpn h2,http/1.1" } else { "" };
+            let bind = format!("  bind {address} backlog 4096 ssl crt {}{alpn}\n", pair.both.display());
+            (bind, "%[ssl_fc,iif(https,http)]")
         }
         None => (String::new(), "http"),
     };
-    let [one, two] = bed.public;
+    let public: String =
+        bed.public(setup).iter().enumerate().map(|(number, server)| format!("  server p{number} {server}\n")).collect();
     let admin = bed.admin;
     let config = format!(
         "global
   nbthread 1
-  maxconn 4000
+  maxconn 12000
+  no strict-limits
 defaults
   mode http
   http-reuse always
@@ -52,13 +55,9 @@ backend admin
   server a {admin}
 backend blog
   balance roundrobin
-  server p1 {one}
-  server p2 {two}
-backend shop
+{public}backend shop
   balance roundrobin
-  server p1 {one}
-  server p2 {two}
-"
+{public}"
     );
     let file = home.join("haproxy.cfg");
     std::fs::write(&file, config)?;

@@ -4,10 +4,11 @@
 //! A new peer is one file here with `version` and `start`, and an arm in [`Kind`].
 
 mod caddy;
-mod etna;
+pub(crate) mod etna;
 pub(crate) mod floor;
 mod haproxy;
 mod nginx;
+mod setup;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -17,7 +18,8 @@ use anyhow::Context as _;
 use crate::bed::{Bed, eventually};
 use crate::http;
 use crate::process::Process;
-use crate::tls::Key;
+
+pub(crate) use setup::{Etna, Servers, Setup, Store, With, Workers};
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,14 +69,14 @@ impl Kind {
 
     /// Starts it on the proxy's core and waits until every route answers as it should.
     /// With a key, TLS is spoken there beside what is in the clear, and that is what is measured.
-    pub(crate) async fn start(self, bed: &Bed, key: Option<Key>) -> anyhow::Result<Running> {
+    pub(crate) async fn start(self, bed: &Bed, setup: &Setup) -> anyhow::Result<Running> {
         let home = bed.directory(self.name())?;
         let mut running = match self {
-            Kind::Etna => etna::start(bed, &home, key).await,
-            Kind::Haproxy => haproxy::start(bed, &home, key),
-            Kind::Nginx => nginx::start(bed, &home, key),
-            Kind::Caddy => caddy::start(bed, &home),
-            Kind::Floor => floor::start(bed, &home).await,
+            Kind::Etna => etna::start(bed, &home, setup).await,
+            Kind::Haproxy => haproxy::start(bed, &home, setup),
+            Kind::Nginx => nginx::start(bed, &home, setup),
+            Kind::Caddy => caddy::start(bed, &home, setup),
+            Kind::Floor => floor::start(bed, &home, setup).await,
         }
         .with_context(|| format!("cannot start {}", self.name()))?;
         let routes: &[Route] = if self == Kind::Floor { &[] } else { ROUTES };
@@ -84,7 +86,7 @@ impl Kind {
                 .await
                 .with_context(|| format!("{} does not serve {}{}", self.name(), route.host, route.path))?;
         }
-        if let (Some(_), Some(secure)) = (key, running.secure) {
+        if let (Some(_), Some(secure)) = (setup.key, running.secure) {
             running.address = secure;
             running.is_tls = true;
         }

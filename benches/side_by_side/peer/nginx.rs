@@ -2,18 +2,17 @@
 
 use std::path::Path;
 
-use super::{ADMIN_PREFIX, BLOG, Running, SHOP};
+use super::{ADMIN_PREFIX, BLOG, Running, SHOP, Setup};
 use crate::bed::{self, Bed, free_port};
 use crate::process::{self, Process};
-use crate::tls::Key;
 
 pub(super) fn version() -> Option<String> {
     process::version("nginx", "-v")
 }
 
-pub(super) fn start(bed: &Bed, home: &Path, key: Option<Key>) -> anyhow::Result<Running> {
+pub(super) fn start(bed: &Bed, home: &Path, setup: &Setup) -> anyhow::Result<Running> {
     let address = free_port()?;
-    let secure = key.map(|key| Ok::<_, anyhow::Error>((free_port()?, bed.pair(key)))).transpose()?;
+    let secure = setup.key.map(|key| Ok::<_, anyhow::Error>((free_port()?, bed.pair(key)))).transpose()?;
     let (listen, first, certificate) = match &secure {
         Some((address, pair)) => {
             let (certificate, key) = (pair.certificate.display(), pair.key.display());
@@ -21,21 +20,31 @@ pub(super) fn start(bed: &Bed, home: &Path, key: Option<Key>) -> anyhow::Result<
                 "ssl_certificate {certificate}; ssl_certificate_key {key}; ssl_protocols TLSv1.2 TLSv1.3; \
                  ssl_session_cache shared:tls:10m;"
             );
-            (format!("listen {address} ssl;"), format!("listen {address} ssl backlog=4096;"), files)
+            let http2 = if setup.http2 { " http2" } else { "" };
+            (format!("listen {address} ssl{http2};"), format!("listen {address} ssl{http2} backlog=4096;"), files)
         }
         None => Default::default(),
     };
-    let [one, two] = bed.public;
+    let public: String = bed.public(setup).iter().map(|server| format!("server {server}; ")).collect();
+    // Only where it is asked for: an Upgrade passed on costs a variable for each request.
+    let connection = if setup.websocket {
+        "proxy_set_header Connection upgrade; proxy_set_header Upgrade $http_upgrade;"
+    } else {
+        "proxy_set_header Connection \"\";"
+    };
     let admin = bed.admin;
-    let keep = "keepalive 256; keepalive_requests 1000000000; keepalive_timeout 3600s;";
+    let keep = "keepalive 1024; keepalive_requests 1000000000; keepalive_timeout 3600s;";
     let head = bed::nginx_head(home);
     let config = format!(
         "{head}
   {certificate}
-  upstream public {{ server {one}; server {two}; {keep} }}
+  upstream public {{ {public}{keep} }}
   upstream admin {{ server {admin}; {keep} }}
+  client_max_body_size 0;
+  proxy_request_buffering off;
+  proxy_max_temp_file_size 0;
   proxy_http_version 1.1;
-  proxy_set_header Connection \"\";
+  {connection}
   proxy_set_header Host $http_host;
   proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
   proxy_set_header X-Forwarded-Proto $scheme;

@@ -2,9 +2,9 @@
 
 use async_trait::async_trait;
 
-use super::{CLOSED_LOOP, Figure, Place, Scenario, closed_loop};
-use crate::load::Load;
-use crate::peer::{BLOG, Kind};
+use super::{CLOSED_LOOP, Entrant, Figure, Place, Scenario, Target, alike, closed_loop, ratio};
+use crate::load::SMALL;
+use crate::peer::{Kind, Setup};
 
 pub(super) struct SmallKeepAlive;
 
@@ -22,11 +22,19 @@ impl Scenario for SmallKeepAlive {
         CLOSED_LOOP
     }
 
-    fn suits(&self, _: Kind) -> bool {
+    fn entrants(&self) -> Vec<Entrant> {
+        alike(Kind::ALL, Setup::default())
+    }
+
+    fn targets(&self) -> &'static [Target] {
+        const { &[ratio(0.95)] }
+    }
+
+    fn is_quick(&self) -> bool {
         true
     }
 
     async fn measure(&self, at: &Place<'_>) -> anyhow::Result<Vec<f64>> {
-        closed_loop(at, Load { connections: 64, host: BLOG, path: "/", close: false }).await
+        closed_loop(at, SMALL).await
     }
 }

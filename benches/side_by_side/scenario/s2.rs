@@ -2,9 +2,9 @@
 
 use async_trait::async_trait;
 
-use super::{CLOSED_LOOP, Figure, Place, Scenario, closed_loop};
-use crate::load::Load;
-use crate::peer::{BLOG, Kind};
+use super::{CLOSED_LOOP, Entrant, Figure, Place, Scenario, Target, alike, closed_loop, ratio};
+use crate::load::{Load, SMALL};
+use crate::peer::{Kind, Setup};
 
 pub(super) struct ConnectionPerRequest;
 
@@ -22,11 +22,19 @@ impl Scenario for ConnectionPerRequest {
         CLOSED_LOOP
     }
 
-    fn suits(&self, peer: Kind) -> bool {
-        peer != Kind::Floor
+    fn entrants(&self) -> Vec<Entrant> {
+        alike(&[Kind::Etna, Kind::Haproxy, Kind::Nginx, Kind::Caddy], Setup::default())
+    }
+
+    fn targets(&self) -> &'static [Target] {
+        const { &[ratio(0.90)] }
+    }
+
+    fn is_quick(&self) -> bool {
+        true
     }
 
     async fn measure(&self, at: &Place<'_>) -> anyhow::Result<Vec<f64>> {
-        closed_loop(at, Load { connections: 64, host: BLOG, path: "/", close: true }).await
+        closed_loop(at, Load { close: true, ..SMALL }).await
     }
 }

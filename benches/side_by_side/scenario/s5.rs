@@ -2,9 +2,9 @@
 
 use async_trait::async_trait;
 
-use super::{CLOSED_LOOP, Figure, Place, Scenario, closed_loop, speaks_tls};
-use crate::load::Load;
-use crate::peer::{BLOG, Kind};
+use super::{CLOSED_LOOP, Entrant, Figure, Place, SPEAK_TLS, Scenario, Target, alike, closed_loop, ratio};
+use crate::load::SMALL;
+use crate::peer::Setup;
 use crate::tls::Key;
 
 pub(super) struct EncryptedKeepAlive;
@@ -23,15 +23,19 @@ impl Scenario for EncryptedKeepAlive {
         CLOSED_LOOP
     }
 
-    fn suits(&self, peer: Kind) -> bool {
-        speaks_tls(peer)
+    fn entrants(&self) -> Vec<Entrant> {
+        alike(SPEAK_TLS, Setup { key: Some(Key::Ecdsa), ..Setup::default() })
     }
 
-    fn key(&self) -> Option<Key> {
-        Some(Key::Ecdsa)
+    fn targets(&self) -> &'static [Target] {
+        const { &[ratio(0.95)] }
+    }
+
+    fn is_quick(&self) -> bool {
+        true
     }
 
     async fn measure(&self, at: &Place<'_>) -> anyhow::Result<Vec<f64>> {
-        closed_loop(at, Load { connections: 64, host: BLOG, path: "/", close: false }).await
+        closed_loop(at, SMALL).await
     }
 }

@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 
-use super::{Figure, Place, Scenario, speaks_tls};
-use crate::peer::Kind;
+use super::{Entrant, Figure, Place, RSS, SPEAK_TLS, Scenario, Target, alike, mebibytes, ratio};
+use crate::peer::Setup;
 use crate::tls::{Key, Shake};
 
 /// One kind of handshake.
@@ -58,12 +58,20 @@ impl Scenario for Handshakes {
         FIGURES
     }
 
-    fn suits(&self, peer: Kind) -> bool {
-        speaks_tls(peer)
+    fn entrants(&self) -> Vec<Entrant> {
+        alike(SPEAK_TLS, Setup { key: Some(self.key), ..Setup::default() })
     }
 
-    fn key(&self) -> Option<Key> {
-        Some(self.key)
+    fn targets(&self) -> &'static [Target] {
+        // 1.3 times the handshakes in the same time.
+        match self.key {
+            Key::Ecdsa => const { &[ratio(1.0 / 1.3)] },
+            Key::Rsa => &[],
+        }
+    }
+
+    fn is_quick(&self) -> bool {
+        self.id == ECDSA_13.id
     }
 
     async fn measure(&self, at: &Place<'_>) -> anyhow::Result<Vec<f64>> {
@@ -77,14 +85,14 @@ impl Scenario for Handshakes {
             spent * 1e6 / handshakes,
             handshakes / spent,
             handshakes / counted.duration.as_secs_f64(),
-            at.peer.process.resident() as f64 / f64::from(1 << 20),
+            mebibytes(&at.peer.process),
         ])
     }
 }
 
 const FIGURES: &[Figure] = &[
-    Figure { name: "CPU µs/handshake", digits: 1 },
-    Figure { name: "handshakes/CPU s", digits: 0 },
-    Figure { name: "handshakes/s", digits: 0 },
-    Figure { name: "RSS MiB", digits: 1 },
+    Figure { name: "CPU µs/handshake", digits: 1, compared: true },
+    Figure { name: "handshakes/CPU s", digits: 0, compared: false },
+    Figure { name: "handshakes/s", digits: 0, compared: false },
+    RSS,
 ];
