@@ -59,6 +59,32 @@ async fn users_and_roles() {
 }
 
 #[tokio::test]
+async fn a_password_is_shown_when_told_to_if_it_is_taken() {
+    let etcd = Etcd::start().await;
+    let mut root = with_auth(&etcd).await;
+    let files = tempfile::tempdir().unwrap();
+    let file = files.path().join("lb");
+    fs::write(&file, "lb-pw").unwrap();
+    let options = Options { user: Some("lb".into()), password_file: Some(file.clone()), ..Options::default() };
+    let engine = etna_store::open(&etcd.url(), &options).await.unwrap();
+    suite::put(&engine, "k", "1").await;
+    engine.renew().await.unwrap();
+    for (bad, denied) in [("wrong", true), ("", true)] {
+        fs::write(&file, bad).unwrap();
+        let refused = engine.renew().await.unwrap_err();
+        assert_eq!(matches!(refused, Error::Denied { .. }), denied, "{refused:?}");
+        suite::put(&engine, "k", "2").await;
+    }
+    fs::remove_file(&file).unwrap();
+    assert!(matches!(engine.renew().await.unwrap_err(), Error::Invalid { .. }));
+    suite::put(&engine, "k", "3").await;
+    root.user_change_password("lb", "new-pw").await.unwrap();
+    fs::write(&file, "new-pw").unwrap();
+    engine.renew().await.unwrap();
+    suite::put(&engine, "k", "4").await;
+}
+
+#[tokio::test]
 async fn a_token_that_ended_is_renewed() {
     let mut etcd = Etcd::start().await;
     with_auth(&etcd).await;
@@ -117,6 +143,20 @@ async fn certificates() {
     let mut watch = engine.watch(start).await.unwrap();
     let new = suite::put(&engine, "k", "2").await;
     assert_eq!(suite::next(&mut watch).await.revision, new);
+
+    // Another certificate, then one that is none.
+    leaf(pki.path(), "client", "DNS:next", "clientAuth");
+    engine.renew().await.unwrap();
+    suite::put(&engine, "k", "3").await;
+    let good = fs::read(at("client.pem")).unwrap();
+    for bad in [&b"no certificate"[..], &fs::read(at("other-ca.pem")).unwrap()] {
+        fs::write(at("client.pem"), bad).unwrap();
+        let refused = engine.renew().await.unwrap_err();
+        assert!(!refused.to_string().is_empty());
+        suite::put(&engine, "k", "4").await;
+    }
+    fs::write(at("client.pem"), good).unwrap();
+    engine.renew().await.unwrap();
 
     let strangers = [
         Options { cert_file: None, key_file: None, ..options.clone() },

@@ -92,7 +92,7 @@ pub fn read(noun: Noun, parent: &str, body: &[u8], keyring: Option<&Arc<Keyring>
 
 /// Writes the object in an envelope, and answers with it as it is now served.
 pub(super) async fn upsert(state: &Arc<State>, noun: Noun, parent: &str, body: Bytes) -> Answer {
-    let Checked { key, value, ttl, shown, model } = read(noun, parent, &body, state.keyring.as_ref())?;
+    let Checked { key, value, ttl, shown, model } = read(noun, parent, &body, state.keyring().as_ref())?;
     needs(state, &key, &model).await?;
     let lease = match ttl {
         Some(ttl) => Some(state.engine.grant(ttl).await.map_err(|error| Refusal::store(&error))?),
