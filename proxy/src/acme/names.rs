@@ -101,7 +101,7 @@ pub fn time(seconds: u64) -> SystemTime {
 }
 
 /// Below it lie certificates, by host.
-pub(crate) const CERTIFICATES: &str = "acme/certs/";
+pub const CERTIFICATES: &str = "acme/certs/";
 const RECORDS: &str = "acme/hosts/";
 const CLAIMS: &str = "acme/issuing/";
 /// Below it lie challenges, by token.

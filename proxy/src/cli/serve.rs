@@ -304,7 +304,7 @@ pub(super) fn run(flags: Flags) -> ExitCode {
 }
 
 /// The file of seal keys that was given, or the credential of that name (`LoadCredential=seal-key:…`).
-fn seal_key_file(given: Option<PathBuf>) -> Option<PathBuf> {
+pub(super) fn seal_key_file(given: Option<PathBuf>) -> Option<PathBuf> {
     let credential = || Some(PathBuf::from(std::env::var_os("CREDENTIALS_DIRECTORY")?).join("seal-key"));
     given.filter(|file| !file.as_os_str().is_empty()).or_else(|| credential().filter(|file| file.exists()))
 }
