@@ -210,7 +210,8 @@ impl State {
         self.keyring.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn set_keyring(&self, keyring: Option<Arc<Keyring>>) {
+    /// From now on these open sealed key pairs, and seal those that come in the clear. The table in force stays as it is.
+    pub fn set_keyring(&self, keyring: Option<Arc<Keyring>>) {
         *self.keyring.write().unwrap_or_else(PoisonError::into_inner) = keyring;
     }
 
