@@ -5,13 +5,17 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use etna_store::seal::Keyring;
 use etna_tests::binaries::binary;
+use etna_tests::process::signal;
 use etna_tests::proxy::Proxy;
 use etna_tests::scene::Scene;
+use etna_tests::tls::{Authority, leaf};
+use etna_tests::wait::{ensure, eventually};
 use serde_json::Value;
 
 /// What `etnactl` says on stdout and stderr, and whether it is content.
@@ -109,6 +113,66 @@ async fn private_keys_are_sealed_and_outlive_their_seal_key() {
 }
 
 #[tokio::test]
+async fn seal_keys_are_read_again_without_a_restart() {
+    let scene = Scene::open("reread").await;
+    let authorities = ["first", "second"].map(|name| {
+        let folder = scene.folder().join(name);
+        fs::create_dir(&folder).unwrap();
+        Authority::new(&folder)
+    });
+    let [first, second] = &authorities;
+    let file = first.seal_key();
+    let proxy = scene.proxy_with("etna", &["--seal-key", file, "--listen-https", "127.0.0.1:0"]).await;
+    let at = proxy.listener("https").await;
+    let put = async |by: &Authority, name: &str| {
+        let pair = by.issue(&[name]);
+        scene.put(&format!("hosts/{name}/host"), by.host(&pair, false)).await;
+        leaf(&pair)
+    };
+    let serves = async |by: &Authority, name: &str, wanted: &[u8]| {
+        eventually(&format!("{name} has its certificate"), SOON, async || {
+            let served = by.client().certificate(at, name).await?;
+            ensure(served == wanted, "another one")
+        })
+        .await;
+    };
+    let problems = async |wanted: &[&str]| {
+        eventually(&format!("the problems are {wanted:?}"), SOON, async || {
+            let told = proxy.problems().await;
+            let keys: Vec<&str> = told.iter().map(|problem| problem["key"].as_str().unwrap()).collect();
+            ensure(keys == wanted, format!("{told:?}"))
+        })
+        .await;
+    };
+    let old = put(first, "a.test").await;
+    serves(first, "a.test", &old).await;
+    let new = put(second, "b.test").await;
+    problems(&["hosts/b.test/host"]).await;
+
+    let [old_key, new_key] = [first, second].map(|of| fs::read_to_string(of.seal_key()).unwrap());
+    fs::write(file, format!("{new_key}\n{old_key}\n")).unwrap();
+    signal(proxy.pid(), "HUP");
+    problems(&[]).await;
+    serves(second, "b.test", &new).await;
+    serves(first, "a.test", &old).await;
+
+    // One that cannot be used changes nothing, and does not go unnoticed.
+    fs::write(file, "no key").unwrap();
+    signal(proxy.pid(), "HUP");
+    problems(&[file]).await;
+    assert!(proxy.problems().await[0]["reason"].as_str().unwrap().contains("64 hex digits"));
+    let next = put(first, "a.test").await;
+    serves(first, "a.test", &next).await;
+
+    // What is still sealed with a key that is gone serves on, and is told.
+    fs::write(file, &new_key).unwrap();
+    signal(proxy.pid(), "HUP");
+    problems(&["hosts/a.test/host"]).await;
+    serves(first, "a.test", &next).await;
+    assert!(!proxy.said().contains(old_key.trim()) && !proxy.said().contains(new_key.trim()));
+}
+
+#[tokio::test]
 async fn a_seal_key_that_others_can_read_is_refused() {
     let scene = Scene::open("open-seal-key").await;
     let path = scene.folder().join("open");
@@ -131,3 +195,5 @@ async fn a_seal_key_that_others_can_read_is_refused() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && said.contains("64 hex digits, not 6 characters"), "{said}");
 }
+
+const SOON: Duration = Duration::from_secs(10);

@@ -1,16 +1,18 @@
 //! Key pairs of files: whether they fit, what the certificate says, and the seal keys to seal and open them with.
 //!
-//! The proxy checks again; here it is found out before anything is written. Nothing is ever printed of a key.
+//! The proxy checks again; here it is found out before anything is written. Nothing is ever printed of a key,
+//! and what is held of one is overwritten when dropped.
 
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
+use etna_store::pem;
 use etna_store::seal::{KeyPair, Keyring};
 use rustls::sign::CertifiedKey;
+use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
@@ -65,8 +67,7 @@ pub(crate) fn sealed(ring: &Keyring, pair: &KeyPair) -> Result<Value, Failure> {
 
 fn fits(pair: &KeyPair) -> Result<(), String> {
     let certificates = certificates(pair)?;
-    // What the reader says of errors may quote what stands there.
-    let key = PrivateKeyDer::from_pem_slice(pair.key()).map_err(|_| "the key file has no private key, as PEM")?;
+    let key = pem::private_key(pair.key()).ok_or("the key file has no private key, as PEM")?;
     let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key)
         .map_err(|_| "the private key is of a kind that is not supported: use ECDSA P-256, Ed25519 or RSA")?;
     match CertifiedKey::new(certificates, key).keys_match() {

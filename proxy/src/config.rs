@@ -62,6 +62,8 @@ pub struct Config {
     pub certificates: Option<PathBuf>,
     /// What opens sealed key pairs.
     pub keyring: Option<Arc<Keyring>>,
+    /// Where it was read, and is read again when the process is told to.
+    pub seal_key: Option<PathBuf>,
 }
 
 /// Settings that cannot work, however often they are tried.
@@ -114,6 +116,7 @@ impl Config {
             announce: None,
             certificates: None,
             keyring: None,
+            seal_key: None,
         }
     }
 }

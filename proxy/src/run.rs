@@ -69,7 +69,7 @@ async fn start(
     tracing::info!(store = %engine.describe(), workers = config.workers, "starting");
     let mut state = State::new(engine);
     state.log_lost = config.log_lost.clone();
-    state.keyring = config.keyring.clone();
+    state.set_keyring(config.keyring.clone());
     state.acme = acme::Status::new(config.acme.clone());
     let state = Arc::new(state);
     let (force, gate, handed_over) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
@@ -102,11 +102,13 @@ async fn start(
         force,
         upgrade,
         token: admin.token(),
+        state: state.clone(),
     };
     tokio::spawn(signals(handled, told));
     let mut control = Control::new(state.clone(), listeners)
         .in_zone(config.zone.clone())
         .with_certificates_in(config.certificates.clone())
+        .reading_again(config.seal_key.clone())
         .holding(config.hold);
     if is_elsewhere(&state.engine.describe()) {
         control = control.keeping_in(config.state_dir.clone());

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Shown;
+use crate::control::State;
 
 /// What signals act on.
 pub(crate) struct Told {
@@ -21,6 +22,8 @@ pub(crate) struct Told {
     pub(crate) upgrade: mpsc::Sender<()>,
     /// Read again.
     pub(crate) token: Arc<Shown>,
+    /// Reads again what else there is.
+    pub(crate) state: Arc<State>,
 }
 
 /// The signals that are handled: from when this is made, none of them ends the process by itself.
@@ -55,9 +58,10 @@ pub(crate) async fn signals(signals: Signals, told: Told) {
             _ = hup.recv() => {
                 match told.token.read_again() {
                     Ok(true) => tracing::info!("SIGHUP: read the admin token file again"),
-                    Ok(false) => tracing::info!("SIGHUP: nothing to read again"),
+                    Ok(false) => {}
                     Err(error) => tracing::error!(error = format!("{error:#}"), "SIGHUP: the admin token stays as it was"),
                 }
+                told.state.read_again();
                 continue;
             }
             _ = usr2.recv() => {

@@ -9,10 +9,13 @@ mod harness;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use etna_proxy::admin;
 use etna_proxy::config::AdminAddress;
 use etna_proxy::control::State;
 use etna_store::engine::Options;
+use etna_store::seal::{Keyring, SealKey};
 use etna_store::{Engine, Txn};
 use harness::{config, start, start_alone};
 use serde_json::{Value, json};
@@ -274,6 +277,39 @@ async fn a_host_never_shows_its_key() {
     for answer in [answer, etna.get("/v2/hosts").await, etna.get("/v2/hosts/A.test").await] {
         assert!(answer.body.contains("\"HasKeyPair\":true") && !answer.body.contains("c2VhbGVk"), "{}", answer.body);
     }
+}
+
+#[tokio::test]
+async fn a_key_pair_in_the_clear_is_sealed_or_refused() {
+    let etna = start().await;
+    let made = rcgen::generate_simple_self_signed(vec!["a.test".to_owned()]).unwrap();
+    let (cert, key) = (STANDARD.encode(made.cert.pem()), STANDARD.encode(made.signing_key.serialize_pem()));
+    // As vctl sends it.
+    let settings = json!({ "Default": false, "AutoCert": null, "KeyPair": { "Key": key, "Cert": cert },
+        "OCSP": { "Enabled": false, "Period": "1h0m0s", "Responders": null, "SkipSignatureCheck": false } });
+    let host = json!({ "Host": { "Name": "a.test", "Settings": settings } });
+    let refused = etna.post("/v2/hosts", &host).await;
+    assert!(refused.status == 400 && refused.message().contains("--seal-key"), "{}", refused.body);
+    assert!(!refused.body.contains(&key));
+    assert!(etna.state.engine.snapshot().await.unwrap().changes.is_empty());
+
+    let ring = Keyring::new(SealKey::generate().unwrap());
+    etna.state.set_keyring(Some(Arc::new(ring.clone())));
+    let taken = etna.post("/v2/hosts", &host).await;
+    assert!(taken.status == 200 && taken.body.contains("\"HasKeyPair\":true"), "{}", taken.body);
+    let stored = etna.state.engine.get("hosts/a.test/host").await.unwrap().unwrap().value;
+    let text = std::str::from_utf8(&stored).unwrap();
+    assert!(!text.contains(&key) && !taken.body.contains(&key), "{text}");
+    let stored: serde_json::Value = serde_json::from_str(text).unwrap();
+    let sealed = STANDARD.decode(stored["Settings"]["KeyPair"].as_str().unwrap()).unwrap();
+    assert_eq!(ring.open(&sealed).unwrap().key(), made.signing_key.serialize_pem().as_bytes());
+    assert_eq!(stored["Settings"]["OCSP"]["Period"], "1h0m0s");
+
+    // One that does not fit.
+    let other = STANDARD.encode(rcgen::KeyPair::generate().unwrap().serialize_pem());
+    let pair = json!({ "Key": other, "Cert": cert });
+    let unfit = etna.post("/v2/hosts", &json!({ "Host": { "Name": "a.test", "Settings": { "KeyPair": pair } } })).await;
+    assert!(unfit.status == 400 && !unfit.body.contains(&other), "{}", unfit.body);
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ pub mod lease;
 pub mod model;
 pub mod object;
 pub mod pace;
+pub mod pem;
 pub mod problem;
 pub mod seal;
 pub mod wordpress;

@@ -40,12 +40,12 @@ pub enum SealError {
 }
 
 /// A key of 32 bytes, written as 64 hex digits.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SealKey(Zeroizing<[u8; 32]>);
 
 /// Keys for sealing: the first one seals, all of them open. To change the key, put a new one first, seal everything
 /// again, and take the old one away.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Keyring {
     first: SealKey,
     others: Vec<SealKey>,

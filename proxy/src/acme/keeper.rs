@@ -93,7 +93,7 @@ impl Keeper {
         if !self.state.store().following {
             return longest.min(Instant::now() + WITHOUT_STORE);
         }
-        let Some(keyring) = self.state.keyring.clone() else { return longest };
+        let Some(keyring) = self.state.keyring() else { return longest };
         let (now, clock) = (Instant::now(), SystemTime::now());
         let mut due: Vec<(SystemTime, &Arc<Subject>)> = Vec::new();
         let mut wake = longest;

@@ -2,7 +2,8 @@
 //!
 //! Read in this order: `names` (what proxies share in the store), `challenge` (what every proxy answers), `due` (when
 //! something is to be done), then what does it, on the control runtime: `keeper` (the one that sets about it), `claim`
-//! (one proxy at a time), `work` (what is due for a host), `order`, `account` and `http` (the authority).
+//! (one proxy at a time), `work` (what is due for a host), `order`, `account` and `http` (the authority); `sweep` removes
+//! what hosts leave behind.
 //! The table shows what is known (`table/acme.rs`). Not here: names that no stored host has, and DNS.
 
 mod account;
@@ -13,6 +14,7 @@ mod http;
 mod keeper;
 pub mod names;
 mod order;
+mod sweep;
 mod work;
 
 use std::collections::BTreeMap;
@@ -142,6 +144,7 @@ impl Status {
 
 /// Looks after certificates until the process drains.
 pub async fn run(state: Arc<State>) {
+    let _sweep = AbortOnDropHandle::new(tokio::spawn(sweep::run(state.clone(), format!("{:016x}", fastrand::u64(..)))));
     loop {
         let keeper = AbortOnDropHandle::new(tokio::spawn(Keeper::new(state.clone()).run()));
         match keeper.await {

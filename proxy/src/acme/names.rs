@@ -66,6 +66,9 @@ pub struct Record {
     pub retry_at: u64,
     /// The settings that these attempts were made with: with others, they say nothing.
     pub settings: String,
+    /// Since when no host of that name is stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missed_since: Option<u64>,
 }
 
 impl Record {
@@ -101,8 +104,8 @@ pub fn time(seconds: u64) -> SystemTime {
 }
 
 /// Below it lie certificates, by host.
-const CERTIFICATES: &str = "acme/certs/";
-const RECORDS: &str = "acme/hosts/";
+pub const CERTIFICATES: &str = "acme/certs/";
+pub(super) const RECORDS: &str = "acme/hosts/";
 const CLAIMS: &str = "acme/issuing/";
 /// Below it lie challenges, by token.
 pub const CHALLENGES: &str = "acme/challenges/";

@@ -271,6 +271,11 @@ impl Backend {
         if let Some(server) = self.servers.get(usize::from(at)) {
             tracing::info!(backend = %self.id, server = %server.spec.id, how, "server is back");
         }
+        self.wake();
+    }
+
+    /// Lets those who wait choose again: a server takes requests that took none.
+    pub fn wake(&self) {
         if !self.live.queue.is_empty() {
             self.live.queue.serve();
         }

@@ -32,7 +32,7 @@ use super::logging;
     INT   the same without the grace period\n  \
     TERM or INT a second time: what still runs is cut\n  \
     USR2  replace the running binary by the one that now lies at its path\n  \
-    HUP   read the admin token file again\n\n\
+    HUP   read files again: admin token, seal keys, --certificates, and what the store is shown\n\n\
     With USR2 the new binary gets the sockets and this one finishes what runs; if the new one does not get ready, \
     nothing changes.\n\n\
     Sockets that systemd passes are used instead of binding: `default` (or unnamed) for the first --listen, \
@@ -246,7 +246,8 @@ pub(super) fn run(flags: Flags) -> ExitCode {
             return ExitCode::from(super::USAGE);
         }
     };
-    let keyring = match seal_key_file(flags.seal_key).map(|file| Keyring::read(&file)).transpose() {
+    let seal_key = seal_key_file(flags.seal_key);
+    let keyring = match seal_key.as_deref().map(Keyring::read).transpose() {
         Ok(keyring) => keyring.map(Arc::new),
         Err(error) => {
             tracing::error!(%error, "cannot serve");
@@ -278,6 +279,7 @@ pub(super) fn run(flags: Flags) -> ExitCode {
         announce: flags.announce.settings(),
         certificates: flags.certificates.filter(|dir| !dir.as_os_str().is_empty()),
         keyring,
+        seal_key,
     };
     // Before there are threads.
     let inherited = match Inherited::take() {
@@ -302,7 +304,7 @@ pub(super) fn run(flags: Flags) -> ExitCode {
 }
 
 /// The file of seal keys that was given, or the credential of that name (`LoadCredential=seal-key:…`).
-fn seal_key_file(given: Option<PathBuf>) -> Option<PathBuf> {
+pub(super) fn seal_key_file(given: Option<PathBuf>) -> Option<PathBuf> {
     let credential = || Some(PathBuf::from(std::env::var_os("CREDENTIALS_DIRECTORY")?).join("seal-key"));
     given.filter(|file| !file.as_os_str().is_empty()).or_else(|| credential().filter(|file| file.exists()))
 }

@@ -69,7 +69,9 @@ impl Control {
         self.chores.done = now;
         self.retry_listeners().await;
         self.keep_tickets(false).await;
-        let certified = self.look_at_certificates().await;
+        let mut delta = self.read_again().await;
+        // What is found before the store was read comes with its first table.
+        let certified = self.look_at_certificates().await && self.state.store().revision.is_some();
         let is_due = now.duration_since(self.chores.judged_certificates) >= JUDGE_CERTIFICATES
             && !self.state.live.table().certificates.is_empty();
         if certified || is_due {
@@ -77,7 +79,6 @@ impl Control {
             self.chores.judged_certificates = now;
             self.news = true;
         }
-        let mut delta = Delta::default();
         if release {
             tracing::info!(keys = self.suspects.held().count(), "suspects are released: what vanished is believed");
             delta.merge(self.suspects.release(&mut self.state.model_mut()));

@@ -18,6 +18,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::certificates::CertificateFiles;
 use super::chores::Chores;
 use super::keep::Keeper;
+use super::reread::Reread;
 use super::state::State;
 use super::suspect::Suspects;
 use super::tickets::TicketKeys;
@@ -41,6 +42,7 @@ pub struct Control {
     pub(super) chores: Chores,
     pub(super) ticket_keys: TicketKeys,
     pub(super) certificate_files: Option<CertificateFiles>,
+    pub(super) reread: Reread,
     pub(super) keeper: Option<Keeper>,
     pub(super) keep_in: Option<PathBuf>,
     pub(super) hold: Duration,
@@ -73,6 +75,7 @@ impl Control {
             chores: Chores::new(tick, Instant::now()),
             ticket_keys: TicketKeys::default(),
             certificate_files: None,
+            reread: Reread::default(),
             keeper: None,
             keep_in: None,
             hold: Duration::ZERO,
@@ -96,6 +99,11 @@ impl Control {
     /// Uses the certificates in a directory, too.
     pub fn with_certificates_in(self, dir: Option<PathBuf>) -> Control {
         Control { certificate_files: dir.map(CertificateFiles::new), ..self }
+    }
+
+    /// Reads seal keys again from this file when told to.
+    pub fn reading_again(self, seal_key: Option<PathBuf>) -> Control {
+        Control { reread: Reread::new(seal_key), ..self }
     }
 
     /// The same, of a proxy in that zone.
@@ -337,7 +345,7 @@ impl Control {
 }
 
 fn compiler(state: &State, zone: Option<String>) -> Compiler {
-    Compiler::new(zone, state.keyring.clone()).with_acme(state.acme.settings.clone())
+    Compiler::new(zone, state.keyring()).with_acme(state.acme.settings.clone())
 }
 
 /// A pause that grows, with jitter, so that a fleet does not come back to its store all at once.

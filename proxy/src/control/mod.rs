@@ -12,6 +12,7 @@ pub mod disk;
 mod follow;
 mod keep;
 mod probe;
+mod reread;
 mod resync;
 mod state;
 pub mod suspect;

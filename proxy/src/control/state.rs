@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -42,16 +43,16 @@ pub struct State {
     pub log_lost: Option<ErrorCounter>,
     /// What this proxy does for certificates by ACME.
     pub acme: crate::acme::Status,
-    /// What opens sealed key pairs.
-    pub keyring: Option<Arc<Keyring>>,
     /// When the process started.
     pub started: Instant,
+    keyring: RwLock<Option<Arc<Keyring>>>,
     model: RwLock<Model>,
     problems: watch::Sender<Arc<[Problem]>>,
     store: watch::Sender<StoreStatus>,
     addresses: watch::Sender<BTreeMap<Id, SocketAddr>>,
     suspects: watch::Sender<SuspectStatus>,
     pub(super) release: Notify,
+    pub(super) reread: AtomicBool,
 }
 
 /// How following the store goes.
@@ -136,14 +137,15 @@ impl State {
             tickets: Tickets::new(Epoch::at(SystemTime::now())),
             log_lost: None,
             acme: crate::acme::Status::default(),
-            keyring: None,
             started: Instant::now(),
+            keyring: RwLock::default(),
             model: RwLock::default(),
             problems: watch::Sender::new(Arc::from([])),
             store: watch::Sender::new(store),
             addresses: watch::Sender::new(BTreeMap::new()),
             suspects: watch::Sender::default(),
             release: Notify::new(),
+            reread: AtomicBool::new(false),
         }
     }
 
@@ -196,6 +198,21 @@ impl State {
     /// Makes the control loop believe what it holds as suspect.
     pub fn release_suspects(&self) {
         self.release.notify_one();
+    }
+
+    /// Makes the control loop read its files again: seal keys, certificates, and what the store is shown.
+    pub fn read_again(&self) {
+        self.reread.store(true, Ordering::Relaxed);
+    }
+
+    /// What opens sealed key pairs now.
+    pub fn keyring(&self) -> Option<Arc<Keyring>> {
+        self.keyring.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on these open sealed key pairs, and seal those that come in the clear. The table in force stays as it is.
+    pub fn set_keyring(&self, keyring: Option<Arc<Keyring>>) {
+        *self.keyring.write().unwrap_or_else(PoisonError::into_inner) = keyring;
     }
 
     /// What we listen on, by listener.

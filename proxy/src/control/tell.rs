@@ -55,6 +55,7 @@ impl Control {
         problems.extend(self.state.acme.problems());
         problems.extend(edge::ending(&self.state.live.table().certificates, SystemTime::now()));
         problems.extend(self.state.announced.problems());
+        problems.extend(self.reread.problems().cloned());
         for problem in problems.difference(&self.logged).take(MOST_LOGGED) {
             tracing::warn!(key = %problem.key, reason = %problem.reason, hint = %problem.hint, effect = %problem.effect, "problem");
         }

@@ -39,12 +39,12 @@ impl Control {
         let now = Epoch::at(SystemTime::now());
         let keys = &mut self.ticket_keys;
         if changed || keys.set != Some(now) {
-            let ring = self.state.keyring.as_ref();
-            let (stored, closed) = ring.map(|ring| stored(&self.state.model(), ring)).unwrap_or_default();
+            let ring = self.state.keyring();
+            let (stored, closed) = ring.as_deref().map(|ring| stored(&self.state.model(), ring)).unwrap_or_default();
             keys.foreign = closed.is_some_and(|closed| stored.keys().all(|open| *open < closed));
             keys.set(&self.state.tickets, now, stored);
         }
-        let Some(keyring) = &self.state.keyring else { return };
+        let Some(keyring) = self.state.keyring() else { return };
         if let Some(making) = keys.making.take_if(|making| making.is_finished())
             && let Ok(Err(error)) = making.await
         {
@@ -59,7 +59,7 @@ impl Control {
             missing.filter(|_| due && !keys.foreign && keys.making.is_none() && self.state.store().following)
         {
             keys.tried = Some(Instant::now());
-            keys.making = Some(tokio::spawn(make(self.state.engine.clone(), keyring.clone(), epoch)));
+            keys.making = Some(tokio::spawn(make(self.state.engine.clone(), keyring, epoch)));
         }
     }
 }
@@ -116,7 +116,7 @@ fn name(epoch: Epoch) -> String {
     format!("{FOLDER}{}", epoch.0)
 }
 
-const FOLDER: &str = "tickets/";
+pub(super) const FOLDER: &str = "tickets/";
 /// From its making until its last ticket has ended: the epoch before, its own, and the next.
 const LIFE: Duration = Duration::from_secs(4 * Epoch::LENGTH.as_secs());
 /// Between attempts to make a key.

@@ -243,9 +243,11 @@ fn tell(backend: &Backend, at: u16, before: Believed, now: Believed, finding: &F
         }
         (Believed::Starting, _) if *reason == Reason::Ok => {
             tracing::info!(backend = %backend.id, server = %server.spec.id, "server is well");
+            backend.wake();
         }
         (Believed::Starting, _) => {
             tracing::warn!(backend = %backend.id, server = %server.spec.id, reason = reason.word(), detail, "server is well, but");
+            backend.wake();
         }
         _ => backend.welcome(at, "checks find it well"),
     }
@@ -257,3 +259,45 @@ const MOST_AT_ONCE: usize = 256;
 const TICK: Duration = Duration::from_secs(1);
 /// Least time between two looks at the table.
 const REST: Duration = Duration::from_millis(25);
+
+#[cfg(test)]
+mod tests {
+    use std::task::Poll;
+
+    use super::*;
+    use crate::backend::balance::{Ask, Schedule};
+    use crate::backend::place::Place;
+    use crate::backend::{Live, Server, test};
+    use crate::health::verdict::well;
+
+    /// The server with room is new: those who wait get it as soon as its first check finds it well.
+    #[tokio::test]
+    async fn who_waits_is_woken_by_a_first_check() {
+        let backend = test::backend(Vec::new(), r#","Limit":1"#, None);
+        let now = Instant::now();
+        let servers: Vec<Server> = (1..)
+            .zip(["a", "b"])
+            .map(|(number, id)| {
+                let server = test::server(id, "");
+                let live = Live::new(number, "b", &server.spec).waiting_in(backend.live.queue.clone());
+                live.follow(&server.spec, Some(1), now.into_std());
+                Server { live: Arc::new(live), ..server }
+            })
+            .collect();
+        let schedule = Schedule::new(&backend.spec, &servers, None);
+        let backend = Arc::new(Backend { servers, schedule, ..backend });
+        let health = &backend.servers[1].live.health;
+        health.expect_check();
+        let ask = Ask { turn: 0, random: 0, key: None, now: now.into_std(), ramping: false, tried: &[] };
+        let Place::At(0, _held) = backend.place(None, &ask) else { panic!("there was no room at a") };
+        let mut until = None;
+        let mut waiting = std::pin::pin!(backend.wait(None, &ask, &mut until));
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+
+        let check = HealthCheck::default();
+        let before = health.record(health.now(), well(), &check).unwrap();
+        tell(&backend, 1, before, health.state(), &well());
+        let Poll::Ready(handed) = futures_util::poll!(waiting.as_mut()) else { panic!("nobody woke it") };
+        assert_eq!(handed.unwrap().unwrap().at, 1);
+    }
+}

@@ -63,7 +63,7 @@ impl Compiler {
         };
         let Some(keyring) = &self.keyring else {
             let hint = "start etna with --seal-key FILE; `etnactl secret new-key` makes one";
-            tell("certificates by ACME need a key that seals them".into(), hint.into(), None);
+            tell(NO_KEY_FOR_ACME.into(), hint.into(), None);
             return (None, None);
         };
         let mut subject = Subject::new(host.name.clone(), acme.clone());
@@ -118,6 +118,9 @@ impl Compiler {
         table.acme.insert(name.clone(), Arc::new(Subject { key_pair_until: own.map(|own| own.not_after), ..subject }));
     }
 }
+
+/// What is wrong with a wish for certificates where nobody here could open them.
+pub(super) const NO_KEY_FOR_ACME: &str = "certificates by ACME need a key that seals them";
 
 #[cfg(test)]
 mod tests {

@@ -58,6 +58,11 @@ impl Compiler {
         Compiler { acme, ..self }
     }
 
+    /// Opens sealed keys with these from now on. What they mean for what is compiled already, the next delta has to name.
+    pub fn open_with(&mut self, keyring: Option<Arc<Keyring>>) {
+        self.keyring = keyring;
+    }
+
     /// The table that shows the model, given the one in force and what changed since.
     pub fn compile(&mut self, model: &Model, delta: &Delta, current: &Table) -> Table {
         self.moved.clear();

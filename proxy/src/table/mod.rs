@@ -13,10 +13,11 @@ mod slots;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-use etna_store::Revision;
 use etna_store::object::{HttpsMode, Id};
+use etna_store::{Problem, Revision};
 use http::StatusCode;
 use tokio::sync::watch;
 
@@ -150,6 +151,11 @@ impl Route {
 }
 
 impl Table {
+    /// Certificates in force that have ended, or will within a week.
+    pub fn ending(&self, now: SystemTime) -> impl Iterator<Item = Problem> {
+        edge::ending(&self.certificates, now)
+    }
+
     /// The route of a request that came in on a listener.
     pub fn route(&self, listener: &str, head: &Head<'_>) -> Result<Route, Error> {
         if !self.scopes.is_empty() && self.scopes.get(listener).is_some_and(|scope| !scope.matches(head)) {
@@ -254,6 +260,12 @@ impl LiveTable {
     pub fn subscribe(&self) -> watch::Receiver<Revision> {
         self.revision.subscribe()
     }
+}
+
+/// Whether a problem is only that there is no seal key here, or may come of that.
+pub fn is_for_want_of_seal_keys(problem: &Problem) -> bool {
+    problem.reason.ends_with(servers::NO_SEAL_KEY)
+        || [acme::NO_KEY_FOR_ACME, edge::NO_CERTIFICATE].contains(&problem.reason.as_str())
 }
 
 #[cfg(test)]

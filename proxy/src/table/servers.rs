@@ -42,6 +42,9 @@ impl Compiler {
         }
         // The same value as long as the settings are the same: sessions and connections go on.
         if let Some(known) = known.filter(|known| known.is_made_of(spec.tls.as_ref(), spec.protocol)) {
+            if let Err((reason, hint)) = client {
+                tell(format!("Settings.TLS.{reason}"), hint, LAST_GOOD);
+            }
             return Some(known.clone());
         }
         let made = client.map_err(|(reason, hint)| (format!("Settings.TLS.{reason}"), hint)).and_then(|client| {
@@ -51,8 +54,7 @@ impl Compiler {
         match made {
             Ok(made) => Some(Arc::new(made)),
             Err((reason, hint)) => {
-                let effect =
-                    if known.is_some() { "the last good settings are used" } else { "its https servers are not used" };
+                let effect = if known.is_some() { LAST_GOOD } else { "its https servers are not used" };
                 tell(reason, hint, effect);
                 known.cloned()
             }
@@ -93,5 +95,6 @@ pub(super) fn is_usable(
     is_usable
 }
 
+const LAST_GOOD: &str = "the last good settings are used";
 /// What is wrong with a key pair where nobody here can tell what is in it.
 pub(crate) const NO_SEAL_KEY: &str = "KeyPair is sealed and there is no key to open it";

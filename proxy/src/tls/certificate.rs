@@ -4,9 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use etna_store::object::Id;
+use etna_store::pem;
 use etna_store::seal::KeyPair;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -14,7 +13,6 @@ use rustls::sign::CertifiedKey;
 use sha2::{Digest as _, Sha256};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
-use zeroize::Zeroizing;
 
 /// Where a certificate comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,8 +79,8 @@ impl Certificate {
         if chain.len() > MOST_IN_CHAIN {
             return Err(Unusable::Certificate(format!("more than {MOST_IN_CHAIN} in the chain")));
         }
-        let key = private_key(pair.key()).ok_or(Unusable::NoKey)?;
-        Certificate::of(host, chain, key)
+        let key = pem::private_key(pair.key()).ok_or(Unusable::NoKey)?;
+        Certificate::of(host, chain, key.clone_key())
     }
 
     /// A chain and its key.
@@ -130,27 +128,6 @@ impl fmt::Debug for Certificate {
     }
 }
 
-/// The first private key of a PEM text (RFC 7468). Not by the readers that others use: they leave its text in memory.
-fn private_key(pem: &[u8]) -> Option<PrivateKeyDer<'static>> {
-    let mut lines = std::str::from_utf8(pem).ok()?.lines().map(str::trim);
-    let (label, kind) =
-        lines.by_ref().find_map(|line| KEY_LABELS.into_iter().find(|(label, _)| begins(line, label)))?;
-    let mut text = Zeroizing::new(String::with_capacity(pem.len()));
-    for line in lines.by_ref() {
-        if line.starts_with("-----") {
-            let der = STANDARD.decode(text.as_bytes()).ok().filter(|_| line.contains(label))?;
-            return Some(kind(der));
-        }
-        text.push_str(line);
-    }
-    None
-}
-
-fn begins(line: &str, label: &str) -> bool {
-    let inner = line.strip_prefix("-----BEGIN ").and_then(|rest| rest.strip_suffix("-----"));
-    inner == Some(label)
-}
-
 /// The DNS names of a certificate. Its common name counts for nothing, as nowhere any more.
 fn names(certificate: &X509Certificate<'_>) -> Vec<Box<str>> {
     let Ok(Some(names)) = certificate.subject_alternative_name() else { return Vec::new() };
@@ -161,15 +138,6 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<Box<str>> {
     dns.take(MOST_NAMES).collect()
 }
 
-/// A key of its DER.
-type KeyOf = fn(Vec<u8>) -> PrivateKeyDer<'static>;
-
-/// What keys are called (RFC 7468 section 10, RFC 5915 section 4, PKCS #1), and what they are.
-const KEY_LABELS: [(&str, KeyOf); 3] = [
-    ("PRIVATE KEY", |der| PrivateKeyDer::Pkcs8(der.into())),
-    ("EC PRIVATE KEY", |der| PrivateKeyDer::Sec1(der.into())),
-    ("RSA PRIVATE KEY", |der| PrivateKeyDer::Pkcs1(der.into())),
-];
 const MOST_IN_CHAIN: usize = 10;
 const MOST_NAMES: usize = 1000;
 /// The year 9999, in seconds: whatever lies beyond means for ever.
@@ -190,29 +158,6 @@ mod tests {
             assert_eq!(certificate.is_for(name), is, "{name}");
         }
         assert_eq!(certificate.fingerprint.len(), 64);
-    }
-
-    #[test]
-    fn keys_are_read_as_others_read_them() {
-        let pem = String::from_utf8(pair(&["a.test"]).key().to_vec()).unwrap();
-        let expected = PrivateKeyDer::from_pem_slice(pem.as_bytes()).unwrap();
-        for text in [pem.clone(), pem.replace('\n', "\r\n"), format!("a note\n  {}\n", pem.replace('\n', "\n  "))] {
-            assert_eq!(private_key(text.as_bytes()).unwrap(), expected, "{text}");
-        }
-        for (label, kind) in KEY_LABELS {
-            let text = format!("-----BEGIN {label}-----\nAQID\n-----END {label}-----");
-            assert_eq!(private_key(text.as_bytes()).unwrap(), kind(vec![1, 2, 3]));
-            assert_eq!(private_key(text.as_bytes()).unwrap(), PrivateKeyDer::from_pem_slice(text.as_bytes()).unwrap());
-        }
-        for bad in [
-            "",
-            "AQID",
-            "-----BEGIN PRIVATE KEY-----\nAQID\n",
-            "-----BEGIN CERTIFICATE-----\nAQID\n-----END CERTIFICATE-----",
-            "-----BEGIN PRIVATE KEY-----\nA:ID\n-----END PRIVATE KEY-----",
-        ] {
-            assert!(private_key(bad.as_bytes()).is_none(), "{bad}");
-        }
     }
 
     #[test]

@@ -171,6 +171,15 @@ pub trait Engine: Send + Sync + 'static {
     /// Takes back what [`Engine::release`] let go of, as it is now.
     async fn resume(&self) {}
 
+    /// Reads the files that [`Options`] name again, and shows the store from now on what is in them. What was asked for
+    /// before, a watch among it, goes on as it is. Most engines read them each time.
+    ///
+    /// # Errors
+    /// What is wrong with them, or that the store does not take them; then the former ones are used on.
+    async fn renew(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// The engine in words for logs and status, without credentials: `etcd://127.0.0.1:2379/vulcand`.
     fn describe(&self) -> String;
 }

@@ -7,6 +7,7 @@ use std::process::Command;
 use etcd_client::{Client, ConnectOptions, Permission};
 use etna_store::engine::Options;
 use etna_store::{Error, Txn};
+use futures_util::StreamExt as _;
 use tempfile::TempDir;
 
 use crate::etcd_process::Etcd;
@@ -56,6 +57,32 @@ async fn users_and_roles() {
     assert_eq!(engine.snapshot().await.unwrap().changes.len(), 1);
     let new = suite::put(&engine, "k", "4").await;
     assert_eq!(suite::next(&mut watch).await.revision, new, "the watch from before goes on");
+}
+
+#[tokio::test]
+async fn a_password_is_shown_when_told_to_if_it_is_taken() {
+    let etcd = Etcd::start().await;
+    let mut root = with_auth(&etcd).await;
+    let files = tempfile::tempdir().unwrap();
+    let file = files.path().join("lb");
+    fs::write(&file, "lb-pw").unwrap();
+    let options = Options { user: Some("lb".into()), password_file: Some(file.clone()), ..Options::default() };
+    let engine = etna_store::open(&etcd.url(), &options).await.unwrap();
+    suite::put(&engine, "k", "1").await;
+    engine.renew().await.unwrap();
+    for (bad, denied) in [("wrong", true), ("", true)] {
+        fs::write(&file, bad).unwrap();
+        let refused = engine.renew().await.unwrap_err();
+        assert_eq!(matches!(refused, Error::Denied { .. }), denied, "{refused:?}");
+        suite::put(&engine, "k", "2").await;
+    }
+    fs::remove_file(&file).unwrap();
+    assert!(matches!(engine.renew().await.unwrap_err(), Error::Invalid { .. }));
+    suite::put(&engine, "k", "3").await;
+    root.user_change_password("lb", "new-pw").await.unwrap();
+    fs::write(&file, "new-pw").unwrap();
+    engine.renew().await.unwrap();
+    suite::put(&engine, "k", "4").await;
 }
 
 #[tokio::test]
@@ -118,6 +145,20 @@ async fn certificates() {
     let new = suite::put(&engine, "k", "2").await;
     assert_eq!(suite::next(&mut watch).await.revision, new);
 
+    // Another certificate, then one that is none.
+    leaf(pki.path(), "ca", "client", "DNS:next", "clientAuth");
+    engine.renew().await.unwrap();
+    suite::put(&engine, "k", "3").await;
+    let good = fs::read(at("client.pem")).unwrap();
+    for bad in [&b"no certificate"[..], &fs::read(at("other-ca.pem")).unwrap()] {
+        fs::write(at("client.pem"), bad).unwrap();
+        let refused = engine.renew().await.unwrap_err();
+        assert!(!refused.to_string().is_empty());
+        suite::put(&engine, "k", "4").await;
+    }
+    fs::write(at("client.pem"), good).unwrap();
+    engine.renew().await.unwrap();
+
     let strangers = [
         Options { cert_file: None, key_file: None, ..options.clone() },
         Options { ca_file: Some(at("other-ca.pem").into()), ..options.clone() },
@@ -133,6 +174,54 @@ async fn certificates() {
         let Err(error) = etna_store::open(&url, &broken).await else { panic!("opened") };
         assert!(matches!(error, Error::Invalid { .. }), "{error:?}");
     }
+}
+
+/// The authority of clients changes, so that nothing but the new certificate is taken.
+#[tokio::test]
+async fn a_client_certificate_that_was_replaced_is_shown_to_the_next_connection() {
+    let pki = pki();
+    let at = |name: &str| pki.path().join(name).to_str().unwrap().to_owned();
+    fs::copy(at("ca.pem"), at("clients.pem")).unwrap();
+    let flags = [
+        "--client-cert-auth",
+        "--trusted-ca-file",
+        &at("clients.pem"),
+        "--cert-file",
+        &at("server.pem"),
+        "--key-file",
+        &at("server.key"),
+    ];
+    let mut etcd = Etcd::start_with("https", &flags).await;
+    let options = Options {
+        ca_file: Some(at("ca.pem").into()),
+        cert_file: Some(at("client.pem").into()),
+        key_file: Some(at("client.key").into()),
+        ..Options::default()
+    };
+    let engine = etna_store::open(&format!("etcds://127.0.0.1:{}", etcd.port), &options).await.unwrap();
+    let start = suite::put(&engine, "k", "1").await;
+    let mut watch = engine.watch(start).await.unwrap();
+
+    fs::copy(at("other-ca.pem"), at("clients.pem")).unwrap();
+    etcd.kill();
+    etcd.run().await;
+    let ended = loop {
+        match watch.next().await.expect("it ends with an error") {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(ended, Error::Unavailable { .. }), "{ended:?}");
+    // Refused is never empty.
+    for _ in 0..3 {
+        let refused = engine.snapshot().await.unwrap_err();
+        assert!(matches!(refused, Error::Unavailable { .. }), "{refused:?}");
+    }
+    leaf(pki.path(), "other-ca", "client", "DNS:etna", "clientAuth");
+    let mut watch = suite::eventually_watch(&engine, start).await;
+    assert_eq!(engine.snapshot().await.unwrap().changes.len(), 1);
+    let new = suite::put(&engine, "k", "2").await;
+    assert_eq!(suite::next(&mut watch).await.revision, new);
 }
 
 fn assert_denied<T: std::fmt::Debug>(result: Result<T, Error>) {
@@ -164,8 +253,8 @@ fn pki() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     authority(dir.path(), "ca");
     authority(dir.path(), "other-ca");
-    leaf(dir.path(), "server", "IP:127.0.0.1", "serverAuth,clientAuth");
-    leaf(dir.path(), "client", "DNS:etna", "clientAuth");
+    leaf(dir.path(), "ca", "server", "IP:127.0.0.1", "serverAuth,clientAuth");
+    leaf(dir.path(), "ca", "client", "DNS:etna", "clientAuth");
     dir
 }
 
@@ -192,7 +281,7 @@ fn authority(dir: &Path, name: &str) {
     );
 }
 
-fn leaf(dir: &Path, name: &str, alternative: &str, usage: &str) {
+fn leaf(dir: &Path, by: &str, name: &str, alternative: &str, usage: &str) {
     let extensions = format!("subjectAltName={alternative}\nextendedKeyUsage={usage}\nbasicConstraints=CA:FALSE\n");
     fs::write(dir.join("extensions"), extensions).unwrap();
     openssl(
@@ -220,9 +309,9 @@ fn leaf(dir: &Path, name: &str, alternative: &str, usage: &str) {
             "-in",
             "request",
             "-CA",
-            "ca.pem",
+            &format!("{by}.pem"),
             "-CAkey",
-            "ca.key",
+            &format!("{by}.key"),
             "-CAcreateserial",
             "-days",
             "30",

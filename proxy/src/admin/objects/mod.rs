@@ -5,6 +5,7 @@
 //! input is 400, keys are deleted exactly, a private key is never shown.
 
 mod check;
+mod pair;
 mod shape;
 mod site;
 mod write;

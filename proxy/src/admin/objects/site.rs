@@ -35,7 +35,7 @@ pub(super) async fn show(state: Shared, Path(id): Path<String>) -> Answer {
 /// `PUT /v3/sites/{id}`.
 pub(super) async fn put(state: Shared, Path(id): Path<String>, headers: HeaderMap, body: Bytes) -> Answer {
     let key = checked_key(Key::Site(id.as_str().into()))?;
-    let model = check(&key, &body, state.keyring.as_ref())?;
+    let model = check(&key, &body, state.keyring().as_ref())?;
     let compares = conditions(&key, &headers)?;
     let revision = match commit(&state, Txn { compares, ops: vec![Op::Put(key.path(), body, None)] }).await {
         Ok(revision) => revision,

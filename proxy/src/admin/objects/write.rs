@@ -1,7 +1,9 @@
 //! Writing objects: the envelope is opened, the object checked, committed, and answered once it is in force.
 //!
-//! What is stored is what the client sent, so that fields another program knows and we do not are kept.
+//! What is stored is what the client sent, so that fields another program knows and we do not are kept; but for a host's
+//! key pair in the clear, which is sealed.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +16,11 @@ use etna_store::seal::Keyring;
 use etna_store::{Compare, Key, Model, Op, Revision, Txn};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use zeroize::Zeroize as _;
 
 use super::super::audit::Touched;
 use super::super::reply::{self, Refusal};
-use super::{Answer, check::check, shape};
+use super::{Answer, check::check, pair, shape};
 use crate::control::State;
 
 /// What vulcand's API can write.
@@ -69,7 +72,7 @@ impl Noun {
 pub struct Checked {
     /// Where it goes.
     pub key: Key,
-    /// What is stored: its JSON as it came.
+    /// What is stored: its JSON as it came, a host's key pair sealed.
     pub value: Bytes,
     /// How long it lives; `None`: for ever.
     pub ttl: Option<Duration>,
@@ -83,8 +86,12 @@ pub struct Checked {
 pub fn read(noun: Noun, parent: &str, body: &[u8], keyring: Option<&Arc<Keyring>>) -> Result<Checked, Refusal> {
     let envelope = Envelope::open(noun, body)?;
     let key = checked_key(noun.key(parent.into(), envelope.id.as_str().into()))?;
-    let value = Bytes::copy_from_slice(envelope.object.get().as_bytes());
     refuse_what_is_not_ours_to_store(noun, &envelope)?;
+    let value = match noun {
+        Noun::Host => pair::without_open_key(envelope.object.get(), keyring.map(|ring| &**ring))?,
+        _ => Cow::Borrowed(envelope.object.get()),
+    };
+    let value = Bytes::copy_from_slice(value.as_bytes());
     let model = check(&key, &value, keyring)?;
     let shown = shape_of(&model, &key).unwrap_or_else(|| json!({ "Id": envelope.id }));
     Ok(Checked { key, value, ttl: envelope.ttl, shown, model })
@@ -92,7 +99,14 @@ pub fn read(noun: Noun, parent: &str, body: &[u8], keyring: Option<&Arc<Keyring>
 
 /// Writes the object in an envelope, and answers with it as it is now served.
 pub(super) async fn upsert(state: &Arc<State>, noun: Noun, parent: &str, body: Bytes) -> Answer {
-    let Checked { key, value, ttl, shown, model } = read(noun, parent, &body, state.keyring.as_ref())?;
+    let checked = read(noun, parent, &body, state.keyring().as_ref());
+    if noun == Noun::Host
+        && let Ok(mut body) = body.try_into_mut()
+    {
+        // A private key may have come in it.
+        body.as_mut().zeroize();
+    }
+    let Checked { key, value, ttl, shown, model } = checked?;
     needs(state, &key, &model).await?;
     let lease = match ttl {
         Some(ttl) => Some(state.engine.grant(ttl).await.map_err(|error| Refusal::store(&error))?),
@@ -151,14 +165,14 @@ pub(super) fn touching(key: &Key, mut response: Response) -> Response {
 }
 
 /// What a client sent: `{"Server": {…}, "TTL": "30s"}`, names in any case.
-struct Envelope {
-    object: Box<RawValue>,
+struct Envelope<'b> {
+    object: &'b RawValue,
     id: String,
     ttl: Option<Duration>,
 }
 
-impl Envelope {
-    fn open(noun: Noun, body: &[u8]) -> Result<Envelope, Refusal> {
+impl<'b> Envelope<'b> {
+    fn open(noun: Noun, body: &'b [u8]) -> Result<Envelope<'b>, Refusal> {
         let name = noun.name();
         let mut fields = fields(body).map_err(|error| Refusal::bad(format!("the body is no JSON object: {error}")))?;
         let object = take(&mut fields, name)
@@ -176,18 +190,19 @@ impl Envelope {
             return Err(Refusal::bad(format!("{} {} can not be empty", name.to_lowercase(), id_name.to_lowercase())));
         }
         let ttl = match take(&mut fields, "TTL").filter(|_| noun.can_expire()) {
-            Some(ttl) => time_to_live(&ttl)?,
+            Some(ttl) => time_to_live(ttl)?,
             None => None,
         };
         Ok(Envelope { object, id, ttl })
     }
 }
 
-fn fields(text: &[u8]) -> Result<BTreeMap<String, Box<RawValue>>, serde_json::Error> {
+/// Borrowed, so that what is secret in them is in memory once.
+fn fields(text: &[u8]) -> Result<BTreeMap<String, &RawValue>, serde_json::Error> {
     serde_json::from_slice(text)
 }
 
-fn take(fields: &mut BTreeMap<String, Box<RawValue>>, name: &str) -> Option<Box<RawValue>> {
+fn take<'b>(fields: &mut BTreeMap<String, &'b RawValue>, name: &str) -> Option<&'b RawValue> {
     let key = fields.keys().find(|key| key.eq_ignore_ascii_case(name))?.clone();
     fields.remove(&key).filter(|value| value.get() != "null")
 }
@@ -207,28 +222,11 @@ fn time_to_live(text: &RawValue) -> Result<Option<Duration>, Refusal> {
     }
 }
 
-fn refuse_what_is_not_ours_to_store(noun: Noun, envelope: &Envelope) -> Result<(), Refusal> {
+fn refuse_what_is_not_ours_to_store(noun: Noun, envelope: &Envelope<'_>) -> Result<(), Refusal> {
     if noun == Noun::Frontend && envelope.id.starts_with("site:") {
         return Err(Refusal::bad("ids that begin with site: belong to frontends of sites: choose another one"));
     }
-    if noun == Noun::Host && has_open_key(&envelope.object) {
-        return Err(Refusal::bad(
-            "a private key would be stored in the clear: seal the pair (`etnactl secret seal-keypair`), and send the \
-             sealed text as Settings.KeyPair; send no AutoCert.Key",
-        ));
-    }
     Ok(())
-}
-
-/// Whether a host's key pair is an object, as vulcand's clients send it, and not a sealed text; or an account's key is
-/// there, which nothing seals.
-fn has_open_key(host: &RawValue) -> bool {
-    let inner =
-        |object: &RawValue, name: &str| fields(object.get().as_bytes()).ok().and_then(|mut f| take(&mut f, name));
-    let Some(settings) = inner(host, "Settings") else { return false };
-    let account = inner(&settings, "AutoCert").and_then(|account| inner(&account, "Key"));
-    inner(&settings, "KeyPair").is_some_and(|pair| pair.get().starts_with('{'))
-        || account.is_some_and(|key| !matches!(key.get(), "null" | r#""""#))
 }
 
 /// As vulcand: a frontend needs its backend, a middleware its frontend. (In the store itself their order is free.)
@@ -309,7 +307,7 @@ const MOST_SHOWN: usize = 20;
 mod tests {
     use super::*;
 
-    fn open(noun: Noun, body: &str) -> Result<Envelope, Refusal> {
+    fn open(noun: Noun, body: &str) -> Result<Envelope<'_>, Refusal> {
         Envelope::open(noun, body.as_bytes())
     }
 
@@ -353,16 +351,5 @@ mod tests {
         assert!(checked_key(Key::Backend("a b%2F".into())).is_ok());
         assert!(checked_key(Key::Server("b".into(), "x/../y".into())).is_err());
         assert!(checked_key(Key::Site("x".repeat(600).into())).is_err());
-    }
-
-    #[test]
-    fn private_keys_in_the_clear_are_seen() {
-        let host = |text: &str| RawValue::from_string(text.into()).unwrap();
-        assert!(has_open_key(&host(r#"{"Name":"a","settings":{"keypair":{"Key":"x","Cert":"y"}}}"#)));
-        assert!(!has_open_key(&host(r#"{"Name":"a","Settings":{"KeyPair":"c2VhbGVk"}}"#)));
-        assert!(!has_open_key(&host(r#"{"Name":"a","Settings":{"KeyPair":null}}"#)));
-        assert!(!has_open_key(&host(r#"{"Name":"a"}"#)));
-        assert!(has_open_key(&host(r#"{"Name":"a","Settings":{"autocert":{"Email":"e","key":"-----BEGIN"}}}"#)));
-        assert!(!has_open_key(&host(r#"{"Name":"a","Settings":{"AutoCert":{"Email":"e","Key":""}}}"#)));
     }
 }

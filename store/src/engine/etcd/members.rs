@@ -79,6 +79,36 @@ impl Members {
         }
     }
 
+    /// Shows the members what the files say now, if one of them takes it, or if none takes what they said before either.
+    pub(super) async fn renew(&self) -> Result<(), Error> {
+        let options = self.connect_options().await?;
+        let tries = self.list.iter().map(|member| {
+            let options = options.clone();
+            async move {
+                let context = format!("cannot show etcd {} what was read again", member.address);
+                let attempt = async {
+                    let client = self.connect(member, options, &context).await?;
+                    let asked = client.maintenance_client().status().await;
+                    asked.map(|_| client).map_err(|error| Trouble::read(&context, error))
+                };
+                let attempt = tokio::time::timeout(LONGEST_CONNECT, attempt).await;
+                attempt.unwrap_or_else(|_| Err(Trouble::silence(&context)))
+            }
+        });
+        let tried = futures_util::future::join_all(tries).await;
+        if tried.iter().all(Result::is_err) && self.clusters().await.iter().any(Option::is_some) {
+            let refused = tried.into_iter().filter_map(Result::err).map(|trouble| trouble.error);
+            return refused
+                .reduce(|one, other| if matches!(one, Error::Denied { .. }) { one } else { other })
+                .map_or(Ok(()), Err);
+        }
+        for (member, client) in self.list.iter().zip(tried) {
+            // Where there is none, one is made when it is needed.
+            *member.client.lock().await = client.ok();
+        }
+        Ok(())
+    }
+
     /// Asks another member next time.
     pub(super) fn avoid_current(&self) {
         let index = self.current.load(Ordering::Relaxed);
@@ -121,11 +151,15 @@ impl Members {
             return Ok(client.clone());
         }
         let options = self.connect_options().await.map_err(Trouble::lasting)?;
-        let scheme = if self.secure { "https" } else { "http" };
-        let url = format!("{scheme}://{}", member.address);
-        let client = Client::connect([url], Some(options)).await.map_err(|error| Trouble::read(context, error))?;
+        let client = self.connect(member, options, context).await?;
         *slot = Some(client.clone());
         Ok(client)
+    }
+
+    async fn connect(&self, member: &Member, options: ConnectOptions, context: &str) -> Result<Client, Trouble> {
+        let scheme = if self.secure { "https" } else { "http" };
+        let url = format!("{scheme}://{}", member.address);
+        Client::connect([url], Some(options)).await.map_err(|error| Trouble::read(context, error))
     }
 
     async fn connect_options(&self) -> Result<ConnectOptions, Error> {

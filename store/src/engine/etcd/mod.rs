@@ -128,6 +128,10 @@ impl Engine for Etcd {
         }
     }
 
+    async fn renew(&self) -> Result<(), Error> {
+        self.0.members.renew().await
+    }
+
     fn describe(&self) -> String {
         let scheme = if self.0.members.is_secure() { "etcds" } else { "etcd" };
         let prefix = self.0.prefix.trim_end_matches('/');
