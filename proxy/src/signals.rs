@@ -7,6 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::access;
 use crate::admin::Shown;
 
 /// What signals act on.
@@ -21,6 +22,8 @@ pub(crate) struct Told {
     pub(crate) upgrade: mpsc::Sender<()>,
     /// Read again.
     pub(crate) token: Arc<Shown>,
+    /// Opened anew.
+    pub(crate) access: Option<Arc<access::Status>>,
 }
 
 /// The signals that are handled: from when this is made, none of them ends the process by itself.
@@ -53,8 +56,12 @@ pub(crate) async fn signals(signals: Signals, told: Told) {
                 told.interrupted.cancel();
             },
             _ = hup.recv() => {
+                if let Some(access) = &told.access {
+                    access.reopen();
+                }
                 match told.token.read_again() {
                     Ok(true) => tracing::info!("SIGHUP: read the admin token file again"),
+                    Ok(false) if told.access.is_some() => tracing::info!("SIGHUP: the access log is opened anew"),
                     Ok(false) => tracing::info!("SIGHUP: nothing to read again"),
                     Err(error) => tracing::error!(error = format!("{error:#}"), "SIGHUP: the admin token stays as it was"),
                 }
