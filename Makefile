@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash -eu -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help demo test drills check check-code check-deps build bench bench-quick bench-micro fuzz fuzz-smoke \
+.PHONY: help demo test drills check check-code check-deps build bench bench-quick bench-micro guard guard-record fuzz fuzz-smoke \
   install-deps clean
 
 CARGO ?= cargo
@@ -66,6 +66,16 @@ bench-micro: ## Measure the pure parts: matching, compiling, choosing
 	@scripts/install-deps.sh build
 	@$(CARGO) bench --package etna-benches --bench micro
 
+guard: ## Count what a request costs: instructions, allocations, system calls; fail where that has grown
+	@scripts/install-deps.sh build guard
+	@$(CARGO) build --release --package etna-proxy
+	@$(CARGO) run --quiet --package etna-benches --bin guard
+
+guard-record: ## Write down what a request costs now
+	@scripts/install-deps.sh build guard
+	@$(CARGO) build --release --package etna-proxy
+	@$(CARGO) run --quiet --package etna-benches --bin guard -- --record
+
 fuzz: ## Look for inputs that break parsers, SECONDS (600) each of TARGETS (all)
 	@scripts/install-deps.sh build
 	@scripts/fuzz.sh $(SECONDS) $(TARGETS)
@@ -75,7 +85,7 @@ fuzz-smoke: ## The same for 20 seconds each
 	@scripts/fuzz.sh 20 $(TARGETS)
 
 install-deps: ## Install everything that any target needs
-	@scripts/install-deps.sh build test check bench
+	@scripts/install-deps.sh build test check bench guard
 
 clean: ## Remove what was built, and the testbed's engine and images
 	$(CARGO) clean

@@ -1,17 +1,24 @@
 //! Micro benches of the pure parts: finding a frontend, and what one change costs, at 10, 1,000 and 100,000 frontends;
-//! what the rules of a WordPress site cost each request; and what choosing a server costs.
+//! what the rules of a WordPress site cost each request; what choosing a server costs, reading a head, finding the cookie
+//! that sticks to a server, and writing the head that the server gets.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::BytesMut;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use etna_proxy::backend::balance::{Ask, Schedule};
-use etna_proxy::backend::{Live, Server};
+use etna_proxy::backend::{Live, Server, sticky};
 use etna_proxy::router::Router;
 use etna_proxy::rule::{Head, Rule};
-use etna_store::Site;
+use etna_proxy::table::Table;
+use etna_proxy::table::compile::Compiler;
+use etna_proxy::traffic::h1::head;
+use etna_proxy::traffic::headers::{self, Framing, Outbound};
+use etna_proxy::traffic::trust::Peer;
+use etna_store::{Batch, Change, Model, Revision, Site};
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
@@ -173,13 +180,108 @@ fn choose(criterion: &mut Criterion) {
     }
 }
 
+/// A change as it is applied and compiled, until the table that would be put in force, which is one store more.
+fn publish(criterion: &mut Criterion) {
+    for count in [10, 1_000, 100_000] {
+        let (mut model, mut compiler, mut table) = (Model::default(), Compiler::default(), Table::default());
+        let mut change = |changes: Vec<(String, String)>| {
+            let changes = changes.into_iter().map(|(key, value)| Change { key: key.into(), value: Some(value.into()) });
+            let revision = Revision(model.revision().0 + 1);
+            let delta = model.apply(&Batch { revision, changes: changes.collect() });
+            table = compiler.compile(&model, &delta, &table);
+            table.frontends.len()
+        };
+        let server = |port: usize| {
+            let key = "backends/b/servers/s".to_owned();
+            (key, format!(r#"{{"URL":"http://127.0.0.1:{port}"}}"#))
+        };
+        let frontend = |n: usize, more: usize| {
+            let value = format!(r#"{{"Type":"http","BackendId":"b","Route":"Host(\"h{n}.test\")","Priority":{more}}}"#);
+            (format!("frontends/f{n}/frontend"), value)
+        };
+        let mut all: Vec<_> = (0..count).map(|n| frontend(n, 0)).collect();
+        all.extend([("backends/b/backend".to_owned(), r#"{"Type":"http"}"#.to_owned()), server(1)]);
+        assert_eq!(change(all), count);
+        let mut turn = 0;
+        criterion.bench_function(&format!("publish/server/{count}"), |bencher| {
+            bencher.iter(|| {
+                turn += 1;
+                change(vec![server(1000 + turn % 1000)])
+            });
+        });
+        criterion.bench_function(&format!("publish/frontend/{count}"), |bencher| {
+            bencher.iter(|| {
+                turn += 1;
+                change(vec![frontend(7, turn % 1000)])
+            });
+        });
+    }
+}
+
+/// What is done with each head: read, its cookies searched, and written as the server gets it.
+fn heads(criterion: &mut Criterion) {
+    let bytes = BytesMut::from(BROWSER);
+    criterion.bench_function("head/read", |bencher| {
+        bencher.iter_batched(
+            || bytes.clone(),
+            |mut bytes| head::read(&mut bytes, &mut 0).map(|head| head.is_some()).unwrap_or_default(),
+            BatchSize::SmallInput,
+        );
+    });
+    let Ok(Some(read)) = head::read(&mut bytes.clone(), &mut 0) else { panic!("a browser's head is one") };
+    let local = std::net::SocketAddr::new(CLIENT, 80);
+    let peer = Peer {
+        address: CLIENT,
+        from_port: 40_000,
+        to: local,
+        text: CLIENT.to_string(),
+        proto: "http",
+        port: "80".into(),
+    };
+    let mut out = Vec::with_capacity(4096);
+    criterion.bench_function("head/write", |bencher| {
+        bencher.iter(|| {
+            let how = Outbound {
+                peer: &peer,
+                believe: false,
+                trusted: false,
+                certificate: None,
+                server_name: None,
+                host: None,
+                authority: b"127.0.0.1:8080",
+                websocket: false,
+                expect: false,
+                framing: Framing::None,
+            };
+            out.clear();
+            headers::write(&mut out, black_box(&read.parts), &how);
+            out.len()
+        });
+    });
+    for (name, last) in [("found", "etna-0a1b2c3d=x"), ("absent", "d=4")] {
+        let value = format!("_ga=GA1.2.1234567890.1234567890; wp-settings-1=libraryContent%3Dbrowse; a=1; b=2; {last}");
+        let value = HeaderValue::from_str(&value).unwrap_or_else(|error| panic!("{error}"));
+        let headers = HeaderMap::from_iter([(COOKIE, value)]);
+        criterion.bench_function(&format!("cookie/{name}"), |bencher| {
+            bencher.iter(|| sticky::cookie_value(black_box(&headers), "etna-0a1b2c3d").is_some());
+        });
+    }
+}
+
 fn parse(criterion: &mut Criterion) {
     criterion.bench_function("parse", |bencher| {
         bencher.iter(|| Rule::parse(black_box(r#"Host("a.test") && (PathPrefix("/x") || Segment("wp-admin"))"#)));
     });
 }
 
+/// A page as a browser asks for it.
+const BROWSER: &[u8] = b"GET /2026/11/hello-world/?utm_source=feed HTTP/1.1\r\nHost: www.example.test\r\n\
+    User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0\r\n\
+    Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\nAccept-Language: en-US,en;q=0.5\r\n\
+    Accept-Encoding: gzip, deflate, br\r\nReferer: https://www.example.test/\r\nConnection: keep-alive\r\n\
+    Cookie: _ga=GA1.2.1234567890.1234567890; wp-settings-1=libraryContent%3Dbrowse\r\n\
+    Upgrade-Insecure-Requests: 1\r\n\r\n";
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-criterion_group!(benches, find, wordpress, change, choose, parse);
+criterion_group!(benches, find, wordpress, change, publish, choose, heads, parse);
 criterion_main!(benches);

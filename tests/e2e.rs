@@ -1,6 +1,7 @@
 //! What Etna promises, each promise a file, on real processes.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what goes wrong here fails a test, and says where")]
 
+mod access_log;
 mod acme;
 mod activation;
 mod admin;

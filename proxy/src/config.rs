@@ -11,6 +11,7 @@ use etna_store::seal::Keyring;
 use ipnet::IpNet;
 use tracing_appender::non_blocking::ErrorCounter;
 
+use crate::access;
 use crate::announce::Announce;
 
 /// How a proxy runs.
@@ -58,6 +59,8 @@ pub struct Config {
     pub acme: crate::acme::Settings,
     /// How it announces itself to the tier in front; `None`: not.
     pub announce: Option<Announce>,
+    /// How requests are logged; `None`: not.
+    pub access_log: Option<access::Settings>,
     /// Directory of certificates.
     pub certificates: Option<PathBuf>,
     /// What opens sealed key pairs.
@@ -114,6 +117,7 @@ impl Config {
             zone: None,
             acme: crate::acme::Settings::default(),
             announce: None,
+            access_log: None,
             certificates: None,
             keyring: None,
             seal_key: None,

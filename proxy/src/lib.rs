@@ -18,6 +18,7 @@
 //!
 //! Absent on purpose: spelling of keys and decoding of values (the store's), any way to publish from elsewhere.
 
+pub mod access;
 pub mod acme;
 pub mod admin;
 pub mod announce;

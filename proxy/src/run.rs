@@ -11,6 +11,7 @@ use sd_notify::NotifyState;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::{self, Access};
 use crate::acme;
 use crate::admin::{self, Admin};
 use crate::announce::Announcer;
@@ -70,11 +71,14 @@ async fn start(
     let mut state = State::new(engine);
     state.log_lost = config.log_lost.clone();
     state.set_keyring(config.keyring.clone());
+    let access = config.access_log.as_ref().map(access::start).transpose().context("cannot write an access log")?;
+    let (access, access_writer) = access.unzip();
+    state.access = access.as_ref().map(Access::status);
     state.acme = acme::Status::new(config.acme.clone());
     let state = Arc::new(state);
     let (force, gate, handed_over) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let trusted = Arc::new(Trusted::new(config.trusted_proxies.clone()));
-    let workers = start_workers(&config, &state, &trusted, &force, &gate)?;
+    let workers = start_workers(&config, &state, &trusted, access, (&force, &gate))?;
     let mut listeners = Listeners::new(workers).behind(trusted, config.proxy_protocol.clone());
     let passed = !inherited.sockets.is_empty();
     listeners.inherit(inherited.sockets);
@@ -103,6 +107,7 @@ async fn start(
         upgrade,
         token: admin.token(),
         state: state.clone(),
+        access: state.access.clone(),
     };
     tokio::spawn(signals(handled, told));
     let mut control = Control::new(state.clone(), listeners)
@@ -141,6 +146,9 @@ async fn start(
     let report = tokio::spawn(report_drain(state.process.clone(), drain.handed_over));
     listeners.drain(drain).await;
     report.abort();
+    if let Some(writer) = access_writer {
+        writer.end(LONGEST_LOG).await;
+    }
     if let Some(announcer) = announcer {
         announcer.end(ANNOUNCING).await;
     }
@@ -159,8 +167,8 @@ fn start_workers(
     config: &Config,
     state: &State,
     trusted: &Arc<Trusted>,
-    force: &CancellationToken,
-    gate: &CancellationToken,
+    access: Option<Access>,
+    (force, gate): (&CancellationToken, &CancellationToken),
 ) -> anyhow::Result<Vec<Handle>> {
     let shared = Shared {
         live: state.live.clone(),
@@ -169,6 +177,7 @@ fn start_workers(
         admission: Arc::new(admission(config)),
         tickets: state.tickets.clone(),
         terms: Arc::new(Terms::usual()),
+        access,
         force: force.clone(),
         gate: gate.clone(),
     };
@@ -365,6 +374,8 @@ fn remove_addresses(path: &Path) {
     }
 }
 
+/// How long whoever takes the access log may take for its last lines.
+const LONGEST_LOG: Duration = Duration::from_secs(1);
 /// How long giving back what was claimed in the store may take.
 const LONGEST_RELEASE: Duration = Duration::from_secs(3);
 /// Open files where there is no limit.

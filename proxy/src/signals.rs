@@ -7,6 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::access;
 use crate::admin::Shown;
 use crate::control::State;
 
@@ -24,6 +25,8 @@ pub(crate) struct Told {
     pub(crate) token: Arc<Shown>,
     /// Reads again what else there is.
     pub(crate) state: Arc<State>,
+    /// Opened anew.
+    pub(crate) access: Option<Arc<access::Status>>,
 }
 
 /// The signals that are handled: from when this is made, none of them ends the process by itself.
@@ -56,6 +59,9 @@ pub(crate) async fn signals(signals: Signals, told: Told) {
                 told.interrupted.cancel();
             },
             _ = hup.recv() => {
+                if let Some(access) = &told.access {
+                    access.reopen();
+                }
                 match told.token.read_again() {
                     Ok(true) => tracing::info!("SIGHUP: read the admin token file again"),
                     Ok(false) => {}

@@ -336,6 +336,7 @@ fn process(state: &State, now: Instant) -> String {
         sample(&mut out, "etna_upgrades_total", &[("result", result)], count);
     }
     announced(&mut out, state);
+    access_log(&mut out, state);
     out
 }
 
@@ -353,6 +354,19 @@ fn announced(out: &mut String, state: &State) {
     family(out, "etna_announce_failures_total", help, Kind::Counter);
     for (store, _, failures) in &counts {
         sample(out, "etna_announce_failures_total", &[("store", store)], failures);
+    }
+}
+
+/// Only of a proxy that writes an access log.
+fn access_log(out: &mut String, state: &State) {
+    let Some(access) = &state.access else { return };
+    family(out, "etna_access_log_lines_total", "Lines of the access log that were written.", Kind::Counter);
+    sample(out, "etna_access_log_lines_total", &[], access.lines.get());
+    let name = "etna_access_log_dropped_total";
+    let help = "Lines of the access log that were lost: it was written too slowly, or could not be.";
+    family(out, name, help, Kind::Counter);
+    for (reason, counter) in [("slow", &access.slow), ("error", &access.unwritten)] {
+        sample(out, name, &[("reason", reason)], counter.get());
     }
 }
 

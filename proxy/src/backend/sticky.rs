@@ -58,7 +58,7 @@ pub fn set_cookie(cookie: &str, server: &Live, secure: bool) -> Option<HeaderVal
 }
 
 /// The first cookie of that name.
-pub(super) fn cookie_value<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
+pub fn cookie_value<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
     cookies(headers).find_map(|(key, value)| (key == name.as_bytes()).then_some(value))
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use etna_proxy::access;
 use etna_proxy::acme::{DIRECTORY, Settings};
 use etna_proxy::announce::Announce;
 use etna_proxy::config::{AdminAddress, Config, Unusable};
@@ -32,7 +33,7 @@ use super::logging;
     INT   the same without the grace period\n  \
     TERM or INT a second time: what still runs is cut\n  \
     USR2  replace the running binary by the one that now lies at its path\n  \
-    HUP   read files again: admin token, seal keys, --certificates, and what the store is shown\n\n\
+    HUP   read files again: admin token, seal keys, --certificates, and what the store is shown;\n        open the access log anew\n\n\
     With USR2 the new binary gets the sockets and this one finishes what runs; if the new one does not get ready, \
     nothing changes.\n\n\
     Sockets that systemd passes are used instead of binding: `default` (or unnamed) for the first --listen, \
@@ -110,6 +111,12 @@ pub(super) struct Flags {
     zone: Option<String>,
     #[command(flatten)]
     announce: AnnounceFlags,
+    /// File, or pipe, for a line of JSON for each request, or - for standard output [default: no access log].
+    #[arg(long, env = "ETNA_ACCESS_LOG", value_name = "FILE")]
+    access_log: Option<PathBuf>,
+    /// What the access log shows of queries, in addresses and referers: names of parameters, all, or nothing.
+    #[arg(long, env = "ETNA_ACCESS_LOG_QUERY", value_name = "HOW", default_value = "names")]
+    access_log_query: access::Query,
     /// What is logged: error, warn, info, debug, or a filter such as etna_proxy=debug.
     #[arg(long, env = "ETNA_LOG", value_name = "LEVEL", default_value = "info")]
     log: String,
@@ -277,6 +284,10 @@ pub(super) fn run(flags: Flags) -> ExitCode {
         zone: flags.zone.filter(|zone| !zone.is_empty()),
         acme: Settings { directory: flags.acme_directory, ca_file: flags.acme_ca },
         announce: flags.announce.settings(),
+        access_log: flags
+            .access_log
+            .and_then(access_target)
+            .map(|target| access::Settings { target, query: flags.access_log_query }),
         certificates: flags.certificates.filter(|dir| !dir.as_os_str().is_empty()),
         keyring,
         seal_key,
@@ -307,6 +318,15 @@ pub(super) fn run(flags: Flags) -> ExitCode {
 pub(super) fn seal_key_file(given: Option<PathBuf>) -> Option<PathBuf> {
     let credential = || Some(PathBuf::from(std::env::var_os("CREDENTIALS_DIRECTORY")?).join("seal-key"));
     given.filter(|file| !file.as_os_str().is_empty()).or_else(|| credential().filter(|file| file.exists()))
+}
+
+/// A file, or `-` for standard output; an environment file may leave it empty.
+fn access_target(path: PathBuf) -> Option<access::Target> {
+    match path.to_str() {
+        Some("") => None,
+        Some("-") => Some(access::Target::Stdout),
+        _ => Some(access::Target::File(path)),
+    }
 }
 
 /// `300`, `5m`, `1m30s`: whole seconds within a range.

@@ -41,6 +41,8 @@ pub struct State {
     pub tickets: Arc<Tickets>,
     /// Counts lines of the log that were lost.
     pub log_lost: Option<ErrorCounter>,
+    /// How the access log stands, where there is one.
+    pub access: Option<Arc<crate::access::Status>>,
     /// What this proxy does for certificates by ACME.
     pub acme: crate::acme::Status,
     /// When the process started.
@@ -136,6 +138,7 @@ impl State {
             announced: Announced::default(),
             tickets: Tickets::new(Epoch::at(SystemTime::now())),
             log_lost: None,
+            access: None,
             acme: crate::acme::Status::default(),
             started: Instant::now(),
             keyring: RwLock::default(),

@@ -39,6 +39,7 @@ impl Control {
         self.news |= self.absence() != self.absent;
         self.news |= self.state.acme.take_changed();
         self.news |= self.state.announced.take_changed();
+        self.news |= self.state.access.as_ref().is_some_and(|access| access.take_changed());
         if std::mem::take(&mut self.news) | changed {
             self.show_problems();
         }
@@ -56,6 +57,7 @@ impl Control {
         problems.extend(edge::ending(&self.state.live.table().certificates, SystemTime::now()));
         problems.extend(self.state.announced.problems());
         problems.extend(self.reread.problems().cloned());
+        problems.extend(self.state.access.as_ref().and_then(|access| access.problem()));
         for problem in problems.difference(&self.logged).take(MOST_LOGGED) {
             tracing::warn!(key = %problem.key, reason = %problem.reason, hint = %problem.hint, effect = %problem.effect, "problem");
         }

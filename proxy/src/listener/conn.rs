@@ -15,6 +15,7 @@ use super::proxy_protocol::{Front, meet};
 use super::stream::Stream;
 use super::watch::{Order, Phase, Watch};
 use super::worker::Worker;
+use crate::access::record::Recorder;
 use crate::proxy_protocol::Origin;
 use crate::stats::Process;
 use crate::tls::handshake::{self, Secured, Spoken};
@@ -35,6 +36,8 @@ pub struct Client {
     pub secured: Option<Rc<Secured>>,
     /// What its worker watches of it.
     pub watch: Arc<Watch>,
+    /// What puts together lines of the access log, where there is one.
+    pub access: Option<Rc<Recorder>>,
 }
 
 /// Where a connection came in.
@@ -120,7 +123,8 @@ async fn converse(worker: Rc<Worker>, arrived: Arrived, stream: TcpStream, mut p
     }
     let spoken = secured.as_ref().map(|secured| secured.protocol);
     let secured = secured.map(Rc::new);
-    let client = Rc::new(Client { listener: arrived.listener, peer, secured, watch, worker });
+    let access = worker.access.as_ref().map(|lines| lines.recorder(false));
+    let client = Rc::new(Client { listener: arrived.listener, peer, secured, watch, access, worker });
     match spoken {
         // Boxed, so that connections of HTTP/1.1 take no room for it.
         Some(Spoken::Http2) => Box::pin(speak_h2(client, stream, Bytes::new())).await,

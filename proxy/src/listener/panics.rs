@@ -96,6 +96,7 @@ async fn a_panic_in_a_request_ends_that_connection_alone() {
         admission: Arc::new(Admission::new(100, 0)),
         tickets: Tickets::new(Epoch(0)),
         terms: Arc::new(Terms::usual()),
+        access: None,
         force: CancellationToken::new(),
         gate,
     };

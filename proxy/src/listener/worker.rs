@@ -25,6 +25,7 @@ use super::admission::{Admission, LOOK_EVERY, Overload};
 use super::configs::Configs;
 use super::drain::{Drain, finish, turn};
 use super::watch::{Order, Phase, Waiting, Watch};
+use crate::access::{Access, Lines};
 use crate::backend::pool::Pool;
 use crate::stats::Process;
 use crate::table::LiveTable;
@@ -48,6 +49,8 @@ pub struct Shared {
     pub tickets: Arc<Tickets>,
     /// On which terms listeners of the command line speak TLS that do.
     pub terms: Arc<Terms>,
+    /// Where lines of the access log go, where there is one.
+    pub access: Option<Access>,
     /// Cancelled when a drain must end at once.
     pub force: CancellationToken,
     /// Cancelled when connections may be accepted. Until then they wait in the kernel's queues.
@@ -66,6 +69,8 @@ pub struct Worker {
     pub admission: Arc<Admission>,
     /// What TLS works with.
     pub(super) tls: Configs,
+    /// Lines of the access log, where there is one.
+    pub access: Option<Rc<Lines>>,
     /// Idle connections to servers.
     pub pool: Rc<Pool>,
     /// Cancelled when a drain's time is over: what still runs is cut.
@@ -271,6 +276,9 @@ impl Worker {
         self.clock.fetch_add(1, Relaxed);
         self.date.replace(now());
         self.pool.sweep(self.now());
+        if let Some(access) = &self.access {
+            access.flush();
+        }
         let (head, idle) =
             if self.admission.is_crowded() { (CROWDED_SECONDS, CROWDED_SECONDS) } else { (HEAD_SECONDS, IDLE_SECONDS) };
         for watch in self.connections.borrow().values() {
@@ -352,6 +360,7 @@ async fn run(shared: Shared, mut inbox: mpsc::Receiver<Command>) {
         trusted: shared.trusted,
         admission: shared.admission,
         tls: Configs::new(shared.tickets, shared.terms),
+        access: shared.access.map(Lines::new),
         pool: Rc::default(),
         cut: CancellationToken::new(),
         clock: Arc::default(),

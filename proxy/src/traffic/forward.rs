@@ -162,6 +162,9 @@ async fn send(
         };
         let server = &backend.servers[usize::from(at)];
         let live = &server.live;
+        if let Some(access) = &client.access {
+            access.tries(&backend.id, &server.spec.id);
+        }
         let announced = backend.spec.proxy_protocol.map(|version| Box::new(announced(client, outgoing, version)));
         let wanted = Wanted { server, http2: outgoing.goes_by_http2(backend), announced };
         let mut link = match wanted.kept(worker, kept_closed, idempotent) {
@@ -219,7 +222,11 @@ async fn send(
         };
         let ended = match answer {
             Some(Ok(head)) => {
-                live.requests.record(head.status, began.elapsed());
+                let took = began.elapsed();
+                live.requests.record(head.status, took);
+                if let Some(access) = &client.access {
+                    access.answered(took);
+                }
                 backend.observe(at, Outcome::Answered(head.status));
                 again::measure(backend, live, began, false);
                 let ended = Ended::Answered(head.status);

@@ -10,10 +10,15 @@ use http_body::{Body, Frame, SizeHint};
 use super::body::BodyError;
 use super::h1::wire::Wire;
 use super::h2::upload::Upload;
+use crate::access::record::Recorder;
 
 /// The body of a request, as it arrives.
 #[derive(Debug)]
-pub struct Incoming(Source);
+pub struct Incoming {
+    source: Source,
+    /// Counts it for the access log.
+    access: Option<Rc<Recorder>>,
+}
 
 enum Source {
     Nothing,
@@ -22,24 +27,33 @@ enum Source {
 }
 
 impl Incoming {
+    fn of(source: Source) -> Incoming {
+        Incoming { source, access: None }
+    }
+
+    /// The same, counted for the access log.
+    pub(super) fn counted(self, access: &Rc<Recorder>) -> Incoming {
+        Incoming { access: Some(access.clone()), ..self }
+    }
+
     /// No body at all.
     pub fn nothing() -> Incoming {
-        Incoming(Source::Nothing)
+        Incoming::of(Source::Nothing)
     }
 
     /// The body of the wire's current request.
     pub fn h1(wire: Rc<Wire>) -> Incoming {
-        Incoming(Source::H1(wire))
+        Incoming::of(Source::H1(wire))
     }
 
     /// The body of a stream of HTTP/2.
     pub fn h2(upload: Upload) -> Incoming {
-        Incoming(Source::H2(Box::new(upload)))
+        Incoming::of(Source::H2(Box::new(upload)))
     }
 
     /// Whether the client waits to be told to send it.
     pub fn is_held(&self) -> bool {
-        match &self.0 {
+        match &self.source {
             Source::Nothing => false,
             Source::H1(wire) => wire.is_held(),
             Source::H2(upload) => upload.is_held(),
@@ -48,7 +62,7 @@ impl Incoming {
 
     /// Whether some of it has arrived, asked for or not.
     pub fn has_begun(&self) -> bool {
-        match &self.0 {
+        match &self.source {
             Source::Nothing => false,
             Source::H1(wire) => wire.has_more(),
             Source::H2(upload) => upload.has_begun(),
@@ -71,15 +85,19 @@ impl Body for Incoming {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut self.0 {
+        let polled = match &mut self.source {
             Source::Nothing => Poll::Ready(None),
             Source::H1(wire) => wire.poll_body(cx),
             Source::H2(upload) => upload.poll_body(cx),
+        };
+        if let (Some(access), Poll::Ready(Some(Ok(frame)))) = (&self.access, &polled) {
+            access.received(frame.data_ref().map_or(0, Bytes::len));
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
+        match &self.source {
             Source::Nothing => true,
             Source::H1(wire) => wire.is_request_whole(),
             Source::H2(upload) => upload.is_whole(),
@@ -87,7 +105,7 @@ impl Body for Incoming {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let left = match &self.0 {
+        let left = match &self.source {
             Source::Nothing => Some(0),
             Source::H1(wire) => wire.left(),
             Source::H2(upload) => upload.left(),

@@ -3,7 +3,7 @@
 //! Read in this order: `h1` and `h2` (a client's connection), `incoming` (a request's body), `service` (the walk),
 //! `forward` (servers), `outgoing` and `connecting` (what is sent, and on what), `waiting` (for a server's place), `again` (retries), `headers` (what is changed on the way),
 //! `trust` (whom to believe), `secure` (who should come over TLS), `tunnel` (after a 101), `respond` (our own answers),
-//! `body` (streams and what ends with them).
+//! `body` (streams and what ends with them), `recorded` (what the access log is told).
 
 mod again;
 pub mod body;
@@ -14,6 +14,7 @@ pub mod h2;
 pub mod headers;
 pub mod incoming;
 mod outgoing;
+mod recorded;
 pub mod respond;
 mod secure;
 pub mod service;

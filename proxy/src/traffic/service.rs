@@ -10,6 +10,7 @@ use http::request::Parts;
 
 use super::body::ResponseBody;
 use super::incoming::Incoming;
+use super::recorded;
 use super::{forward, headers, respond, secure};
 use crate::acme::challenge::PATH;
 use crate::error::Error;
@@ -20,6 +21,7 @@ use crate::table::{Frontend, Route};
 
 /// Answers one request of a client's connection. Whatever happens, there is a response.
 pub async fn handle(client: Rc<Client>, head: Box<Parts>, body: Incoming) -> Response {
+    let body = recorded::begin(&client, &head, body);
     if let Some(response) = challenge(&client, &head) {
         return response;
     }
@@ -29,6 +31,9 @@ pub async fn handle(client: Rc<Client>, head: Box<Parts>, body: Incoming) -> Res
     let result = answer(&client, head, body, &mut frontend).await;
     let response = result.unwrap_or_else(|error| {
         client.worker.process.errors.add(1);
+        if let Some(access) = &client.access {
+            access.failed(&error);
+        }
         respond::error(error, json)
     });
     match frontend {
@@ -65,6 +70,9 @@ async fn answer(
     }
     let (route, client_ip) = route(client, &head)?;
     *chosen = Some(route.frontend.clone());
+    if let Some(access) = &client.access {
+        access.routed(&route.frontend.id);
+    }
     if let Some(status) = route.frontend.deny {
         return Err(Error::Denied(status));
     }

@@ -15,10 +15,12 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::h1::wire::Wire;
+use super::recorded::Counted;
+use crate::access::record::Broken;
 use crate::backend::InFlight;
 use crate::backend::wire::Connection;
+use crate::listener::conn::Client;
 use crate::listener::watch::Phase;
-use crate::listener::worker::Worker;
 use crate::stats::Process;
 
 /// A server that has switched protocols, before its client is joined to it.
@@ -58,21 +60,26 @@ impl Tunnel {
     }
 
     /// Joins the client's connection and the server's until both have ended, either breaks, or a drain's time is over.
-    pub(super) async fn run(self, worker: &Rc<Worker>, client: Rc<Wire>) {
-        let _open = Open::new(&worker.process);
-        client.watch.enter(Phase::Busy);
-        let Some((client, ahead)) = client.into_tunnel() else { return };
-        ask_whether_there(client.tcp());
-        self.join(worker, client, &ahead).await;
+    pub(super) async fn run(self, client: &Client, wire: Rc<Wire>) {
+        let _open = Open::new(&client.worker.process);
+        wire.watch.enter(Phase::Busy);
+        let Some((stream, ahead)) = wire.into_tunnel() else { return };
+        ask_whether_there(stream.tcp());
+        self.join(client, stream, &ahead).await;
     }
 
     /// The same for a client that has more on its connection than this.
-    pub(super) async fn run_over(self, worker: &Rc<Worker>, client: impl AsyncRead + AsyncWrite + Unpin) {
-        let _open = Open::new(&worker.process);
-        self.join(worker, client, &[]).await;
+    pub(super) async fn run_over(self, client: &Client, stream: impl AsyncRead + AsyncWrite + Unpin) {
+        let _open = Open::new(&client.worker.process);
+        self.join(client, stream, &[]).await;
     }
 
-    async fn join(self, worker: &Worker, mut client: impl AsyncRead + AsyncWrite + Unpin, ahead: &[u8]) {
+    async fn join(self, of: &Client, client: impl AsyncRead + AsyncWrite + Unpin, ahead: &[u8]) {
+        let mut client = Counted::new(client, of);
+        if let Some(access) = &of.access {
+            access.received(ahead.len());
+            access.ended(Some(Broken::Client));
+        }
         let (mut server, early) = self.server.into_tunnel();
         ask_whether_there(server.tcp());
         let joined = async {
@@ -86,8 +93,10 @@ impl Tunnel {
         };
         // Both sides are closed by leaving.
         tokio::select! {
-            _ = joined => {}
-            () = worker.cut.cancelled() => {}
+            _ = joined => if let Some(access) = &of.access {
+                access.ended(None);
+            },
+            () = of.worker.cut.cancelled() => {}
         }
     }
 }

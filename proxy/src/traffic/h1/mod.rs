@@ -21,7 +21,9 @@ use http_body::Body as _;
 
 use super::body::ResponseBody;
 use super::incoming::Incoming;
+use super::recorded::{self, Recorded};
 use super::{respond, service, tunnel};
+use crate::access::record::{Broken, Recorder};
 use crate::error::Error;
 use crate::listener::conn::Client;
 use crate::listener::watch::Phase;
@@ -45,15 +47,19 @@ enum Then {
 /// Serves a connection until it ends.
 pub async fn serve(client: Rc<Client>, wire: Rc<Wire>) {
     loop {
-        let then = match poll_fn(|cx| wire.poll_head(cx)).await {
-            // Boxed, so that a connection without a request takes little memory.
-            Ok(Some(head)) => match Box::pin(exchange(&client, &wire, head)).await {
-                Ok(Ok(then)) => then,
-                Ok(Err(tunnel)) => return Box::pin(tunnel.run(&client.worker, wire)).await,
-                Err(()) => return,
-            },
-            Ok(None) => return part(&wire).await,
-            Err(error) => Box::pin(refuse(&client, &wire, error)).await,
+        let head = poll_fn(|cx| wire.poll_head(cx)).await;
+        let then = {
+            let _recorded = Recorded(&client);
+            match head {
+                // Boxed, so that a connection without a request takes little memory.
+                Ok(Some(head)) => match Box::pin(exchange(&client, &wire, head)).await {
+                    Ok(Ok(then)) => then,
+                    Ok(Err(tunnel)) => return Box::pin(tunnel.run(&client, wire)).await,
+                    Err(()) => return,
+                },
+                Ok(None) => return part(&wire).await,
+                Err(error) => Box::pin(refuse(&client, &wire, error)).await,
+            }
         };
         match then {
             Then::Next => client.watch.enter(Phase::Idle),
@@ -104,10 +110,14 @@ async fn deliver(
     let ends = parts.extensions.get::<respond::EndsConnection>().is_some();
     let keep = keep && !ends && tolerable && delimiter != Delimiter::Close;
     wire.answer();
+    if let Some(access) = &client.access {
+        access.status(parts.status);
+    }
 
     let mut outbox = Outbox::new(client.worker.take_buffer());
     answer::write(&mut outbox.flat, &parts, asked, delimiter, keep, &client.worker.date());
-    let mut sending = pin!(Sending { body, delimiter, outbox, ended: false, silent: false, broken: false });
+    let access = client.access.clone();
+    let mut sending = pin!(Sending { body, delimiter, outbox, ended: false, silent: false, broken: false, access });
     let sent = poll_fn(|cx| sending.as_mut().poll(wire, cx)).await;
     let Sending { outbox, broken, body, .. } = &mut *sending;
     client.worker.give_buffer(std::mem::take(&mut outbox.flat));
@@ -116,6 +126,11 @@ async fn deliver(
     client.watch.waits_for_nothing();
     if *broken && delimiter == Delimiter::Close {
         wire.reset();
+    }
+    if let Some(access) = &client.access
+        && (sent.is_ok() || *broken)
+    {
+        access.ended(broken.then_some(Broken::Server));
     }
     sent?;
     if keep && unread && !wire.is_request_whole() {
@@ -139,6 +154,8 @@ struct Sending {
     silent: bool,
     /// Whether the body broke off.
     broken: bool,
+    /// Counts it for the access log.
+    access: Option<Rc<Recorder>>,
 }
 
 impl Sending {
@@ -181,6 +198,9 @@ impl Sending {
                 Ok(data) if data.is_empty() || self.delimiter == Delimiter::Nothing => {}
                 Ok(data) => {
                     let chunks = self.delimiter == Delimiter::Chunks;
+                    if let Some(access) = &self.access {
+                        access.sent(data.len());
+                    }
                     if chunks {
                         answer::chunk_size(flat, data.len());
                     }
@@ -226,6 +246,10 @@ impl Sending {
 async fn refuse(client: &Rc<Client>, wire: &Rc<Wire>, error: Error) -> Then {
     client.worker.process.errors.add(1);
     client.worker.process.refused.add(1);
+    recorded::begin_nothing(client);
+    if let Some(access) = &client.access {
+        access.failed(&error);
+    }
     let asked = Asked { method: http::Method::GET, version: http::Version::HTTP_11 };
     let response = respond::error(error, false);
     match deliver(client, wire, response, &asked, false).await {

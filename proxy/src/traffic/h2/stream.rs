@@ -17,6 +17,7 @@ use super::calm::Calm;
 use super::duplex::Duplex;
 use super::upload::{Respond, Upload, fit_to_trail};
 use super::{answer, head};
+use crate::access::record::Broken;
 use crate::error::Error;
 use crate::listener::conn::Client;
 use crate::listener::watch::{Order, Phase, Waiting};
@@ -25,6 +26,7 @@ use crate::stats::Process;
 use crate::traffic::body::ResponseBody;
 use crate::traffic::h1::answer::{Asked, Delimiter};
 use crate::traffic::incoming::Incoming;
+use crate::traffic::recorded::{self, Recorded};
 use crate::traffic::tunnel::Tunnel;
 use crate::traffic::{respond, service};
 
@@ -69,7 +71,9 @@ pub(super) async fn serve(
     let watched = connection.worker.watched();
     let watch = watched.watch().clone();
     watch.enter(Phase::Busy);
-    let client = Rc::new(Client { watch: watch.clone(), ..(*connection).clone() });
+    let access = connection.worker.access.as_ref().map(|lines| lines.recorder(true));
+    let client = Rc::new(Client { watch: watch.clone(), access, ..(*connection).clone() });
+    let _recorded = Recorded(&client);
     let respond = Rc::new(RefCell::new(respond));
     let ended = {
         let mut exchanging = pin!(exchange(&client, &calm, request, &respond));
@@ -86,7 +90,12 @@ pub(super) async fn serve(
         }
     };
     match ended {
-        Ended::Answered => calm.answered(),
+        Ended::Answered => {
+            if let Some(access) = &client.access {
+                access.ended(None);
+            }
+            calm.answered();
+        }
         Ended::TakenBack => {
             client.worker.process.http2.resets.add(1);
             calm.taken_back();
@@ -133,6 +142,10 @@ async fn exchange(client: &Rc<Client>, calm: &Rc<Calm>, request: Request<RecvStr
         Err(error) => {
             process.errors.add(1);
             process.refused.add(1);
+            recorded::begin_nothing(client);
+            if let Some(access) = &client.access {
+                access.failed(&error);
+            }
             respond::error(error, false)
         }
     };
@@ -156,14 +169,20 @@ async fn join(client: &Rc<Client>, response: Response, tunnel: Tunnel, upload: U
     let head = answer::switched(response.into_parts().0, &client.worker.date());
     let sent = respond.borrow_mut().send_response(head, false);
     let Ok(send) = sent else { return Ended::TakenBack };
+    if let Some(access) = &client.access {
+        access.status(StatusCode::OK);
+    }
     client.watch.waits_for_nothing();
-    Box::pin(tunnel.run_over(&client.worker, Duplex::new(upload, send))).await;
+    Box::pin(tunnel.run_over(client, Duplex::new(upload, send))).await;
     Ended::Answered
 }
 
 /// Sends a response.
 async fn deliver(client: &Rc<Client>, response: Response, asked: &Asked, respond: &Respond) -> Ended {
     let (parts, body) = response.into_parts();
+    if let Some(access) = &client.access {
+        access.status(parts.status);
+    }
     let delimiter = Delimiter::of(asked, parts.status, body.size_hint().exact());
     let ends = matches!(delimiter, Delimiter::Nothing | Delimiter::Length(0));
     let head = answer::head(parts, delimiter, &client.worker.date());
@@ -214,6 +233,9 @@ impl Sending {
                 }
                 let here = piece.split_to(send.capacity().min(piece.len()));
                 client.watch.moved(here.len(), Waiting::Reader);
+                if let Some(access) = &client.access {
+                    access.sent(here.len());
+                }
                 let ends = piece.is_empty() && body.is_end_stream();
                 if send.send_data(here, ends).is_err() {
                     return Poll::Ready(Ended::TakenBack);
@@ -236,6 +258,7 @@ impl Sending {
                 Poll::Ready(None) => return Poll::Ready(over(send.send_data(Bytes::new(), true))),
                 Poll::Ready(Some(Err(error))) => {
                     tracing::debug!(%error, "a response broke off");
+                    broke_off(client);
                     send.send_reset(Reason::INTERNAL_ERROR);
                     return Poll::Ready(Ended::Broken);
                 }
@@ -246,12 +269,19 @@ impl Sending {
                 }
                 Poll::Pending if client.watch.is_overdue() => {
                     tracing::debug!("a response fell silent");
+                    broke_off(client);
                     send.send_reset(Reason::INTERNAL_ERROR);
                     return Poll::Ready(Ended::Broken);
                 }
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+}
+
+fn broke_off(client: &Client) {
+    if let Some(access) = &client.access {
+        access.ended(Some(Broken::Server));
     }
 }
 
