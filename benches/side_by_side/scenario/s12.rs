@@ -54,6 +54,7 @@ impl Scenario for Features {
 /// What is on, compared with the first. What one flag turns on is a line here.
 const ON: &[(&str, With)] = &[
     ("nothing", With::Flags(&[])),
+    ("JSON access log", With::Flags(&["--access-log", "access.log"])),
     ("rate and connection limits", With::Limits),
     ("WordPress site, sticky, server limit", With::Site),
 ];

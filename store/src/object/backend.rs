@@ -86,7 +86,7 @@ pub struct Timeouts {
 pub struct KeepAlive {
     /// TCP keep-alive period, default 15 s.
     pub period: Duration,
-    /// Idle connections kept per server and worker, default 64 (vulcand: 2). A negative number keeps none, as in Go.
+    /// Idle connections kept per server and worker, default 256 (vulcand: 2). A negative number keeps none, as in Go.
     pub max_idle: usize,
 }
 
@@ -171,7 +171,7 @@ impl Default for Timeouts {
 
 impl Default for KeepAlive {
     fn default() -> KeepAlive {
-        KeepAlive { period: Duration::from_secs(15), max_idle: 64 }
+        KeepAlive { period: Duration::from_secs(15), max_idle: 256 }
     }
 }
 
