@@ -14,6 +14,7 @@ mod draining;
 mod failures;
 mod h2;
 mod h2_attacks;
+mod h2_endings;
 mod h2_vectors;
 mod headers;
 mod health;
