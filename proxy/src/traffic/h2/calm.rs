@@ -12,6 +12,7 @@ use std::sync::Arc;
 use h2::Reason;
 
 use super::frames::{self, Frame, Frames};
+use super::unsent::Unsent;
 use super::upload::Uploads;
 use crate::listener::watch::Watch;
 
@@ -27,6 +28,7 @@ pub(super) struct Calm {
     /// Bytes written that were not counted in favour yet.
     written: Cell<usize>,
     uploads: Rc<Uploads>,
+    unsent: Rc<Unsent>,
     begun: Cell<bool>,
     /// Why the connection must end, once it must.
     fault: Cell<Option<Reason>>,
@@ -42,6 +44,7 @@ impl Calm {
             heads: Cell::new(0),
             written: Cell::new(0),
             uploads: Rc::default(),
+            unsent: Rc::default(),
             begun: Cell::new(false),
             fault: Cell::new(None),
             watch,
@@ -56,6 +59,11 @@ impl Calm {
     /// What arrives on it.
     pub(super) fn uploads(&self) -> Rc<Uploads> {
         self.uploads.clone()
+    }
+
+    /// What was given to it and is not written.
+    pub(super) fn unsent(&self) -> &Rc<Unsent> {
+        &self.unsent
     }
 
     /// Why the connection must end, once it must.

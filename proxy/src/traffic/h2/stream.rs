@@ -15,6 +15,7 @@ use http_body::Body as _;
 
 use super::calm::Calm;
 use super::duplex::Duplex;
+use super::unsent::{Piece, Unsent};
 use super::upload::{Respond, Upload, fit_to_trail};
 use super::{answer, head};
 use crate::error::Error;
@@ -63,7 +64,7 @@ pub(super) async fn serve(
     connection: Rc<Client>,
     calm: Rc<Calm>,
     request: Request<RecvStream>,
-    respond: SendResponse<Bytes>,
+    respond: SendResponse<Piece>,
 ) {
     let _open = Open::new(&connection.worker.process);
     let watched = connection.worker.watched();
@@ -139,7 +140,7 @@ async fn exchange(client: &Rc<Client>, calm: &Rc<Calm>, request: Request<RecvStr
     drop(held);
     if let Some(upload) = upload {
         if let Some(tunnel) = response.body_mut().take_tunnel() {
-            return join(client, response, tunnel, upload, respond).await;
+            return join(client, calm, response, tunnel, upload, respond).await;
         }
         // To the client, success would be the WebSocket itself.
         if response.status().is_success() {
@@ -148,21 +149,28 @@ async fn exchange(client: &Rc<Client>, calm: &Rc<Calm>, request: Request<RecvStr
         }
     }
     debug_assert!(websocket || response.status() != StatusCode::SWITCHING_PROTOCOLS, "nobody asked to switch");
-    deliver(client, response, &asked, respond).await
+    deliver(client, calm, response, &asked, respond).await
 }
 
 /// Joins a stream and the server that opened a WebSocket on it.
-async fn join(client: &Rc<Client>, response: Response, tunnel: Tunnel, upload: Upload, respond: &Respond) -> Ended {
+async fn join(
+    client: &Rc<Client>,
+    calm: &Calm,
+    response: Response,
+    tunnel: Tunnel,
+    upload: Upload,
+    respond: &Respond,
+) -> Ended {
     let head = answer::switched(response.into_parts().0, &client.worker.date());
     let sent = respond.borrow_mut().send_response(head, false);
     let Ok(send) = sent else { return Ended::TakenBack };
     client.watch.waits_for_nothing();
-    Box::pin(tunnel.run_over(&client.worker, Duplex::new(upload, send))).await;
+    Box::pin(tunnel.run_over(&client.worker, Duplex::new(upload, send, calm.unsent().clone()))).await;
     Ended::Answered
 }
 
 /// Sends a response.
-async fn deliver(client: &Rc<Client>, response: Response, asked: &Asked, respond: &Respond) -> Ended {
+async fn deliver(client: &Rc<Client>, calm: &Calm, response: Response, asked: &Asked, respond: &Respond) -> Ended {
     let (parts, body) = response.into_parts();
     let delimiter = Delimiter::of(asked, parts.status, body.size_hint().exact());
     let ends = matches!(delimiter, Delimiter::Nothing | Delimiter::Length(0));
@@ -176,14 +184,15 @@ async fn deliver(client: &Rc<Client>, response: Response, asked: &Asked, respond
             return Ended::TakenBack;
         }
     };
-    let mut sending = pin!(Sending { body, send, piece: Bytes::new(), silent: false });
+    let mut sending = pin!(Sending { body, send, unsent: calm.unsent().clone(), piece: Bytes::new(), silent: false });
     poll_fn(|cx| sending.as_mut().poll(client, cx)).await
 }
 
 /// A response's body on its way out.
 struct Sending {
     body: ResponseBody,
-    send: SendStream<Bytes>,
+    send: SendStream<Piece>,
+    unsent: Rc<Unsent>,
     /// Taken from the body and not sent yet.
     piece: Bytes,
     /// Whether the server is waited for.
@@ -193,7 +202,7 @@ struct Sending {
 impl Sending {
     /// Ready when everything was sent, or nothing more will be.
     fn poll(mut self: Pin<&mut Self>, client: &Client, cx: &mut Context<'_>) -> Poll<Ended> {
-        let Sending { body, send, piece, silent } = &mut *self;
+        let Sending { body, send, unsent, piece, silent } = &mut *self;
         if let Poll::Ready(reason) = send.poll_reset(cx) {
             return Poll::Ready(gone(&reason));
         }
@@ -212,10 +221,15 @@ impl Sending {
                         }
                     }
                 }
-                let here = piece.split_to(send.capacity().min(piece.len()));
+                let Poll::Ready(room) = unsent.poll_room(cx) else {
+                    client.watch.waits_for(Waiting::Reader);
+                    body.poll_sending(cx);
+                    return Poll::Pending;
+                };
+                let here = piece.split_to(send.capacity().min(piece.len()).min(room));
                 client.watch.moved(here.len(), Waiting::Reader);
                 let ends = piece.is_empty() && body.is_end_stream();
-                if send.send_data(here, ends).is_err() {
+                if send.send_data(unsent.piece(here), ends).is_err() {
                     return Poll::Ready(Ended::TakenBack);
                 }
                 if ends {
@@ -233,7 +247,7 @@ impl Sending {
                         }
                     }
                 }
-                Poll::Ready(None) => return Poll::Ready(over(send.send_data(Bytes::new(), true))),
+                Poll::Ready(None) => return Poll::Ready(over(send.send_data(unsent.piece(Bytes::new()), true))),
                 Poll::Ready(Some(Err(error))) => {
                     tracing::debug!(%error, "a response broke off");
                     send.send_reset(Reason::INTERNAL_ERROR);
