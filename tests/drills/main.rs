@@ -15,6 +15,7 @@ mod control;
 mod denial;
 mod drill;
 mod edge;
+mod floods;
 mod lifecycle;
 mod lifecycle_changes;
 mod lifecycle_end;
@@ -88,6 +89,7 @@ fn drills() -> impl Iterator<Item = &'static Drill> {
         robustness::DRILLS,
         surface::DRILLS,
         edge::DRILLS,
+        floods::DRILLS,
     ]
     .into_iter()
     .flatten()
