@@ -114,6 +114,7 @@ where
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     let streams = &self.client.worker.process.http2.streams;
                     streams.add(1);
+                    self.calm.accepted();
                     let serving = stream::serve(self.client.clone(), self.calm.clone(), request, respond);
                     self.streams.spawn_local(serving);
                     continue;
