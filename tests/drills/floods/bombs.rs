@@ -30,7 +30,7 @@ pub(super) async fn run(length: Length) -> Outcome {
 
         let attack = ground.attack().await;
         let all = pour_many(ground.at, many, &none, ENOUGH, move |n| head(2 * n + 1, HANGS, &bomb.between)).await;
-        let stayed = all.iter().find(|one| !one.was_told_to_go() || one.times > MOST_REFUSED);
+        let stayed = all.iter().find(|one| !one.was_told_to_go() || one.last_stream > 2 * MOST_REFUSED);
         ground.check(name, stayed.is_none(), || format!("between: not told to go: {stayed:?}"));
         let told = all.iter().all(|one| one.statuses.keys().eq(&[431]));
         ground.check(name, told, || format!("between: not all told 431: {:?}", all.first()));
@@ -144,8 +144,8 @@ fn bombs() -> Vec<(&'static str, Bomb)> {
 
 const ENOUGH: u32 = 3000;
 const STREAMS: u32 = 100;
-/// Refused heads until a connection is ended, and what is sent ahead of that.
-const MOST_REFUSED: u32 = 400;
+/// Heads of a connection that are looked at until it is ended.
+const MOST_REFUSED: u32 = 250;
 const MOST_MB: f64 = 50.0;
 /// Of memory for a connection whose requests all wait, with their tasks and their connections to servers: what a
 /// hundred requests of HTTP/1.1 may have as well.

@@ -4,7 +4,7 @@
 use etna_tests::h2::*;
 
 use super::ground::{Ground, HANGS};
-use super::pour::{begin, pour_many, update};
+use super::pour::{Way, begin, pour_many, update};
 use crate::drill::{Length, Outcome};
 
 pub(super) async fn run(length: Length) -> Outcome {
@@ -29,7 +29,7 @@ pub(super) async fn run(length: Length) -> Outcome {
 }
 
 /// What is sent after a whole request.
-const MISTAKES: [(&str, fn(u32) -> Vec<u8>); 6] = [
+const MISTAKES: [Way; 6] = [
     ("a window beyond all bounds", |stream| update(stream, 0x7fff_ffff)),
     ("a window by 0", |stream| update(stream, 0)),
     ("HEADERS after the end", |stream| begin(stream, HANGS)),

@@ -63,6 +63,9 @@ impl Poured {
     }
 }
 
+/// A way to attack: its name, and what is sent the n-th time or on a stream.
+pub(super) type Way = (&'static str, fn(u32) -> Vec<u8>);
+
 /// Sends `opening`, then `each` up to so often, and reads what comes; stays until the connection is closed. Where `each`
 /// is nothing, it pauses.
 pub(super) async fn pour(to: SocketAddr, opening: &[u8], most: u32, mut each: impl FnMut(u32) -> Vec<u8>) -> Poured {

@@ -8,13 +8,13 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::ground::{Ground, HANGS, SECOND};
-use super::pour::{Poured, begin, pour, reset};
+use super::pour::{Poured, Way, begin, pour, reset};
 use crate::drill::{Length, Outcome};
 
 pub(super) async fn run(length: Length) -> Outcome {
     let mut ground = Ground::open("resets", length).await;
     let time = length.pick(10, 2) * SECOND;
-    let kinds: [(&str, fn(u32) -> Vec<u8>); 4] = [
+    let kinds: [Way; 4] = [
         ("at once", |n| [begun(n, 1), taken_back(n, 1)].concat()),
         ("ten at a time", |n| [begun(n, 10), taken_back(n, 10)].concat()),
         ("a hundred at a time", |n| [begun(n, 100), taken_back(n, 100)].concat()),

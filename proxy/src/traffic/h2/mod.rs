@@ -111,11 +111,16 @@ where
             while let Poll::Ready(Some(_)) = self.streams.poll_join_next(cx) {}
             self.tell();
             match self.connection.poll_accept(cx) {
-                Poll::Ready(Some(Ok((request, respond)))) => {
+                Poll::Ready(Some(Ok((request, mut respond)))) => {
                     let streams = &self.client.worker.process.http2.streams;
                     streams.add(1);
                     self.calm.accepted();
-                    let serving = stream::serve(self.client.clone(), self.calm.clone(), request, respond);
+                    // Before anything is made of it: many may come before the first is looked at.
+                    let Some(held) = self.calm.hold(head::size(&request)) else {
+                        respond.send_reset(Reason::REFUSED_STREAM);
+                        continue;
+                    };
+                    let serving = stream::serve(self.client.clone(), self.calm.clone(), held, request, respond);
                     self.streams.spawn_local(serving);
                     continue;
                 }

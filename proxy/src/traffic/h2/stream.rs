@@ -13,7 +13,7 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{Request, StatusCode, Version};
 use http_body::Body as _;
 
-use super::calm::Calm;
+use super::calm::{Calm, Held};
 use super::duplex::Duplex;
 use super::unsent::{Piece, Unsent};
 use super::upload::{Respond, Upload, fit_to_trail};
@@ -59,10 +59,11 @@ impl Drop for Open {
     }
 }
 
-/// Answers one request of a connection.
+/// Answers one request of a connection, for whose head there is room.
 pub(super) async fn serve(
     connection: Rc<Client>,
     calm: Rc<Calm>,
+    held: Held,
     request: Request<RecvStream>,
     respond: SendResponse<Piece>,
 ) {
@@ -73,7 +74,7 @@ pub(super) async fn serve(
     let client = Rc::new(Client { watch: watch.clone(), ..(*connection).clone() });
     let respond = Rc::new(RefCell::new(respond));
     let ended = {
-        let mut exchanging = pin!(exchange(&client, &calm, request, &respond));
+        let mut exchanging = pin!(exchange(&client, &calm, held, request, &respond));
         loop {
             tokio::select! {
                 biased;
@@ -96,16 +97,18 @@ pub(super) async fn serve(
     }
 }
 
-async fn exchange(client: &Rc<Client>, calm: &Rc<Calm>, request: Request<RecvStream>, respond: &Respond) -> Ended {
+async fn exchange(
+    client: &Rc<Client>,
+    calm: &Rc<Calm>,
+    held: Held,
+    request: Request<RecvStream>,
+    respond: &Respond,
+) -> Ended {
     // A request that was taken back before it was looked at costs nobody anything more.
     if let Poll::Ready(reason) = poll_fn(|cx| Poll::Ready(respond.borrow_mut().poll_reset(cx))).await {
         return gone(&reason);
     }
     let (parts, stream) = request.into_parts();
-    let Some(held) = calm.hold(head::size(&parts)) else {
-        respond.borrow_mut().send_reset(Reason::REFUSED_STREAM);
-        return Ended::Broken;
-    };
     let asked = Asked { method: parts.method.clone(), version: Version::HTTP_2 };
     let process = &client.worker.process;
     let mut upload = None;
