@@ -24,6 +24,7 @@ mod routing;
 mod scale;
 mod secrets;
 mod servers_h2;
+mod servers_h2_hostile;
 mod servers_tls;
 mod sidekick;
 mod store_fails;
