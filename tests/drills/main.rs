@@ -15,6 +15,7 @@ mod control;
 mod denial;
 mod drill;
 mod edge;
+mod floods;
 mod http2;
 mod lifecycle;
 mod lifecycle_changes;
@@ -92,6 +93,7 @@ fn drills() -> impl Iterator<Item = &'static Drill> {
         edge::DRILLS,
         http2::DRILLS,
         websocket::DRILLS,
+        floods::DRILLS,
     ]
     .into_iter()
     .flatten()

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use h2::Reason;
 
 use super::frames::{self, Frame, Frames};
+use super::unsent::Unsent;
 use super::upload::Uploads;
 use crate::listener::watch::Watch;
 
@@ -22,11 +23,14 @@ pub(super) struct Calm {
     frames: RefCell<Frames>,
     idle_frames: Allowance,
     resets: Allowance,
+    /// Heads that did not become requests.
+    bad_heads: Allowance,
     /// Bytes of heads of requests without an answer.
     heads: Cell<usize>,
     /// Bytes written that were not counted in favour yet.
     written: Cell<usize>,
     uploads: Rc<Uploads>,
+    unsent: Rc<Unsent>,
     begun: Cell<bool>,
     /// Why the connection must end, once it must.
     fault: Cell<Option<Reason>>,
@@ -39,9 +43,11 @@ impl Calm {
             frames: RefCell::new(Frames::after(super::PREFACE.len())),
             idle_frames: Allowance::new(MOST_IDLE_FRAMES, IDLE_FRAMES_A_SECOND),
             resets: Allowance::new(MOST_RESETS, RESETS_A_SECOND),
+            bad_heads: Allowance::new(MOST_BAD_HEADS, BAD_HEADS_A_SECOND),
             heads: Cell::new(0),
             written: Cell::new(0),
             uploads: Rc::default(),
+            unsent: Rc::default(),
             begun: Cell::new(false),
             fault: Cell::new(None),
             watch,
@@ -58,6 +64,11 @@ impl Calm {
         self.uploads.clone()
     }
 
+    /// What was given to it and is not written.
+    pub(super) fn unsent(&self) -> &Rc<Unsent> {
+        &self.unsent
+    }
+
     /// Why the connection must end, once it must.
     pub(super) fn fault(&self) -> Option<Reason> {
         self.fault.get()
@@ -70,17 +81,27 @@ impl Calm {
 
     /// Bytes came from the client.
     pub(super) fn read(&self, bytes: &[u8]) {
-        let mut cost = 0;
+        let (mut cost, mut heads) = (0, 0);
         let mut fault = None;
         self.frames.borrow_mut().scan(bytes, |frame| {
             cost += cost_of(frame);
+            heads += u32::from(frame.kind == frames::HEADERS);
             let first = !self.begun.replace(true);
             fault = fault.or(fault_of(frame, first));
         });
         if cost > 0 && !self.idle_frames.take(cost, self.watch.now()) {
             fault = fault.or(Some(Reason::ENHANCE_YOUR_CALM));
         }
+        // What it becomes is known later: one that is too large, the crate answers 431 without saying so.
+        if heads > 0 && !self.bad_heads.take(heads, self.watch.now()) {
+            fault = fault.or(Some(Reason::ENHANCE_YOUR_CALM));
+        }
         self.fault.set(self.fault.get().or(fault));
+    }
+
+    /// A head became a request.
+    pub(super) fn accepted(&self) {
+        self.bad_heads.give(1);
     }
 
     /// Bytes went to the client: to take them, it has to send frames that carry nothing.
@@ -94,6 +115,8 @@ impl Calm {
     pub(super) fn answered(&self) {
         self.idle_frames.give(FRAMES_FOR_A_REQUEST);
         self.resets.give(1);
+        // It may have had trailers.
+        self.bad_heads.give(1);
     }
 
     /// A request was taken back.
@@ -195,8 +218,13 @@ const FRAMES_FOR_A_REQUEST: u32 = 4;
 /// Requests that may be taken back at once.
 const MOST_RESETS: u32 = 90;
 const RESETS_A_SECOND: u32 = 1;
-/// Bytes of heads that may wait for answers, as the `h2` crate counts them.
-const MOST_HEADS: usize = 512 * 1024;
+/// Heads that are malformed, too large or too many, at once: as many as a client may send that does not know yet how
+/// many it may, and as many again.
+const MOST_BAD_HEADS: u32 = 200;
+const BAD_HEADS_A_SECOND: u32 = 2;
+/// Bytes of heads that may wait for answers, as the `h2` crate counts them. Each is in memory up to four times: as it
+/// came, as fields, as its server gets it.
+const MOST_HEADS: usize = 256 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -262,12 +290,28 @@ mod tests {
         let calm = calm();
         for _ in 0..100_000 {
             calm.read(&frame(frames::HEADERS, 5, 10));
+            calm.accepted();
             calm.read(&frame(8, 0, 4));
             calm.answered();
             calm.written(16 * 1024);
             (0..8).for_each(|_| calm.read(&frame(8, 0, 4)));
         }
         assert_eq!(calm.fault(), None);
+    }
+
+    #[test]
+    fn heads_that_become_no_requests_are_counted() {
+        let calm = calm();
+        let head = frame(frames::HEADERS, 5, 10);
+        for _ in 0..MOST_BAD_HEADS {
+            calm.read(&head);
+        }
+        assert_eq!(calm.fault(), None);
+        calm.accepted();
+        calm.read(&head);
+        assert_eq!(calm.fault(), None);
+        calm.read(&head);
+        assert_eq!(calm.fault(), Some(Reason::ENHANCE_YOUR_CALM));
     }
 
     #[test]
@@ -287,7 +331,7 @@ mod tests {
     #[test]
     fn heads_that_wait_are_bounded() {
         let calm = calm();
-        let held: Vec<Held> = (0..16).map(|_| calm.hold(32 * 1024).unwrap()).collect();
+        let held: Vec<Held> = (0..8).map(|_| calm.hold(32 * 1024).unwrap()).collect();
         assert!(calm.hold(1).is_none());
         drop(held);
         assert!(calm.hold(1).is_some());

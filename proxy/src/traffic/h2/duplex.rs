@@ -2,12 +2,14 @@
 
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
 use h2::SendStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::unsent::{Piece, Unsent};
 use super::upload::Upload;
 
 /// A stream that is a tunnel.
@@ -15,13 +17,14 @@ pub(super) struct Duplex {
     upload: Upload,
     /// Arrived and not read yet.
     arrived: Bytes,
-    send: SendStream<Bytes>,
+    send: SendStream<Piece>,
+    unsent: Rc<Unsent>,
 }
 
 impl Duplex {
     /// Joins both halves.
-    pub(super) fn new(upload: Upload, send: SendStream<Bytes>) -> Duplex {
-        Duplex { upload, arrived: Bytes::new(), send }
+    pub(super) fn new(upload: Upload, send: SendStream<Piece>, unsent: Rc<Unsent>) -> Duplex {
+        Duplex { upload, arrived: Bytes::new(), send, unsent }
     }
 }
 
@@ -56,8 +59,9 @@ impl AsyncWrite for Duplex {
                 None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             }
         }
-        let here = self.send.capacity().min(bytes.len());
-        let piece = Bytes::copy_from_slice(&bytes[..here]);
+        let room = ready!(self.unsent.poll_room(cx));
+        let here = self.send.capacity().min(bytes.len()).min(room);
+        let piece = self.unsent.piece(Bytes::copy_from_slice(&bytes[..here]));
         Poll::Ready(self.send.send_data(piece, false).map(|()| here).map_err(io::Error::other))
     }
 
@@ -67,7 +71,8 @@ impl AsyncWrite for Duplex {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.send.send_data(Bytes::new(), true).map_err(io::Error::other))
+        let nothing = self.unsent.piece(Bytes::new());
+        Poll::Ready(self.send.send_data(nothing, true).map_err(io::Error::other))
     }
 }
 

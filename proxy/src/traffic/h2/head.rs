@@ -9,7 +9,7 @@ use h2::ext::Protocol;
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::uri::{self, Uri};
-use http::{Method, Version};
+use http::{Method, Request, Version};
 
 use crate::backend::framing::parse_length;
 use crate::error::Error;
@@ -29,10 +29,10 @@ pub(super) struct Head {
 }
 
 /// Bytes of a head, 32 for each field included (RFC 9113 section 6.5.2).
-pub(super) fn size(parts: &Parts) -> usize {
-    parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum::<usize>()
-        + parts.uri.path_and_query().map_or(0, |target| target.as_str().len())
-        + parts.uri.authority().map_or(0, |authority| authority.as_str().len())
+pub(super) fn size<T>(request: &Request<T>) -> usize {
+    request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum::<usize>()
+        + request.uri().path_and_query().map_or(0, |target| target.as_str().len())
+        + request.uri().authority().map_or(0, |authority| authority.as_str().len())
 }
 
 /// Reads a request's head. `random` makes the key of a WebSocket's handshake, which HTTP/2 does not have.
@@ -207,7 +207,10 @@ mod tests {
         assert!(get("/", &many[1..]).is_ok());
         let long = "a".repeat(MAX_TARGET);
         assert_eq!(get(&format!("/{long}"), &[]).unwrap_err(), Error::TargetTooLong);
-        assert_eq!(size(&parts("GET", "http://ab/c", &[("a", "b"), ("c", "de")])), 34 + 35 + 2 + 2);
+        assert_eq!(
+            size(&Request::from_parts(parts("GET", "http://ab/c", &[("a", "b"), ("c", "de")]), ())),
+            34 + 35 + 2 + 2
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! HTTP/2 towards clients: a connection's streams, each a request of its own, until the connection ends.
 //!
 //! Frames, header compression and flow control are the `h2` crate's; how much of anything a client may have of us is
-//! ours (`calm`, `meter`). Every stream is a task of its worker and is watched as an HTTP/1.1 connection is. Which
+//! ours (`calm`, `meter`, `unsent`). Every stream is a task of its worker and is watched as an HTTP/1.1 connection is. Which
 //! server answers is not known here; `service.rs` does the rest. No push, no priorities: clients go without.
 
 mod answer;
@@ -11,6 +11,7 @@ mod frames;
 mod head;
 mod meter;
 mod stream;
+mod unsent;
 pub mod upload;
 
 use std::cell::RefCell;
@@ -29,6 +30,7 @@ use tokio::time::Sleep;
 
 use self::calm::Calm;
 use self::meter::Meter;
+use self::unsent::Piece;
 use crate::listener::conn::Client;
 use crate::listener::watch::Phase;
 
@@ -89,7 +91,7 @@ fn settings() -> Builder {
 
 /// A connection being served.
 struct Serving<T> {
-    connection: Connection<Meter<T>, Bytes>,
+    connection: Connection<Meter<T>, Piece>,
     client: Rc<Client>,
     calm: Rc<Calm>,
     streams: JoinSet<()>,
@@ -109,10 +111,16 @@ where
             while let Poll::Ready(Some(_)) = self.streams.poll_join_next(cx) {}
             self.tell();
             match self.connection.poll_accept(cx) {
-                Poll::Ready(Some(Ok((request, respond)))) => {
+                Poll::Ready(Some(Ok((request, mut respond)))) => {
                     let streams = &self.client.worker.process.http2.streams;
                     streams.add(1);
-                    let serving = stream::serve(self.client.clone(), self.calm.clone(), request, respond);
+                    self.calm.accepted();
+                    // Before anything is made of it: many may come before the first is looked at.
+                    let Some(held) = self.calm.hold(head::size(&request)) else {
+                        respond.send_reset(Reason::REFUSED_STREAM);
+                        continue;
+                    };
+                    let serving = stream::serve(self.client.clone(), self.calm.clone(), held, request, respond);
                     self.streams.spawn_local(serving);
                     continue;
                 }
@@ -207,7 +215,7 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const MOST_STREAMS: u32 = 100;
 /// Longest head in bytes, 32 for each field included, as for HTTP/1.1.
 const LONGEST_HEAD: u32 = super::h1::head::MAX_HEAD as u32;
-/// Bytes of a response that wait to be written, for each stream.
+/// Bytes of a response that wait to be written, for each stream; `unsent` bounds their sum.
 const SEND_BUFFER: usize = 16 * 1024;
 /// Requests taken back before anybody looked at them.
 const RESET_UNSEEN: usize = 50;

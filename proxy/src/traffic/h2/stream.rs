@@ -13,8 +13,9 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{Request, StatusCode, Version};
 use http_body::Body as _;
 
-use super::calm::Calm;
+use super::calm::{Calm, Held};
 use super::duplex::Duplex;
+use super::unsent::{Piece, Unsent};
 use super::upload::{Respond, Upload, fit_to_trail};
 use super::{answer, head};
 use crate::access::record::Broken;
@@ -60,12 +61,13 @@ impl Drop for Open {
     }
 }
 
-/// Answers one request of a connection.
+/// Answers one request of a connection, for whose head there is room.
 pub(super) async fn serve(
     connection: Rc<Client>,
     calm: Rc<Calm>,
+    held: Held,
     request: Request<RecvStream>,
-    respond: SendResponse<Bytes>,
+    respond: SendResponse<Piece>,
 ) {
     let _open = Open::new(&connection.worker.process);
     let watched = connection.worker.watched();
@@ -76,7 +78,7 @@ pub(super) async fn serve(
     let _recorded = Recorded(&client);
     let respond = Rc::new(RefCell::new(respond));
     let ended = {
-        let mut exchanging = pin!(exchange(&client, &calm, request, &respond));
+        let mut exchanging = pin!(exchange(&client, &calm, held, request, &respond));
         loop {
             tokio::select! {
                 biased;
@@ -104,16 +106,18 @@ pub(super) async fn serve(
     }
 }
 
-async fn exchange(client: &Rc<Client>, calm: &Rc<Calm>, request: Request<RecvStream>, respond: &Respond) -> Ended {
+async fn exchange(
+    client: &Rc<Client>,
+    calm: &Rc<Calm>,
+    held: Held,
+    request: Request<RecvStream>,
+    respond: &Respond,
+) -> Ended {
     // A request that was taken back before it was looked at costs nobody anything more.
     if let Poll::Ready(reason) = poll_fn(|cx| Poll::Ready(respond.borrow_mut().poll_reset(cx))).await {
         return gone(&reason);
     }
     let (parts, stream) = request.into_parts();
-    let Some(held) = calm.hold(head::size(&parts)) else {
-        respond.borrow_mut().send_reset(Reason::REFUSED_STREAM);
-        return Ended::Broken;
-    };
     let asked = Asked { method: parts.method.clone(), version: Version::HTTP_2 };
     let process = &client.worker.process;
     let mut upload = None;
@@ -152,7 +156,7 @@ async fn exchange(client: &Rc<Client>, calm: &Rc<Calm>, request: Request<RecvStr
     drop(held);
     if let Some(upload) = upload {
         if let Some(tunnel) = response.body_mut().take_tunnel() {
-            return join(client, response, tunnel, upload, respond).await;
+            return join(client, calm, response, tunnel, upload, respond).await;
         }
         // To the client, success would be the WebSocket itself.
         if response.status().is_success() {
@@ -161,11 +165,18 @@ async fn exchange(client: &Rc<Client>, calm: &Rc<Calm>, request: Request<RecvStr
         }
     }
     debug_assert!(websocket || response.status() != StatusCode::SWITCHING_PROTOCOLS, "nobody asked to switch");
-    deliver(client, response, &asked, respond).await
+    deliver(client, calm, response, &asked, respond).await
 }
 
 /// Joins a stream and the server that opened a WebSocket on it.
-async fn join(client: &Rc<Client>, response: Response, tunnel: Tunnel, upload: Upload, respond: &Respond) -> Ended {
+async fn join(
+    client: &Rc<Client>,
+    calm: &Calm,
+    response: Response,
+    tunnel: Tunnel,
+    upload: Upload,
+    respond: &Respond,
+) -> Ended {
     let head = answer::switched(response.into_parts().0, &client.worker.date());
     let sent = respond.borrow_mut().send_response(head, false);
     let Ok(send) = sent else { return Ended::TakenBack };
@@ -173,12 +184,12 @@ async fn join(client: &Rc<Client>, response: Response, tunnel: Tunnel, upload: U
         access.status(StatusCode::OK);
     }
     client.watch.waits_for_nothing();
-    Box::pin(tunnel.run_over(client, Duplex::new(upload, send))).await;
+    Box::pin(tunnel.run_over(client, Duplex::new(upload, send, calm.unsent().clone()))).await;
     Ended::Answered
 }
 
 /// Sends a response.
-async fn deliver(client: &Rc<Client>, response: Response, asked: &Asked, respond: &Respond) -> Ended {
+async fn deliver(client: &Rc<Client>, calm: &Calm, response: Response, asked: &Asked, respond: &Respond) -> Ended {
     let (parts, body) = response.into_parts();
     if let Some(access) = &client.access {
         access.status(parts.status);
@@ -195,14 +206,15 @@ async fn deliver(client: &Rc<Client>, response: Response, asked: &Asked, respond
             return Ended::TakenBack;
         }
     };
-    let mut sending = pin!(Sending { body, send, piece: Bytes::new(), silent: false });
+    let mut sending = pin!(Sending { body, send, unsent: calm.unsent().clone(), piece: Bytes::new(), silent: false });
     poll_fn(|cx| sending.as_mut().poll(client, cx)).await
 }
 
 /// A response's body on its way out.
 struct Sending {
     body: ResponseBody,
-    send: SendStream<Bytes>,
+    send: SendStream<Piece>,
+    unsent: Rc<Unsent>,
     /// Taken from the body and not sent yet.
     piece: Bytes,
     /// Whether the server is waited for.
@@ -212,7 +224,7 @@ struct Sending {
 impl Sending {
     /// Ready when everything was sent, or nothing more will be.
     fn poll(mut self: Pin<&mut Self>, client: &Client, cx: &mut Context<'_>) -> Poll<Ended> {
-        let Sending { body, send, piece, silent } = &mut *self;
+        let Sending { body, send, unsent, piece, silent } = &mut *self;
         if let Poll::Ready(reason) = send.poll_reset(cx) {
             return Poll::Ready(gone(&reason));
         }
@@ -231,13 +243,18 @@ impl Sending {
                         }
                     }
                 }
-                let here = piece.split_to(send.capacity().min(piece.len()));
+                let Poll::Ready(room) = unsent.poll_room(cx) else {
+                    client.watch.waits_for(Waiting::Reader);
+                    body.poll_sending(cx);
+                    return Poll::Pending;
+                };
+                let here = piece.split_to(send.capacity().min(piece.len()).min(room));
                 client.watch.moved(here.len(), Waiting::Reader);
                 if let Some(access) = &client.access {
                     access.sent(here.len());
                 }
                 let ends = piece.is_empty() && body.is_end_stream();
-                if send.send_data(here, ends).is_err() {
+                if send.send_data(unsent.piece(here), ends).is_err() {
                     return Poll::Ready(Ended::TakenBack);
                 }
                 if ends {
@@ -255,7 +272,7 @@ impl Sending {
                         }
                     }
                 }
-                Poll::Ready(None) => return Poll::Ready(over(send.send_data(Bytes::new(), true))),
+                Poll::Ready(None) => return Poll::Ready(over(send.send_data(unsent.piece(Bytes::new()), true))),
                 Poll::Ready(Some(Err(error))) => {
                     tracing::debug!(%error, "a response broke off");
                     broke_off(client);

@@ -14,12 +14,13 @@ use http::{HeaderMap, Response, StatusCode};
 use http_body::Frame;
 
 use super::CONNECTION_WINDOW;
+use super::unsent::Piece;
 use crate::backend::framing::may_trail;
 use crate::listener::watch::{Waiting, Watch};
 use crate::traffic::body::BodyError;
 
 /// A stream's way to the client; its request's body needs it, too, to ask for itself.
-pub(super) type Respond = Rc<RefCell<SendResponse<Bytes>>>;
+pub(super) type Respond = Rc<RefCell<SendResponse<Piece>>>;
 
 /// The body of a request, as it arrives.
 pub struct Upload {
