@@ -21,7 +21,7 @@ pub(super) async fn run(length: Length) -> Outcome {
         most = most.max(all.iter().map(|one| one.times).max().unwrap_or_default());
         // Who is not told to go may cost no more than a fifth of a core.
         let stayed = all.iter().find(|one| !one.was_told_to_go());
-        let is_cheap = cost.processor <= 0.2 * cost.took.as_secs_f64();
+        let is_cheap = length.fast(cost.processor <= 0.2 * cost.took.as_secs_f64());
         ground.check(name, stayed.is_none() || is_cheap, || {
             format!("not told to go: {stayed:?}, {:.2} s of a core", cost.processor)
         });
@@ -38,7 +38,7 @@ pub(super) async fn run(length: Length) -> Outcome {
         let cost = ground.over(&format!("{name} unread"), attack).await;
         let one = cost.memory / MANY as f64;
         ground.check(name, one <= MOST_MB, || format!("unread: {one:.2} MB a connection (<= {MOST_MB})"));
-        let is_cheap = broken == MANY || cost.processor <= 0.2 * cost.took.as_secs_f64();
+        let is_cheap = length.fast(broken == MANY || cost.processor <= 0.2 * cost.took.as_secs_f64());
         ground.check(name, is_cheap, || format!("unread: {broken} broken off, {:.2} s of a core", cost.processor));
     }
     unread::run(&mut ground, length).await;

@@ -40,7 +40,7 @@ pub(super) async fn run(length: Length) -> Outcome {
         ground.check(name, stayed.is_none(), || format!("not told to go: {stayed:?}"));
         ground.check(name, frames <= MOST_FRAMES, || format!("{frames} frames were looked at (<= {MOST_FRAMES})"));
         ground.check(name, reached <= MOST_BEGUN, || format!("{reached} requests begun (<= {MOST_BEGUN})"));
-        let is_cheap = length == Length::Short || cost.processor < MOST_PROCESSOR;
+        let is_cheap = length.fast(cost.processor < MOST_PROCESSOR);
         ground.check(name, is_cheap, || format!("{:.2} s of a core (< {MOST_PROCESSOR})", cost.processor));
     }
     ground.outcome(format!("{MANY} connections, {} s", time.as_secs())).await
