@@ -11,6 +11,7 @@
 pub mod dump;
 pub mod duration;
 pub mod engine;
+pub mod file;
 mod json;
 pub mod key;
 pub mod lease;

@@ -7,8 +7,6 @@
 //! holds, and what it holds is overwritten when dropped.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
@@ -17,6 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use crypto_secretbox::{AeadInPlace as _, Key, KeyInit as _, Nonce, XSalsa20Poly1305};
 use zeroize::Zeroizing;
 
+use crate::file;
 use crate::json::{LONGEST_VALUE, Node, clip};
 
 /// Why something is not sealed, or not opened. Never tells what is inside.
@@ -139,26 +138,14 @@ impl Keyring {
     /// [`SealError::NotAKey`] with the file's name
     pub fn read(path: &Path) -> Result<Keyring, SealError> {
         let wrong = |reason: String| SealError::NotAKey(format!("seal key file {}: {reason}", path.display()));
-        let mut file = File::open(path).map_err(|error| wrong(error.to_string()))?;
-        let mode = file.metadata().map_err(|error| wrong(error.to_string()))?.permissions().mode();
+        let told = |error: std::io::Error| wrong(error.to_string());
+        let mut file = file::open(path).map_err(told)?;
+        let mode = file.metadata().map_err(told)?.permissions().mode();
         if mode & 0o007 != 0 {
             return Err(wrong("every user can read it, or write to it: `chmod o=` it".into()));
         }
-        // Of its final size at once: what grows leaves copies behind.
-        let mut bytes = Zeroizing::new(vec![0; LONGEST_FILE + 1]);
-        let mut length = 0;
-        loop {
-            match file.read(&mut bytes[length..]) {
-                Ok(0) => break,
-                Ok(count) => length += count,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(wrong(error.to_string())),
-            }
-        }
-        if length > LONGEST_FILE {
-            return Err(wrong(format!("it has more than {LONGEST_FILE} bytes")));
-        }
-        let text = std::str::from_utf8(&bytes[..length]).map_err(|_| wrong("it is not text".into()))?;
+        let bytes = file::contents(&mut file, LONGEST_FILE).map_err(told)?;
+        let text = std::str::from_utf8(&bytes).map_err(|_| wrong("it is not text".into()))?;
         Keyring::parse(text).map_err(|error| wrong(error.to_string()))
     }
 

@@ -11,9 +11,11 @@ use std::time::Duration;
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
+use zeroize::Zeroizing;
 
 use super::error::Trouble;
 use crate::engine::{Error, Options};
+use crate::file;
 
 /// The endpoints of one cluster.
 pub(super) struct Members {
@@ -184,20 +186,22 @@ impl Members {
 
     async fn tls(&self) -> Result<TlsOptions, Error> {
         let tls = match &self.options.ca_file {
-            Some(path) => TlsOptions::new().ca_certificate(Certificate::from_pem(text(path).await?)),
+            Some(path) => TlsOptions::new().ca_certificate(Certificate::from_pem(text(path).await?.as_str())),
             None => TlsOptions::new().with_native_roots(),
         };
         match (&self.options.cert_file, &self.options.key_file) {
-            (Some(cert), Some(key)) => Ok(tls.identity(Identity::from_pem(text(cert).await?, text(key).await?))),
+            (Some(cert), Some(key)) => {
+                Ok(tls.identity(Identity::from_pem(text(cert).await?.as_str(), text(key).await?.as_str())))
+            }
             (None, None) => Ok(tls),
             _ => Err(Error::Invalid { reason: "a client certificate and its key belong together: give both".into() }),
         }
     }
 }
 
-async fn text(path: &Path) -> Result<String, Error> {
-    let bytes = tokio::fs::read_to_string(path).await;
-    bytes.map_err(|error| Error::Invalid { reason: format!("cannot read {}: {error}", path.display()) })
+async fn text(path: &Path) -> Result<Zeroizing<String>, Error> {
+    let text = file::text_soon(path.to_owned()).await;
+    text.map_err(|error| Error::Invalid { reason: format!("cannot read {}: {error}", path.display()) })
 }
 
 const LONGEST_CONNECT: Duration = Duration::from_secs(2);

@@ -17,6 +17,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::engine::Error;
 use crate::engine::wire::{Failure, LONGEST_LINE, SILENCE};
+use crate::file;
 
 /// Where an admin API is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +75,7 @@ impl Peer {
             .header(CONTENT_TYPE, "application/json");
         // Read each time, so that a new token needs no restart.
         if let Some(path) = &self.token_file {
-            let token = tokio::fs::read_to_string(path).await;
+            let token = file::text_soon(path.clone()).await;
             let token = token.map_err(|e| invalid(format!("cannot read {}: {e}", path.display())))?;
             request = request.header(AUTHORIZATION, format!("Bearer {}", token.trim()));
         }
