@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use anyhow::{Context as _, bail};
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use etna_store::file;
 use sha2::{Digest, Sha256};
 
 /// What callers must show now, if anything: read from its file, and read again when told to.
@@ -51,14 +52,11 @@ pub(super) struct Token([u8; 32]);
 impl Token {
     /// Reads a token from its file; white space around it does not count.
     pub(super) fn read(path: &Path) -> anyhow::Result<Token> {
-        let mut text =
-            std::fs::read(path).with_context(|| format!("cannot read the admin token file {}", path.display()))?;
+        let text = file::read(path, LONGEST_FILE)
+            .with_context(|| format!("cannot read the admin token file {}", path.display()))?;
         let token = text.trim_ascii();
         let digest = Token::new(token);
         let is_fit = token.len() >= SHORTEST && token.iter().all(u8::is_ascii_graphic);
-        // A core dump is not to show it.
-        text.fill(0);
-        std::hint::black_box(&text);
         if !is_fit {
             bail!(
                 "the admin token file {} must hold one word of at least {SHORTEST} characters: make one with \
@@ -97,6 +95,7 @@ fn warn_if_open(path: &Path) {
 }
 
 const SHORTEST: usize = 16;
+const LONGEST_FILE: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {

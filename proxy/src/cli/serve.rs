@@ -303,8 +303,12 @@ pub(super) fn run(flags: Flags) -> ExitCode {
     // The control side: following, admin, signals. Two threads, so that a long compile does not hold up readiness.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build();
-    let result =
-        runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(etna_proxy::run(config, inherited)));
+    let result = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
+        let result = runtime.block_on(etna_proxy::run(config, inherited));
+        // A file that cannot be read, because its disk is away, is not waited for without end.
+        runtime.shutdown_timeout(LONGEST_END);
+        result
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -356,6 +360,8 @@ fn listen_address(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// A year.
+/// How long a thread that still reads a file is waited for at the end.
+const LONGEST_END: Duration = Duration::from_secs(2);
 const LONGEST_HOLD: u64 = 365 * 86_400;
 
 #[expect(clippy::print_stderr, reason = "the log could not be started")]

@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use etna_store::file;
 use etna_store::object::Id;
 use etna_store::seal::KeyPair;
 use zeroize::Zeroizing;
@@ -30,12 +31,12 @@ struct Place {
     key: PathBuf,
 }
 
-/// How the directory looks now. Blocks.
+/// How the directory looks now, who may read what included. Blocks.
 pub fn stamp(dir: &Path) -> io::Result<Stamp> {
     let files = places(dir)?.into_iter().flat_map(|place| [place.certificate, place.key]);
     let stamped = files.map(|file| {
         let seen = std::fs::metadata(&file)
-            .map(|seen| [seen.mtime(), seen.mtime_nsec(), seen.ino() as i64, seen.len() as i64]);
+            .map(|seen| [seen.ctime(), seen.ctime_nsec(), seen.ino() as i64, seen.len() as i64]);
         (file, seen.unwrap_or_default())
     });
     Ok(Stamp(stamped.collect()))
@@ -86,17 +87,16 @@ fn places(dir: &Path) -> io::Result<Vec<Place>> {
 
 fn contents(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     let told = |error: io::Error| format!("{}: {error}", path.display());
-    if std::fs::metadata(path).map_err(told)?.len() > LARGEST {
-        return Err(format!("{}: more than {LARGEST} bytes", path.display()));
-    }
-    std::fs::read(path).map(Zeroizing::new).map_err(told)
+    file::read(path, LARGEST).map_err(told)
 }
 
 const MOST: usize = 10_000;
-const LARGEST: u64 = 256 * 1024;
+const LARGEST: usize = 256 * 1024;
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::super::testing::pair;
     use super::*;
 
@@ -124,7 +124,15 @@ mod tests {
         assert_eq!(stamp(dir.path()).unwrap(), before);
         write("half.key", two.key());
         assert_ne!(stamp(dir.path()).unwrap(), before);
+        let before = stamp(dir.path()).unwrap();
+        std::fs::set_permissions(dir.path().join("half.key"), std::fs::Permissions::from_mode(0o640)).unwrap();
+        assert_ne!(stamp(dir.path()).unwrap(), before, "it may be readable now");
         assert!(read(dir.path()).unwrap()[&*host("half")].as_ref().unwrap_err().contains("key"));
+        for place in ["/dev/zero", "/dev/full"] {
+            std::fs::remove_file(dir.path().join("half.key")).unwrap();
+            std::os::unix::fs::symlink(place, dir.path().join("half.key")).unwrap();
+            assert!(read(dir.path()).unwrap()[&*host("half")].as_ref().unwrap_err().contains("more than"));
+        }
         assert!(read(&dir.path().join("absent")).is_err());
     }
 }
