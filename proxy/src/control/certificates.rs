@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use etna_store::Problem;
 use tokio::task::JoinHandle;
 
 use super::follow::Control;
@@ -32,20 +33,35 @@ impl CertificateFiles {
         self.looked = None;
     }
 
-    /// What has changed, if anything has.
-    async fn news(&mut self) -> Option<Found> {
+    /// Whether it was ever looked into, or tried to.
+    pub(super) fn is_read(&self) -> bool {
+        self.seen.is_some() || self.error.is_some()
+    }
+
+    /// What is wrong with the directory itself.
+    pub(super) fn problem(&self) -> Option<Problem> {
+        Some(Problem {
+            key: format!("--certificates {}", self.dir.display()),
+            reason: format!("the directory cannot be read: {}", self.error.as_ref()?),
+            hint: "let the proxy read it; it looks again every two seconds".into(),
+            line: None,
+            column: None,
+            effect: "the last certificates of it serve, if there were any".into(),
+        })
+    }
+
+    /// What has changed, if anything has; `told` if that is what is wrong with the directory.
+    async fn news(&mut self, told: &mut bool) -> Option<Found> {
         if let Some(looking) = self.looking.take_if(|looking| looking.is_finished()) {
             match looking.await.unwrap_or_else(|error| Err(error.to_string())) {
                 Ok(found) => {
-                    self.error = None;
+                    *told |= self.error.take().is_some();
                     let (seen, found) = found?;
                     self.seen = Some(seen);
                     return Some(found);
                 }
                 Err(error) => {
-                    if self.error.as_ref() != Some(&error) {
-                        tracing::warn!(dir = %self.dir.display(), %error, "cannot read certificates: the last ones serve");
-                    }
+                    *told |= self.error.as_ref() != Some(&error);
                     self.error = Some(error);
                 }
             }
@@ -70,7 +86,7 @@ impl Control {
     /// Hands changed certificates to the compiler; whether there are any.
     pub(super) async fn look_at_certificates(&mut self) -> bool {
         let Some(files) = &mut self.certificate_files else { return false };
-        let Some(found) = files.news().await else { return false };
+        let Some(found) = files.news(&mut self.news).await else { return false };
         tracing::info!(dir = %files.dir.display(), pairs = found.len(), "read certificates");
         self.compiler.take_files(found);
         true

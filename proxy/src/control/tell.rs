@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use etna_store::{Error, Problem, with_causes};
 
+use super::certificates::CertificateFiles;
 use super::disk::Kept;
 use super::follow::Control;
 use super::keep::Keeper;
@@ -55,8 +56,10 @@ impl Control {
         problems.extend(self.keeper.as_ref().and_then(Keeper::problem));
         problems.extend(self.state.acme.problems());
         problems.extend(edge::ending(&self.state.live.table().certificates, SystemTime::now()));
+        problems.extend(self.bare_tls());
         problems.extend(self.state.announced.problems());
         problems.extend(self.reread.problems().cloned());
+        problems.extend(self.certificate_files.as_ref().and_then(CertificateFiles::problem));
         problems.extend(self.state.access.as_ref().and_then(|access| access.problem()));
         for problem in problems.difference(&self.logged).take(MOST_LOGGED) {
             tracing::warn!(key = %problem.key, reason = %problem.reason, hint = %problem.hint, effect = %problem.effect, "problem");
@@ -68,6 +71,14 @@ impl Control {
         self.absent = self.absence();
         self.state.set_problems(problems.iter().chain(&self.absent).cloned().collect());
         self.logged = problems;
+    }
+
+    /// That `--listen-https` has nothing to show, once all that may bring certificates was read.
+    fn bare_tls(&self) -> Option<Problem> {
+        let table = self.state.live.table();
+        let is_read = table.loaded && self.certificate_files.as_ref().is_none_or(CertificateFiles::is_read);
+        let is_bare = is_read && table.certificates.is_empty() && self.listeners.has_own_tls();
+        is_bare.then(|| edge::no_certificate("--listen-https".into()))
     }
 
     /// What is wrong because the store is not there.

@@ -199,6 +199,11 @@ impl Listeners {
         &self.problems
     }
 
+    /// Whether a listener of the command line speaks TLS.
+    pub fn has_own_tls(&self) -> bool {
+        self.own.keys().filter_map(|id| self.open.get(id)).any(|open| open.prelude.tls)
+    }
+
     /// What is open, by listener.
     pub fn addresses(&self) -> BTreeMap<Id, SocketAddr> {
         self.open.iter().map(|(id, open)| (id.clone(), open.bound)).collect()

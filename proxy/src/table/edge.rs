@@ -85,14 +85,7 @@ impl Compiler {
                 });
             }
             if spec.protocol == Protocol::Https && table.certificates.is_empty() {
-                problems.push(Problem {
-                    key: Key::Listener(spec.id.clone()).to_string(),
-                    reason: NO_CERTIFICATE.into(),
-                    hint: "put hosts/NAME/host with one: `etnactl host upsert --help`".into(),
-                    line: None,
-                    column: None,
-                    effect: "every TLS handshake fails".into(),
-                });
+                problems.push(no_certificate(Key::Listener(spec.id.clone()).to_string()));
             }
             self.tell(&format!("listeners/{}", spec.id).into(), problems);
         }
@@ -104,6 +97,18 @@ impl Compiler {
         }
         table.scopes = Arc::new(compiled.scopes);
         table.terms = Arc::new(compiled.terms);
+    }
+}
+
+/// That a listener of TLS has nothing to show.
+pub(crate) fn no_certificate(key: String) -> Problem {
+    Problem {
+        key,
+        reason: NO_CERTIFICATE.into(),
+        hint: "put hosts/NAME/host with one: `etnactl host upsert --help`".into(),
+        line: None,
+        column: None,
+        effect: "every TLS handshake fails".into(),
     }
 }
 
