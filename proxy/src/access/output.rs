@@ -13,7 +13,7 @@ use rustix::fs::OFlags;
 
 use super::Target;
 use super::lines::Chunk;
-use super::status::Status;
+use super::status::{Failing, Status};
 
 /// What is written to.
 pub(super) struct Output {
@@ -120,7 +120,7 @@ impl Output {
         self.status.unwritten.add(lines(bytes));
         // What was not opened has been told of.
         if self.file.is_some() {
-            self.fails(error);
+            self.fails(error, false);
         }
     }
 
@@ -137,13 +137,18 @@ impl Output {
             Err(error) => {
                 // The one that was open, if one was, takes what comes.
                 self.closed = true;
-                self.fails(&error);
+                self.fails(&error, self.file.is_some());
             }
         }
     }
 
-    fn fails(&self, error: &io::Error) {
-        if self.status.tell(Some(error.to_string())) {
+    fn fails(&self, error: &io::Error, goes_on: bool) {
+        if !self.status.tell(Some(Failing { error: error.to_string(), goes_on })) {
+            return;
+        }
+        if goes_on {
+            tracing::error!(to = %self.target, %error, "the access log cannot be opened anew; the file that was open takes its lines");
+        } else {
             tracing::error!(to = %self.target, %error, "the access log cannot be written; its lines are lost and counted");
         }
     }

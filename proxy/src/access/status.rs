@@ -24,9 +24,17 @@ pub struct Status {
     trouble: Mutex<Trouble>,
 }
 
+/// Why it is not written as it should be.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Failing {
+    pub(super) error: String,
+    /// Whether the file that was open before takes what comes.
+    pub(super) goes_on: bool,
+}
+
 #[derive(Debug, Default)]
 struct Trouble {
-    error: Option<String>,
+    error: Option<Failing>,
     /// When lines were last lost although they could be written.
     lagged: Option<Instant>,
 }
@@ -62,8 +70,8 @@ impl Status {
         self.slow.add(lines);
     }
 
-    /// Why nothing can be written, or that it can; whether that is news.
-    pub(super) fn tell(&self, error: Option<String>) -> bool {
+    /// Why it cannot be written as wanted, or that it can; whether that is news.
+    pub(super) fn tell(&self, error: Option<Failing>) -> bool {
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         let is_news = trouble.error != error;
         if is_news {
@@ -107,7 +115,14 @@ impl Status {
                 .into(),
         };
         match (&trouble.error, trouble.lagged) {
-            (Some(error), _) => Some(problem(
+            (Some(Failing { error, goes_on: true }), _) => Some(Problem {
+                effect: "the file that was open before takes its lines".into(),
+                ..problem(
+                    format!("the access log cannot be opened anew: {error}"),
+                    "let the proxy write there; it tries again every second",
+                )
+            }),
+            (Some(Failing { error, goes_on: false }), _) => Some(problem(
                 format!("the access log cannot be written: {error}"),
                 "make room, or let the proxy write there; it tries again every second",
             )),

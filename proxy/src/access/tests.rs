@@ -140,9 +140,25 @@ async fn a_file_that_is_moved_away_is_opened_anew_when_told_to() {
     bed.status.reopen();
     until("it is opened anew", || path.exists()).await;
     bed.say("/after");
+    until("it is written", || bed.status.lines.get() == 3).await;
+
+    // Where there can be none, the one that is open goes on, and nothing is said to be lost.
+    let again = dir.path().join("access.log.2");
+    std::fs::rename(&path, &again).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    bed.status.reopen();
+    until("it is told", || bed.status.problem().is_some()).await;
+    bed.say("/elsewhere");
+    until("it is written", || bed.status.lines.get() == 4).await;
+    let problem = bed.status.problem().unwrap();
+    assert!(problem.reason.contains("opened anew") && !problem.effect.contains("lost"), "{problem:?}");
+    std::fs::remove_dir(&path).unwrap();
+    until("it is opened", || bed.status.problem().is_none()).await;
+    bed.say("/last");
     let status = bed.status.clone();
     assert!(bed.end().await);
-    assert_eq!((read(&moved).len(), read(&path).len(), status.lines.get()), (2, 1, 3));
+    assert_eq!((read(&moved).len(), read(&again).len(), read(&path).len()), (2, 2, 1));
+    assert_eq!((status.lines.get(), status.unwritten.get()), (5, 0));
 }
 
 #[tokio::test]
