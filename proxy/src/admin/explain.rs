@@ -24,6 +24,7 @@ use crate::error::Error;
 use crate::router::Candidate;
 use crate::rule::{Head, host_of};
 use crate::table::{Frontend, Route, Table};
+use crate::traffic::secure;
 
 /// The endpoint.
 pub(super) async fn explain(
@@ -54,6 +55,8 @@ struct Asked {
     host: String,
     headers: HeaderMap,
     client: IpAddr,
+    /// Whether that address was given.
+    is_client_known: bool,
     listener: String,
 }
 
@@ -65,6 +68,7 @@ impl Asked {
             host: String::new(),
             headers: HeaderMap::new(),
             client: IpAddr::from([127, 0, 0, 1]),
+            is_client_known: false,
             listener: "default".into(),
         };
         let mut url = None;
@@ -84,6 +88,7 @@ impl Asked {
                     asked.client = value.parse().map_err(|_| {
                         Refusal::bad(format!("client {value:?} is no IP address: write it without a port"))
                     })?;
+                    asked.is_client_known = true;
                 }
                 "listener" => asked.listener = value,
                 other => {
@@ -145,7 +150,7 @@ fn answer(table: &Table, asked: &Asked) -> Value {
         "candidates": candidates.iter().take(MOST_SHOWN).map(|candidate| considered(candidate, chosen, &head)).collect::<Vec<_>>(),
     });
     let more = match &route {
-        Ok(route) => path(route, asked),
+        Ok(route) => path(table, route, asked),
         Err(error) => {
             json!({ "outcome": format!("{}, {error}", error.status().as_u16()), "middlewares": [], "servers": [] })
         }
@@ -226,7 +231,7 @@ fn considered(candidate: &Candidate<Arc<Frontend>>, chosen: Option<&Arc<Frontend
 }
 
 /// What comes after the choice of the frontend.
-fn path(route: &Route, asked: &Asked) -> Value {
+fn path(table: &Table, route: &Route, asked: &Asked) -> Value {
     let now = Instant::now();
     let headers = &asked.headers;
     let frontend = &route.frontend;
@@ -237,16 +242,18 @@ fn path(route: &Route, asked: &Asked) -> Value {
         .collect();
     let used = route.serving();
     let is_first = used.is_some_and(|used| route.backend.as_ref().is_some_and(|first| Arc::ptr_eq(first, used)));
+    let elsewhere = sent_to_https(table, route, asked).filter(|_| frontend.deny.is_none() && !frontend.broken);
     let outcome = match (frontend.deny, frontend.broken, used) {
         (Some(status), ..) => format!("{}, denied by the site's rules", status.as_u16()),
         (None, true, _) => "503, a middleware of it cannot be built: see the problems".into(),
+        (None, false, _) if elsewhere.is_some() => format!("308, sent to {}", elsewhere.as_deref().unwrap_or_default()),
         (None, false, None) => format!("503, backend {} has no server", frontend.spec.backend),
         (None, false, Some(used)) if !is_first => {
             format!("forwarded to backend {}, because {} has no server that is well", used.id, frontend.spec.backend)
         }
         (None, false, Some(used)) => format!("forwarded to backend {}", used.id),
     };
-    let used = used.filter(|_| frontend.deny.is_none() && !frontend.broken);
+    let used = used.filter(|_| frontend.deny.is_none() && !frontend.broken && elsewhere.is_none());
     let cookie = used.and_then(|used| frontend.cookie.as_ref().or(used.cookie.as_ref()));
     let stuck = used.zip(cookie).and_then(|(used, cookie)| sticky::find(used, cookie, headers, || now));
     let stuck_id =
@@ -265,6 +272,16 @@ fn path(route: &Route, asked: &Asked) -> Value {
         "failover": frontend.spec.settings.failover_predicate.as_deref(),
         "servers": used.map(|used| servers::servers(used, stuck, key, now)).unwrap_or_default(),
     })
+}
+
+/// Where a client in the clear is sent, by a URL of http; a server of the site is not, if that is who asks.
+fn sent_to_https(table: &Table, route: &Route, asked: &Asked) -> Option<String> {
+    let is_clear = asked.uri.scheme_str() != Some("https");
+    let is_own = asked.is_client_known && table.is_own_server(&route.frontend, asked.client);
+    if !route.wants_tls || !is_clear || is_own {
+        return None;
+    }
+    secure::over_tls(&asked.head())?.to_str().ok().map(str::to_owned)
 }
 
 fn parse_url(url: &str) -> Result<Uri, Refusal> {

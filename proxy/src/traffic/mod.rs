@@ -16,7 +16,7 @@ pub mod incoming;
 mod outgoing;
 mod recorded;
 pub mod respond;
-mod secure;
+pub(crate) mod secure;
 pub mod service;
 pub mod trust;
 pub(crate) mod tunnel;

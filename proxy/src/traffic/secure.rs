@@ -76,19 +76,27 @@ fn is_secure(client: &Client, frontend: &Frontend, head: &Parts) -> bool {
 /// ours (RFC 8555 section 8.3), nor for the site's own servers, which call it by whatever address they know.
 pub(super) fn redirect(client: &Client, address: IpAddr, route: &Route, head: &Parts) -> Option<Response> {
     let frontend = &*route.frontend;
-    if !route.wants_tls || is_secure(client, frontend, head) || head.uri.path().starts_with(PATH) {
+    if !route.wants_tls || is_secure(client, frontend, head) {
         return None;
     }
     if client.worker.live.table().is_own_server(frontend, address) {
         return None;
     }
-    let host = headers::host(head).ok()?;
-    let place = head.uri.path_and_query().map_or("/", |place| place.as_str());
-    let location = HeaderValue::from_str(&format!("https://{}{place}", host_part(host))).ok()?;
+    let location = over_tls(head)?;
     let mut response = Response::new(ResponseBody::whole(""));
     *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
     response.headers_mut().insert(LOCATION, location);
     Some(response)
+}
+
+/// Where a request in the clear is sent that wants TLS.
+pub(crate) fn over_tls(head: &Parts) -> Option<HeaderValue> {
+    if head.uri.path().starts_with(PATH) {
+        return None;
+    }
+    let host = headers::host(head).ok()?;
+    let place = head.uri.path_and_query().map_or("/", |place| place.as_str());
+    HeaderValue::from_str(&format!("https://{}{place}", host_part(host))).ok()
 }
 
 /// An authority without its port: https has its own.
