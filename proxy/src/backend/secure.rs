@@ -25,7 +25,11 @@ impl LastError {
     pub(super) fn tell(&self, live: &Live, error: Option<String>) {
         let mut last = self.lock();
         if let Some(error) = error.as_deref().filter(|error| last.as_deref() != Some(error)) {
-            tracing::warn!(server = ?live.address, error, "a handshake with a server failed");
+            tracing::warn!(
+                server = live.authority.to_str().unwrap_or_default(),
+                error,
+                "a handshake with a server failed"
+            );
         }
         *last = error;
     }
@@ -48,12 +52,39 @@ pub(crate) async fn secure(
         Address::Name(host, _) => Cow::Borrowed(host.as_str()),
     };
     let shaken = within(limit, tls.connect(&host, stream, http1_alone)).await;
-    live.handshake_error.tell(live, shaken.as_ref().err().map(ToString::to_string));
+    live.handshake_error.tell(live, shaken.as_ref().err().map(in_words));
     Ok(Stream::encrypted(shaken?, tls.clone()))
+}
+
+/// Why a handshake failed. What `openssl req -x509` makes if told nothing else has no word of its own in rustls.
+fn in_words(error: &io::Error) -> String {
+    let text = error.to_string();
+    if text.contains("CaUsedAsEndEntity") {
+        return "invalid peer certificate: it is an authority's (CA:TRUE), which a server must not show".into();
+    }
+    text
 }
 
 /// What is done within a time limit.
 pub(super) async fn within<T>(limit: Duration, doing: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     let done = tokio::time::timeout(limit, doing).await;
     done.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "timed out")))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::{CertificateError, Error, OtherError};
+
+    use super::*;
+
+    #[test]
+    fn errors_are_told_in_words() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("")]
+        struct CaUsedAsEndEntity;
+        let told = |error| in_words(&io::Error::new(io::ErrorKind::InvalidData, Error::InvalidCertificate(error)));
+        let other = CertificateError::Other(OtherError(Arc::new(CaUsedAsEndEntity)));
+        assert!(told(other).contains("an authority's"));
+        assert_eq!(told(CertificateError::Expired), "invalid peer certificate: Expired");
+    }
 }
