@@ -90,6 +90,10 @@ impl Certificate {
         key: PrivateKeyDer<'static>,
     ) -> Result<Certificate, Unusable> {
         let leaf = chain.first().ok_or(Unusable::NoCertificate)?.clone();
+        if leaf.len() > LONGEST {
+            // What reads it afterwards would say so in other words.
+            return Err(Unusable::Certificate(format!("it has more than {LONGEST} bytes, which clients do not take")));
+        }
         let (_, read) = X509Certificate::from_der(&leaf).map_err(|error| Unusable::Certificate(error.to_string()))?;
         let names = names(&read);
         let at = |seconds: i64| {
@@ -138,6 +142,8 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<Box<str>> {
     dns.take(MOST_NAMES).collect()
 }
 
+/// As much as the TLS libraries of clients read of one; some 3,000 names.
+const LONGEST: usize = 0xffff;
 const MOST_IN_CHAIN: usize = 10;
 const MOST_NAMES: usize = 1000;
 /// The year 9999, in seconds: whatever lies beyond means for ever.
@@ -171,5 +177,9 @@ mod tests {
         assert_eq!(read(b"", one.key()), Unusable::NoCertificate);
         let broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         assert!(matches!(read(broken, one.key()), Unusable::Certificate(_)));
+        let names: Vec<String> = (0..4000).map(|n| format!("n{n}.many.test")).collect();
+        let many = pair(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        let refused = read(many.cert(), many.key()).to_string();
+        assert!(refused.contains("more than 65535 bytes"), "{refused}");
     }
 }
