@@ -1,5 +1,7 @@
 //! A host: a server name and its certificate.
 
+use std::net::Ipv6Addr;
+
 use super::certificate::sealed;
 use super::{Acme, Id, Ocsp, not_in_force};
 use crate::json::{self, Node, clip};
@@ -28,7 +30,9 @@ impl Host {
         let name: Id = name.to_lowercase().into();
         if !can_match(&name) {
             let reason = format!("no client asks for the host {:?}", clip(&name));
-            notes.push(Flaw::new(reason, "a wildcard is the whole first label, like *.example.com"));
+            let hint = "write a name alone, like example.com, or with a wildcard that is the whole first label, like \
+                        *.example.com; international ones as they are sent: xn--…";
+            notes.push(Flaw::new(reason, hint));
         }
         let ocsp = Ocsp::decode(&settings, notes)?;
         if ocsp.enabled {
@@ -62,11 +66,17 @@ impl Host {
     }
 }
 
-/// A wildcard stands for the first label alone (RFC 6125, section 6.4.3).
+/// A name or an address as a client asks for it, without a port. A wildcard stands for the first label alone (RFC 6125,
+/// section 6.4.3).
 fn can_match(name: &str) -> bool {
     let rest = name.strip_prefix("*.").unwrap_or(name);
-    !rest.is_empty() && !rest.contains('*')
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    let is_named = !rest.is_empty() && rest.len() <= LONGEST_NAME && rest.bytes().all(is_name);
+    is_named || name.parse::<Ipv6Addr>().is_ok()
 }
+
+/// RFC 1035 section 3.1, as text without the last dot.
+const LONGEST_NAME: usize = 253;
 
 impl std::fmt::Debug for Host {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -180,10 +190,23 @@ mod tests {
     }
 
     #[test]
-    fn a_wildcard_is_the_first_label() {
-        for (name, notes) in
-            [("*.example.com", 0), ("example.com", 0), ("a.*.com", 1), ("*", 1), ("w*.a", 1), ("*.*.a", 1)]
-        {
+    fn a_name_is_one_that_clients_ask_for() {
+        let long = "a.".repeat(127);
+        for (name, notes) in [
+            ("*.example.com", 0),
+            ("example.com", 0),
+            ("my_host", 0),
+            ("10.0.0.1", 0),
+            ("fe80::1", 0),
+            ("a.*.com", 1),
+            ("*", 1),
+            ("w*.a", 1),
+            ("*.*.a", 1),
+            ("example.com:443", 1),
+            ("two words", 1),
+            ("ä.example.com", 1),
+            (long.as_str(), 1),
+        ] {
             let mut said = Vec::new();
             assert_eq!(&*Host::decode(name.into(), b"{}", &mut said).unwrap().name, name);
             assert_eq!(said.len(), notes, "{name}");
