@@ -84,7 +84,7 @@ pub(super) fn run(flags: Flags) -> ExitCode {
 /// What was found out about a snapshot.
 struct Found {
     problems: BTreeSet<Problem>,
-    counts: [(&'static str, usize); 5],
+    counts: [(&'static str, usize); 6],
     /// Sealed key pairs that nobody here could look into.
     unopened: usize,
 }
@@ -108,6 +108,7 @@ impl Found {
                 ("backends", table.backends.iter().flatten().count()),
                 ("servers", servers),
                 ("listeners", table.listeners.len()),
+                ("hosts", model.hosts().count()),
                 ("sites", model.sites().count()),
             ],
         }
@@ -237,7 +238,7 @@ mod tests {
             r#"{"backends/b/servers/s":{"URL":"http://10.0.0.1:80"},
                 "frontends/f/frontend":{"Type":"http","BackendId":"b","Route":"Host(\"a.test\")"}}"#,
         );
-        assert_eq!(found.summary(false), "ok: 1 frontend, 1 backend, 1 server, 0 listeners, 0 sites\n");
+        assert_eq!(found.summary(false), "ok: 1 frontend, 1 backend, 1 server, 0 listeners, 0 hosts, 0 sites\n");
     }
 
     #[test]
