@@ -43,6 +43,13 @@ pub(crate) struct Upsert {
     /// Wins over frontends of a lower priority, however specific their rules are.
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     priority: Option<i64>,
+    /// What happens to requests in the clear: auto redirects them to https where there is a certificate, always
+    /// everywhere, off none [default: off].
+    #[arg(long, value_parser = ["auto", "off", "always"])]
+    https: Option<String>,
+    /// For how many seconds browsers are told to come by https only [default: 0, nothing is said].
+    #[arg(long, value_name = "SECONDS")]
+    hsts: Option<u32>,
     /// Request body kept in memory; for vulcand only.
     #[arg(long = "maxMemBodyKB", alias = "max-mem-body-kb", value_name = "KIB")]
     max_mem_body_kb: Option<u64>,
@@ -110,8 +117,33 @@ impl Upsert {
             ("Route", Some(json!(self.route))),
             ("BackendId", Some(json!(self.backend))),
             ("Priority", self.priority.map(Value::from)),
+            ("Https", text(&self.https)),
+            ("Hsts", self.hsts.map(Value::from)),
         ]);
         add(&mut frontend, "Settings", settings);
         Value::Object(frontend)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        upsert: Upsert,
+    }
+
+    #[test]
+    fn flags_are_fields() {
+        let object = |line: &str| Line::try_parse_from(line.split(' ')).map(|line| line.upsert.object());
+        let bare = json!({ "Id": "a", "Type": "http", "Route": "r", "BackendId": "b" });
+        assert_eq!(object("upsert --id a --route r -b b").unwrap(), bare);
+        let secure = object("upsert --id a --route r -b b --https auto --hsts 60").unwrap();
+        assert_eq!((&secure["Https"], &secure["Hsts"]), (&json!("auto"), &json!(60)));
+        assert!(object("upsert --id a --route r -b b --https admin").is_err(), "only sites have it");
     }
 }
