@@ -220,6 +220,9 @@ async fn certificates(client: &Client, ring: Option<Keyring>) -> Result<Option<B
 fn with_certificate(host: &mut Value, certificates: Option<&BTreeMap<String, Value>>) {
     let told = host["Name"].as_str().and_then(|name| certificates?.get(name)).cloned();
     match (told, host["Certificate"]["NotAfter"].as_str().map(str::to_owned)) {
+        (Some(Value::Object(told)), Some(_)) if host["Certificate"].is_object() => {
+            told.into_iter().for_each(|(name, value)| host["Certificate"][name] = value);
+        }
         (Some(told), _) => host["Certificate"] = told,
         // What the proxy has in force: the key pair that is stored, unless that is bad, or what ACME gave it.
         (None, Some(until)) => host["Certificate"]["Until"] = until.into(),
@@ -292,5 +295,9 @@ mod tests {
         assert_eq!(host, json!({ "Name": "a" }));
         with_certificate(&mut host, Some(&BTreeMap::from([("a".into(), json!({ "Until": "2027-01-01" }))])));
         assert_eq!(host["Certificate"]["Until"], "2027-01-01");
+        let mut host = json!({ "Name": "a", "Certificate": { "Source": "key pair", "NotAfter": "then" } });
+        with_certificate(&mut host, Some(&BTreeMap::from([("a".into(), json!({ "Until": "2027-01-01" }))])));
+        let expected = json!({ "Source": "key pair", "NotAfter": "then", "Until": "2027-01-01" });
+        assert_eq!(host["Certificate"], expected, "what is in force, and what is stored");
     }
 }
