@@ -92,7 +92,7 @@ fn tell(output: &Output, answer: &Value) {
     section(
         output,
         "servers, in the order they would be tried",
-        &answer["servers"],
+        &with_handshakes(&answer["servers"]),
         &[
             ("#", "order"),
             ("SERVER", "id"),
@@ -116,6 +116,18 @@ fn tell(output: &Output, answer: &Value) {
     );
 }
 
+/// Servers whose notes say, too, why TLS or HTTP/2 could not be agreed upon with them.
+fn with_handshakes(servers: &Value) -> Value {
+    let mut servers = servers.clone();
+    for server in servers.as_array_mut().into_iter().flatten() {
+        if let Some(error) = server["handshake_error"].as_str() {
+            let note = server["note"].as_str().filter(|note| !note.is_empty());
+            server["note"] = note.map_or_else(|| error.to_owned(), |note| format!("{note}; {error}")).into();
+        }
+    }
+    servers
+}
+
 /// How a server is chosen, in a line.
 fn balancing(balancing: &Value) -> String {
     let mut text = cell(&balancing["policy"]);
@@ -137,4 +149,24 @@ fn section(output: &Output, title: &str, items: &Value, columns: &[(&str, &str)]
     let rows: Vec<Vec<String>> =
         items.iter().map(|item| columns.iter().map(|(_, field)| cell(&item[*field])).collect()).collect();
     output.table(&header, &rows);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn notes_say_why_nothing_was_agreed_upon() {
+        let servers = json!([
+            { "note": "", "handshake_error": "Expired" },
+            { "note": "starts slowly", "handshake_error": "Expired" },
+            { "note": "starts slowly", "handshake_error": null },
+        ]);
+        let told = with_handshakes(&servers);
+        let notes: Vec<&str> = told.as_array().unwrap().iter().map(|server| server["note"].as_str().unwrap()).collect();
+        assert_eq!(notes, ["Expired", "starts slowly; Expired", "starts slowly"]);
+        assert_eq!(with_handshakes(&Value::Null), Value::Null);
+    }
 }
