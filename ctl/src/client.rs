@@ -175,7 +175,7 @@ pub(crate) fn segment(id: &str) -> String {
 }
 
 fn read_token(path: &Path) -> Result<HeaderValue, Failure> {
-    let text = std::fs::read_to_string(path)
+    let text = etna_store::file::text(path)
         .map_err(|error| Failure::unread(format!("cannot read the token file {}: {error}", path.display())))?;
     let mut value = HeaderValue::from_str(&format!("Bearer {}", text.trim()))
         .map_err(|_| Failure::unread(format!("the token file {} holds no token", path.display())))?;

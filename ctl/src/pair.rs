@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
-use etna_store::pem;
 use etna_store::seal::{KeyPair, Keyring};
+use etna_store::{file, pem};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
@@ -50,9 +50,11 @@ impl SealKeyFile {
 /// Reads a certificate and its private key, PEM, and refuses them if they are not of each other.
 pub(crate) fn read(cert: &Path, key: &Path) -> Result<KeyPair, Failure> {
     let read = |path: &Path| {
-        std::fs::read(path).map_err(|error| Failure::unread(format!("cannot read {}: {error}", path.display())))
+        let read = file::read(path, LONGEST);
+        read.map_err(|error| Failure::unread(format!("cannot read {}: {error}", path.display())))
     };
-    let pair = KeyPair::new(read(cert)?, read(key)?);
+    let (mut cert_bytes, mut key_bytes) = (read(cert)?, read(key)?);
+    let pair = KeyPair::new(std::mem::take(&mut *cert_bytes), std::mem::take(&mut *key_bytes));
     fits(&pair).map_err(|reason| {
         Failure::refused(format!("{} and {} are no key pair: {reason}", cert.display(), key.display()))
     })?;
@@ -143,6 +145,9 @@ fn name(name: &GeneralName<'_>) -> Option<String> {
     }
 }
 
+/// Bytes of a file; as many as proxies take of one in a directory.
+const LONGEST: usize = 256 << 10;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,6 +180,18 @@ mod tests {
         }
         let broken = "-----BEGIN PRIVATE KEY-----\nhunter2*\n-----END PRIVATE KEY-----\n";
         assert!(!fits(&pair(&cert, broken)).unwrap_err().contains("hunter2"));
+    }
+
+    #[test]
+    fn what_no_proxy_would_take_is_not_read() {
+        let dir = std::env::temp_dir().join(format!("etnactl-pair-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let [cert, key] = ["cert", "key"].map(|name| dir.join(name));
+        std::fs::write(&cert, vec![b'\n'; LONGEST + 1]).unwrap();
+        std::fs::write(&key, made("a.test").1).unwrap();
+        let refused = read(&cert, &key).err().unwrap().to_string();
+        assert!(refused.contains("cert: it has more than 262144 bytes"), "{refused}");
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

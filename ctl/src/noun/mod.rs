@@ -220,8 +220,8 @@ pub(crate) fn add(object: &mut Map<String, Value>, name: &str, part: Map<String,
 /// What a PEM file holds, as JSON; whether it is one is for the proxy to say.
 pub(crate) fn pem(path: Option<&Path>) -> Result<Option<Value>, Failure> {
     let Some(path) = path else { return Ok(None) };
-    let text = std::fs::read_to_string(path);
-    text.map(|text| Some(text.into()))
+    let text = etna_store::file::text(path);
+    text.map(|text| Some(text.as_str().into()))
         .map_err(|error| Failure::unread(format!("cannot read {}: {error}", path.display())))
 }
 
