@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use etna_store::seal::KeyPair;
+use etna_tests::process::pipe;
 use etna_tests::scene::Scene;
 use etna_tests::stand_in::StandIn;
 use etna_tests::tls::{Authority, https_listener};
@@ -73,9 +74,24 @@ async fn certificates_in_a_directory_are_served_and_followed() {
     })
     .await;
 
+    // What nobody writes to, and what never ends: neither is waited for.
+    pipe(&dir.join("pipe.crt"));
+    std::os::unix::fs::symlink("/dev/zero", dir.join("zero.crt")).unwrap();
+    eventually("they are told", SOON, async || {
+        let problems = proxy.problems().await;
+        let told = |name: &str| problems.iter().any(|problem| problem["key"] == dir.join(name).to_str().unwrap());
+        ensure(told("pipe") && told("zero"), format!("{problems:?}"))
+    })
+    .await;
+
     std::fs::remove_file(dir.join("a.test.crt")).unwrap();
     eventually("it is taken away", SOON, async || ensure(served().await.is_err(), "it is still served")).await;
     std::fs::remove_dir_all(&dir).unwrap();
+    let key = format!("--certificates {}", dir.display());
+    let of_it = async || proxy.problems().await.into_iter().filter(|problem| problem["key"] == key.as_str()).count();
+    eventually("that it is gone is told", SOON, async || ensure(of_it().await == 1, "it is not")).await;
+    std::fs::create_dir(&dir).unwrap();
+    eventually("that it is there again, too", SOON, async || ensure(of_it().await == 0, "it is not")).await;
     assert_eq!(proxy.admin_get("/readyz").await.unwrap().status, 200);
 }
 

@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use etna_store::seal::Keyring;
 use etna_tests::binaries::binary;
-use etna_tests::process::signal;
+use etna_tests::process::{pipe, signal};
 use etna_tests::proxy::Proxy;
 use etna_tests::scene::Scene;
 use etna_tests::tls::{Authority, leaf};
@@ -144,8 +144,10 @@ async fn seal_keys_are_read_again_without_a_restart() {
         })
         .await;
     };
+    problems(&["--listen-https"]).await;
     let old = put(first, "a.test").await;
     serves(first, "a.test", &old).await;
+    problems(&[]).await;
     let new = put(second, "b.test").await;
     problems(&["hosts/b.test/host"]).await;
 
@@ -163,6 +165,21 @@ async fn seal_keys_are_read_again_without_a_restart() {
     assert!(proxy.problems().await[0]["reason"].as_str().unwrap().contains("64 hex digits"));
     let next = put(first, "a.test").await;
     serves(first, "a.test", &next).await;
+
+    // Nor does one that nobody writes to hold up those that come after it.
+    let aside = format!("{file}.aside");
+    fs::rename(file, &aside).unwrap();
+    pipe(Path::new(file));
+    signal(proxy.pid(), "HUP");
+    eventually("the pipe is told", SOON, async || {
+        let told = proxy.problems().await;
+        ensure(
+            told.iter().any(|problem| problem["reason"].as_str().unwrap().contains("no seal key")),
+            format!("{told:?}"),
+        )
+    })
+    .await;
+    fs::rename(&aside, file).unwrap();
 
     // What is still sealed with a key that is gone serves on, and is told.
     fs::write(file, &new_key).unwrap();

@@ -274,6 +274,15 @@ async fn clients_in_the_clear_are_sent_to_https() {
     socket.bind(SocketAddr::from((SERVERS, 0))).unwrap();
     let mut own = Connection::over(socket.connect(proxy.listen).await.unwrap()).await.unwrap();
     assert_eq!(own.get("a.test", "/").await.unwrap().status, 200, "the site's own container calls back");
+    for (query, outcome) in [
+        ("http://a.test:8080/x?y=1", "308, sent to https://a.test/x?y=1"),
+        ("https://a.test/x", "forwarded to backend a.test"),
+        ("http://a.test/x&client=127.0.0.2", "forwarded to backend a.test"),
+        ("http://b.test/x", "forwarded to backend b.test"),
+    ] {
+        let query = query.replacen("?y", "%3Fy", 1);
+        assert_eq!(proxy.json(&format!("/v3/explain?url={query}")).await["outcome"], outcome, "{query}");
+    }
     let challenge = proxy.get("a.test", "/.well-known/acme-challenge/token").await.unwrap();
     assert_eq!(challenge.status, 200, "it is the server's to answer");
     let uncertified = proxy.get("b.test", "/").await.unwrap();

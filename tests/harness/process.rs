@@ -93,6 +93,12 @@ pub fn signal(pid: u32, name: &str) {
     assert!(status.success(), "process {pid} cannot be sent {name}");
 }
 
+/// Makes a pipe, which nobody else may read.
+pub fn pipe(path: &Path) {
+    let made = Command::new("mkfifo").args(["-m", "600"]).arg(path).status().expect("mkfifo runs");
+    assert!(made.success(), "{} cannot be made", path.display());
+}
+
 /// Whether a process runs; one that has ended and that nobody has asked about does not.
 pub fn is_running(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
