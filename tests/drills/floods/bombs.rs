@@ -149,4 +149,4 @@ const MOST_REFUSED: u32 = 250;
 const MOST_MB: f64 = 50.0;
 /// Of memory for a connection whose requests all wait, with their tasks and their connections to servers: what a
 /// hundred requests of HTTP/1.1 may have as well.
-const MOST_WAITING_MB: f64 = 1.5;
+const MOST_WAITING_MB: f64 = 2.0;
