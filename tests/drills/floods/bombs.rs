@@ -55,7 +55,7 @@ async fn waiting(ground: &mut Ground, many: usize, length: Length) {
         let attack = ground.attack().await;
         let mut wires = Vec::new();
         for _ in 0..many {
-            let mut wire = Wire::acknowledged(ground.at).await;
+            let mut wire = Wire::open(ground.at).await;
             wire.send(&frame(SETTINGS, 0, 0, &setting(4, 0))).await.expect("the proxy reads");
             for stream in 0..STREAMS {
                 for frame in split(2 * stream + 1, &[request("GET", host, "/"), fields.clone()].concat()) {
