@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use etna_store::Revision;
+use etna_store::engine::Op;
 use etna_store::object::Challenge;
 use etna_store::seal::KeyPair;
 use instant_acme::{
@@ -61,7 +62,8 @@ impl Work {
         Ok(())
     }
 
-    /// A certificate and its key, from the authority.
+    /// A certificate and its key, from the authority. Challenges of an order that came to nothing are taken back: the
+    /// next one poses others.
     pub(super) async fn order(
         &self,
         claim: &Claim,
@@ -69,16 +71,33 @@ impl Work {
         subject: &Subject,
         record: &Record,
     ) -> Result<(KeyPair, Certificate), Failure> {
+        let mut posed = HashSet::new();
+        let result = self.go_through(claim, account, subject, record, &mut posed).await;
+        if result.is_err() && !posed.is_empty() {
+            let back = posed.iter().map(|token| Op::Delete(names::challenge(token)));
+            claim.commit(Vec::new(), back.collect()).await?;
+        }
+        result
+    }
+
+    async fn go_through(
+        &self,
+        claim: &Claim,
+        account: &Account,
+        subject: &Subject,
+        record: &Record,
+        posed: &mut HashSet<String>,
+    ) -> Result<(KeyPair, Certificate), Failure> {
         let host = self.host();
         let names = [Identifier::Dns(host.to_string())];
         let mut order = self.new_order(account, subject, record, &names).await?;
         let failures = record.failures_with(&subject.acme, self.state.acme.settings.directory(&subject.acme));
-        let posed = self.answer(claim, &mut order, subject, failures).await?;
+        self.answer(claim, &mut order, subject, failures, posed).await?;
         match order.poll_ready(&POLLS).await {
             Ok(OrderStatus::Ready) => {}
-            Ok(_) => return Err(self.why_not(&mut order, &posed).await),
+            Ok(_) => return Err(self.why_not(&mut order, posed).await),
             Err(Error::Api(problem)) => {
-                return Err(match self.why_not(&mut order, &posed).await {
+                return Err(match self.why_not(&mut order, posed).await {
                     Failure::Ours(reason) if reason == NO_REASON => Error::Api(problem).into(),
                     failure => failure,
                 });
@@ -127,15 +146,16 @@ impl Work {
         account.new_order(&NewOrder::new(names)).await
     }
 
-    /// Answers the challenges of an order: written for all proxies, then told to the authority. The tokens.
+    /// Answers the challenges of an order: written for all proxies, then told to the authority. `posed` gets their
+    /// tokens.
     async fn answer(
         &self,
         claim: &Claim,
         order: &mut Order,
         subject: &Subject,
         failures: u32,
-    ) -> Result<HashSet<String>, Failure> {
-        let mut posed = HashSet::new();
+        posed: &mut HashSet<String>,
+    ) -> Result<(), Failure> {
         let mut kind = None;
         let mut written = Revision::default();
         let mut authorizations = order.authorizations();
@@ -163,8 +183,8 @@ impl Work {
             written = claim.commit_for_now(names::challenge(&challenge.token), value).await?;
             posed.insert(challenge.token.clone());
         }
-        let Some(kind) = kind else { return Ok(posed) };
-        self.until_live(written, &posed).await?;
+        let Some(kind) = kind else { return Ok(()) };
+        self.until_live(written, posed).await?;
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
             let mut authorization = authorization?;
@@ -175,7 +195,7 @@ impl Work {
                 challenge.set_ready().await?;
             }
         }
-        Ok(posed)
+        Ok(())
     }
 
     /// Waits until this proxy answers challenges, and a little longer, so that all others do.

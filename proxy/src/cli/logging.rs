@@ -17,7 +17,7 @@ pub(super) struct Log {
 
 /// Begins to log to stderr at a level (`info`, or a filter such as `etna_proxy=debug`).
 pub(super) fn start(level: &str) -> Result<Log, String> {
-    let filter = EnvFilter::try_new(level).map_err(|error| format!("--log {level}: {error}"))?;
+    let filter = EnvFilter::try_new(format!("{QUIET},{level}")).map_err(|error| format!("--log {level}: {error}"))?;
     let (queue, writer) =
         NonBlockingBuilder::default().lossy(true).buffered_lines_limit(MOST_LINES).finish(std::io::stderr());
     let lost = queue.error_counter();
@@ -30,5 +30,7 @@ pub(super) fn start(level: &str) -> Result<Log, String> {
     started.map(|()| Log { _writer: writer, lost }).map_err(|error| error.to_string())
 }
 
+/// What says a line for each wrong frame of anybody's, unless it is asked for by name.
+const QUIET: &str = "h2=error";
 /// Lines that wait to be written.
 const MOST_LINES: usize = 512;

@@ -33,7 +33,8 @@ use super::logging;
     INT   the same without the grace period\n  \
     TERM or INT a second time: what still runs is cut\n  \
     USR2  replace the running binary by the one that now lies at its path\n  \
-    HUP   read files again: admin token, seal keys, --certificates, and what the store is shown;\n        open the access log anew\n\n\
+    HUP   read files again: admin token, seal keys, --certificates, what the\n        \
+        store is shown; open the access log anew\n\n\
     With USR2 the new binary gets the sockets and this one finishes what runs; if the new one does not get ready, \
     nothing changes.\n\n\
     Sockets that systemd passes are used instead of binding: `default` (or unnamed) for the first --listen, \

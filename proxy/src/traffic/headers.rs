@@ -63,7 +63,8 @@ pub fn write(out: &mut Vec<u8>, head: &Parts, how: &Outbound<'_>) {
     if let Some(host) = how.host.or(client_host.filter(|host| !host.is_empty())).or(Some(how.authority)) {
         field(out, "host", host);
     }
-    let nominated: Vec<&str> = if headers.contains_key(CONNECTION) { tokens(headers).collect() } else { Vec::new() };
+    // What browsers say, `keep-alive`, names a field that is left out anyway: nothing is allocated for it.
+    let nominated: Vec<&str> = tokens(headers).filter(|token| !token.eq_ignore_ascii_case("keep-alive")).collect();
     for (name, value) in headers {
         let name = name.as_str();
         let kept = !is_for_one_hop(name)

@@ -55,7 +55,7 @@ async fn waiting(ground: &mut Ground, many: usize, length: Length) {
         let attack = ground.attack().await;
         let mut wires = Vec::new();
         for _ in 0..many {
-            let mut wire = Wire::acknowledged(ground.at).await;
+            let mut wire = Wire::open(ground.at).await;
             wire.send(&frame(SETTINGS, 0, 0, &setting(4, 0))).await.expect("the proxy reads");
             for stream in 0..STREAMS {
                 for frame in split(2 * stream + 1, &[request("GET", host, "/"), fields.clone()].concat()) {
@@ -149,4 +149,4 @@ const MOST_REFUSED: u32 = 250;
 const MOST_MB: f64 = 50.0;
 /// Of memory for a connection whose requests all wait, with their tasks and their connections to servers: what a
 /// hundred requests of HTTP/1.1 may have as well.
-const MOST_WAITING_MB: f64 = 1.5;
+const MOST_WAITING_MB: f64 = 2.0;

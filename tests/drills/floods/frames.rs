@@ -41,6 +41,9 @@ pub(super) async fn run(length: Length) -> Outcome {
         let is_cheap = length.fast(broken == MANY || cost.processor <= 0.2 * cost.took.as_secs_f64());
         ground.check(name, is_cheap, || format!("unread: {broken} broken off, {:.2} s of a core", cost.processor));
     }
+    // A line for each frame would be a flood as well.
+    let said = ground.bed.proxy.said();
+    ground.check("the log", !said.contains("PING"), || format!("it speaks of frames: {said}"));
     unread::run(&mut ground, length).await;
     ground.outcome(format!("{MANY} connections, {} kinds", kinds.len())).await
 }

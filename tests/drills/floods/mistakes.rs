@@ -9,8 +9,11 @@ use crate::drill::{Length, Outcome};
 
 pub(super) async fn run(length: Length) -> Outcome {
     let mut ground = Ground::open("mistakes", length).await;
-    // As many requests at once as these connections may have anyway: what they take is no harm.
+    // As many requests at once as these connections may have anyway: what they take is no harm, and how many there are at
+    // once is a matter of how busy the machine is.
+    let honest = ground.attack().await;
     pour_many(ground.at, MANY, &[], 100, |n| begin(2 * n + 1, HANGS)).await;
+    let honest = ground.over("as many honest requests", honest).await.memory;
     let mut most = 0;
     for (name, mistake) in MISTAKES {
         let attack = ground.attack().await;
@@ -22,7 +25,8 @@ pub(super) async fn run(length: Length) -> Outcome {
         let stayed = all.iter().find(|one| !one.was_told_to_go());
         ground.check(name, stayed.is_none(), || format!("not told to go: {stayed:?}"));
         ground.check(name, resets <= MOST_RESETS, || format!("{resets} resets (<= {MOST_RESETS})"));
-        ground.check(name, cost.memory < MOST_MB, || format!("memory +{:.1} MB (< {MOST_MB})", cost.memory));
+        let beyond = cost.memory - honest;
+        ground.check(name, beyond < MOST_MB, || format!("memory +{beyond:.1} MB (< {MOST_MB}) beyond honest requests"));
     }
     ground.tell(format!("told to go after at most {most} resets (<= {MOST_RESETS})"));
     ground.outcome(format!("{MANY} connections, {} mistakes", MISTAKES.len())).await

@@ -25,6 +25,8 @@ pub(super) struct Calm {
     resets: Allowance,
     /// Heads that did not become requests.
     bad_heads: Allowance,
+    /// Heads that came and may not have been looked at.
+    ahead: Cell<u32>,
     /// Bytes of heads of requests without an answer.
     heads: Cell<usize>,
     /// Bytes written that were not counted in favour yet.
@@ -44,6 +46,7 @@ impl Calm {
             idle_frames: Allowance::new(MOST_IDLE_FRAMES, IDLE_FRAMES_A_SECOND),
             resets: Allowance::new(MOST_RESETS, RESETS_A_SECOND),
             bad_heads: Allowance::new(MOST_BAD_HEADS, BAD_HEADS_A_SECOND),
+            ahead: Cell::new(0),
             heads: Cell::new(0),
             written: Cell::new(0),
             uploads: Rc::default(),
@@ -92,6 +95,7 @@ impl Calm {
         if cost > 0 && !self.idle_frames.take(cost, self.watch.now()) {
             fault = fault.or(Some(Reason::ENHANCE_YOUR_CALM));
         }
+        self.ahead.set(self.ahead.get().saturating_add(heads));
         // What it becomes is known later: one that is too large, the crate answers 431 without saying so.
         if heads > 0 && !self.bad_heads.take(heads, self.watch.now()) {
             fault = fault.or(Some(Reason::ENHANCE_YOUR_CALM));
@@ -102,6 +106,17 @@ impl Calm {
     /// A head became a request.
     pub(super) fn accepted(&self) {
         self.bad_heads.give(1);
+        self.ahead.set(self.ahead.get().saturating_sub(1));
+    }
+
+    /// No head waits to become a request.
+    pub(super) fn all_accepted(&self) {
+        self.ahead.set(0);
+    }
+
+    /// Whether more heads came than should wait to be looked at.
+    pub(super) fn is_ahead(&self) -> bool {
+        self.ahead.get() >= MOST_AHEAD
     }
 
     /// Bytes went to the client: to take them, it has to send frames that carry nothing.
@@ -218,6 +233,8 @@ const FRAMES_FOR_A_REQUEST: u32 = 4;
 /// Requests that may be taken back at once.
 const MOST_RESETS: u32 = 90;
 const RESETS_A_SECOND: u32 = 1;
+/// Heads that the `h2` crate may have made of what came before we look at the first.
+const MOST_AHEAD: u32 = 16;
 /// Heads that are malformed, too large or too many, at once: as many as a client may send that does not know yet how
 /// many it may, and as many again.
 const MOST_BAD_HEADS: u32 = 200;
@@ -312,6 +329,21 @@ mod tests {
         assert_eq!(calm.fault(), None);
         calm.read(&head);
         assert_eq!(calm.fault(), Some(Reason::ENHANCE_YOUR_CALM));
+    }
+
+    #[test]
+    fn heads_are_looked_at_before_more_are_read() {
+        let calm = calm();
+        let head = frame(frames::HEADERS, 5, 10);
+        (0..MOST_AHEAD).for_each(|_| calm.read(&head));
+        assert!(calm.is_ahead());
+        calm.accepted();
+        assert!(!calm.is_ahead());
+        // Those that become no requests are not waited for.
+        (0..MOST_AHEAD).for_each(|_| calm.read(&head));
+        assert!(calm.is_ahead());
+        calm.all_accepted();
+        assert!(!calm.is_ahead());
     }
 
     #[test]

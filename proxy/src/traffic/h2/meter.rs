@@ -45,6 +45,11 @@ impl<T: AsyncRead + Unpin> AsyncRead for Meter<T> {
             // Nothing more is done for it. The connection's task looks for itself.
             return Poll::Pending;
         }
+        if self.calm.is_ahead() {
+            // What came is looked at first.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = room.filled().len();
         if self.ahead.is_empty() {
             ready!(Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, room))?;

@@ -126,7 +126,7 @@ where
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
                 Poll::Ready(None) => return Poll::Ready(Ok(())),
-                Poll::Pending => {}
+                Poll::Pending => self.calm.all_accepted(),
             }
             if self.told == self.calm.fault() || self.calm.fault().is_none() {
                 break;
