@@ -22,7 +22,7 @@ pub type Found = BTreeMap<Id, Result<Certificate, String>>;
 
 /// What pairs look like from outside; differs when one of them may have changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stamp(Vec<(PathBuf, [i64; 4])>);
+pub struct Stamp(Vec<(PathBuf, [i64; 5])>);
 
 /// Where a pair lies.
 struct Place {
@@ -36,7 +36,7 @@ pub fn stamp(dir: &Path) -> io::Result<Stamp> {
     let files = places(dir)?.into_iter().flat_map(|place| [place.certificate, place.key]);
     let stamped = files.map(|file| {
         let seen = std::fs::metadata(&file)
-            .map(|seen| [seen.ctime(), seen.ctime_nsec(), seen.ino() as i64, seen.len() as i64]);
+            .map(|seen| [seen.ctime(), seen.ctime_nsec(), seen.ino() as i64, seen.len() as i64, seen.mode().into()]);
         (file, seen.unwrap_or_default())
     });
     Ok(Stamp(stamped.collect()))
