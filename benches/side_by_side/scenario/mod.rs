@@ -20,7 +20,7 @@ mod s9;
 use async_trait::async_trait;
 
 use crate::bed::Bed;
-use crate::load::Load;
+use crate::load::{Counted, Load};
 use crate::peer::{Kind, Running, Setup};
 use crate::process::Process;
 
@@ -182,7 +182,11 @@ const SPEAK_TLS: &[Kind] = &[Kind::Etna, Kind::Haproxy, Kind::Nginx];
 /// Runs a load for a second to warm up, then for the time of the place, and yields [`CLOSED_LOOP`].
 async fn closed_loop(at: &Place<'_>, load: Load<'_>) -> anyhow::Result<Vec<f64>> {
     let dir = at.bed.directory("load")?;
-    let run = async |seconds| load.run(at.bed.cores.load, at.peer, seconds, &dir).await;
+    counted_loop(at, async |seconds| load.run(at.bed.cores.load, at.peer, seconds, &dir).await).await
+}
+
+/// The same with a load that counts its requests in its own way.
+async fn counted_loop(at: &Place<'_>, run: impl AsyncFn(u32) -> anyhow::Result<Counted>) -> anyhow::Result<Vec<f64>> {
     run(1).await?;
     let before = at.peer.process.cpu();
     let counted = run(at.seconds).await?;

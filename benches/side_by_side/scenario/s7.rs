@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{CLOSED_LOOP, Entrant, Figure, Place, Scenario, Target, alike, mebibytes, ratio};
+use super::{CLOSED_LOOP, Entrant, Figure, Place, Scenario, Target, alike, counted_loop, ratio};
 use crate::h2load::Streams;
 use crate::peer::{Kind, Setup};
 use crate::tls::Key;
@@ -38,16 +38,6 @@ impl Scenario for ManyStreams {
 
     async fn measure(&self, at: &Place<'_>) -> anyhow::Result<Vec<f64>> {
         let load = Streams { connections: 4, streams: 100 };
-        let run = async |seconds| load.run(at.bed.cores.load, at.peer, seconds).await;
-        run(1).await?;
-        let before = at.peer.process.cpu();
-        let counted = run(at.seconds).await?;
-        let spent = at.peer.process.cpu().saturating_sub(before);
-        let requests = counted.requests as f64;
-        Ok(vec![
-            spent.as_secs_f64() * 1e6 / requests,
-            requests / counted.duration.as_secs_f64(),
-            mebibytes(&at.peer.process),
-        ])
+        counted_loop(at, async |seconds| load.run(at.bed.cores.load, at.peer, seconds).await).await
     }
 }

@@ -4,6 +4,8 @@
 //! client, and backs off when accepting fails. Once a second a worker looks over its connections: there is no timer
 //! per connection or request for what may be a second late.
 
+mod counted;
+
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::HashMap;
 use std::io;
@@ -33,6 +35,8 @@ use crate::tls::terms::Terms;
 use crate::tls::tickets::Tickets;
 use crate::traffic::h1::wire::Scratch;
 use crate::traffic::trust::Trusted;
+
+pub use counted::{Running, Watched};
 
 /// What all workers share.
 #[derive(Clone)]
@@ -112,25 +116,6 @@ impl std::ops::Deref for HeadBuffer<'_> {
 impl Drop for HeadBuffer<'_> {
     fn drop(&mut self) {
         self.worker.give_buffer(std::mem::take(&mut self.bytes));
-    }
-}
-
-/// What a worker watches: known to it as long as this value lives.
-pub struct Watched {
-    worker: Rc<Worker>,
-    number: u64,
-    watch: Arc<Watch>,
-}
-
-/// A connection of a worker: watched, and counted, as long as this value lives.
-pub struct Running(Watched);
-
-/// A connection that is being turned away: counted as long as this value lives.
-pub(super) struct TurningAway<'w>(&'w Worker);
-
-impl Drop for TurningAway<'_> {
-    fn drop(&mut self) {
-        self.0.turning_away.set(self.0.turning_away.get() - 1);
     }
 }
 
@@ -242,34 +227,10 @@ impl Worker {
         Ref::map(self.date.borrow(), String::as_str)
     }
 
-    /// Makes one more connection known.
-    pub fn running(self: &Rc<Worker>) -> Running {
-        self.process.connections.up();
-        Running(self.watched())
-    }
-
-    /// Watches one more connection, or one request of many on a connection.
-    pub fn watched(self: &Rc<Worker>) -> Watched {
-        let number = self.next_connection.get();
-        self.next_connection.set(number + 1);
-        let watch = Arc::new(Watch::new(self.clock.clone()));
-        self.connections.borrow_mut().insert(number, watch.clone());
-        Watched { worker: self.clone(), number, watch }
-    }
-
     /// Whether to turn a request away for want of time.
     pub fn turns_away(&self) -> bool {
         let overload = self.overload.borrow();
         !overload.is_none() && overload.turns_away(self.random())
-    }
-
-    /// Takes one of the few places of connections that are told that there is no room.
-    pub(super) fn turn_away(&self) -> Option<TurningAway<'_>> {
-        let others = self.turning_away.get();
-        (others < MOST_TURNED_AWAY).then(|| {
-            self.turning_away.set(others + 1);
-            TurningAway(self)
-        })
     }
 
     fn second_passed(&self) {
@@ -324,32 +285,6 @@ impl Worker {
                 watch.order(Order::Finish);
             }
         }
-    }
-}
-
-impl Watched {
-    /// What the worker watches of it.
-    pub fn watch(&self) -> &Arc<Watch> {
-        &self.watch
-    }
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        self.worker.connections.borrow_mut().remove(&self.number);
-    }
-}
-
-impl Running {
-    /// What the worker watches of it.
-    pub fn watch(&self) -> &Arc<Watch> {
-        self.0.watch()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.worker.process.connections.down();
     }
 }
 
@@ -455,5 +390,3 @@ const HEAD_SECONDS: u32 = 10;
 const IDLE_SECONDS: u32 = 75;
 /// Seconds for either when connections are nearly used up.
 const CROWDED_SECONDS: u32 = 2;
-/// Connections of a worker that are told that there is no room; more than these are closed without a word.
-const MOST_TURNED_AWAY: u32 = 128;
