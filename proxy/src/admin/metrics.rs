@@ -34,7 +34,7 @@ pub(super) async fn metrics(Extract(state): Extract<Arc<State>>) -> Response {
 pub(super) fn pieces(state: &State, now: Instant) -> impl Iterator<Item = String> + Send + use<> {
     let table = state.live.table();
     let mut frontends: Vec<Arc<Frontend>> =
-        table.frontends.values().filter(|frontend| frontend.live.counted().is_some()).cloned().collect();
+        table.router.values().filter(|frontend| frontend.live.counted().is_some()).cloned().collect();
     frontends.sort_by(|a, b| a.id.cmp(&b.id));
     let mut servers: Vec<(Arc<Backend>, usize)> = Vec::new();
     for backend in table.backends.iter().flatten() {
@@ -188,7 +188,7 @@ fn process(state: &State, now: Instant) -> String {
         ),
         ("etna_suspects", "Keys gone from the store in a mass and held.", suspects.count as f64),
         ("etna_problems", "Stored objects that are not served as written.", state.problems().len() as f64),
-        ("etna_frontends", "Frontends in force.", table.frontends.len() as f64),
+        ("etna_frontends", "Frontends in force.", table.router.len() as f64),
         ("etna_backends", "Backends in force.", table.backends.iter().flatten().count() as f64),
         ("etna_servers", "Servers in force.", servers as f64),
     ];
