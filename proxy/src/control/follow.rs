@@ -116,10 +116,12 @@ impl Control {
     pub async fn run(mut self) -> (Listeners, JoinHandle<()>) {
         let draining = self.state.draining.clone();
         draining.run_until_cancelled(self.follow_whatever_happens()).await;
-        let keeper = self.keeper.take();
+        // Whatever was applied and not told yet is kept, too.
+        self.tell();
+        let keeper = self.keeper.take().map(|keeper| (keeper, self.kept()));
         let kept = tokio::spawn(async move {
-            if let Some(keeper) = keeper {
-                keeper.finish().await;
+            if let Some((keeper, kept)) = keeper {
+                keeper.finish(kept).await;
             }
         });
         // What is on disk is for the next process, which may run already.

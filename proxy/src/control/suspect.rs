@@ -41,6 +41,8 @@ pub struct Suspects {
     /// The value of [`RELEASE`] last seen; `None` before the first look.
     release: Option<Option<Bytes>>,
     changed: bool,
+    /// Whether `pairs` changed.
+    moved: bool,
     /// Keys ever held.
     total: u64,
 }
@@ -79,6 +81,7 @@ impl Suspects {
             returning: BTreeMap::new(),
             release: None,
             changed: false,
+            moved: false,
             total: 0,
         }
     }
@@ -106,6 +109,11 @@ impl Suspects {
     /// Whether what is held changed since this was last asked.
     pub fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
+    }
+
+    /// Whether what the model shows changed since this was last asked.
+    pub fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.moved)
     }
 
     /// Takes up what an earlier process served: into the model as it is, with the time each suspect still has.
@@ -188,6 +196,7 @@ impl Suspects {
                 self.forget(key);
                 self.returning.remove(key);
                 self.pairs.insert(key.clone(), value.clone());
+                self.moved = true;
                 puts.changes.push(Change { key: key.clone(), value: Some(value.clone()) });
             } else if self.pairs.contains_key(key) && !self.held.contains_key(key) {
                 gone.push(key.clone());
@@ -210,7 +219,7 @@ impl Suspects {
         let batch = Batch { revision: model.revision(), changes: deletes.collect() };
         for key in keys {
             self.forget(key);
-            self.pairs.remove(key);
+            self.moved |= self.pairs.remove(key).is_some();
         }
         if keys.is_empty() { Delta::default() } else { model.apply(&batch) }
     }
@@ -281,6 +290,7 @@ impl Suspects {
         self.held_servers.insert(server.clone());
         self.held.insert(key.clone(), Held { case: *number, server: Some(server), failures: 0 });
         self.pairs.insert(key.clone(), lost.value.clone());
+        self.moved = true;
         let change = Change { key: key.clone(), value: Some(lost.value) };
         model.apply(&Batch { revision: model.revision(), changes: vec![change] })
     }

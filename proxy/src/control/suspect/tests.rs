@@ -330,3 +330,18 @@ fn without_a_hold_everything_is_believed() {
     at.resync(1, &[]);
     assert_eq!((at.held(), at.servers("a"), at.suspects.pairs().len()), (0, 0, 0));
 }
+
+#[test]
+fn what_moves_is_told_once() {
+    let mut at = Followed::with(&[("backends/a/servers/s".into(), UP)]);
+    assert!(at.suspects.take_moved() && !at.suspects.take_moved());
+    at.step(&[("backends/a/servers/s", Some(DRAINING))]);
+    assert!(at.suspects.take_moved());
+    // Nobody's, and nothing that is there.
+    at.step(&[("acme/x", Some("1")), ("backends/a/servers/t", None)]);
+    assert!(!at.suspects.take_moved());
+    at.delete(&["backends/a/servers/s".into()]);
+    assert!(at.suspects.take_moved());
+    at.resync(9, &[]);
+    assert!(!at.suspects.take_moved());
+}
