@@ -142,7 +142,8 @@ impl Suspects {
 
     /// What has to change so that what is stored is this snapshot. What is held and still missing is no change.
     pub fn diff(&mut self, snapshot: &Batch) -> Batch {
-        let mut changes = Vec::new();
+        // At the beginning all is new, later next to nothing.
+        let mut changes = Vec::with_capacity(snapshot.changes.len().saturating_sub(self.pairs.len()));
         let mut present: HashSet<&[u8]> = HashSet::with_capacity(snapshot.changes.len());
         let first_look = self.release.is_none();
         let release = self.release.get_or_insert(None);
@@ -175,12 +176,10 @@ impl Suspects {
     /// Brings one step of the store into the model, but for what is held. `replaced` says that the store's history is
     /// another one than before, so that nobody deleted what is missing.
     pub fn apply(&mut self, model: &mut Model, batch: &Batch, now: Instant, replaced: bool) -> Delta {
-        let last: BTreeMap<&Bytes, &Option<Bytes>> =
-            batch.changes.iter().map(|change| (&change.key, &change.value)).collect();
         let mut forced = false;
-        let mut puts = Batch { revision: batch.revision, changes: Vec::new() };
+        let mut puts = Batch { revision: batch.revision, changes: Vec::with_capacity(batch.changes.len()) };
         let mut gone = Vec::new();
-        for (key, value) in last {
+        for Change { key, value } in last_of_each(batch) {
             if &**key == RELEASE {
                 forced |= value.is_some();
                 self.release = Some(value.clone());
@@ -340,9 +339,25 @@ impl Suspects {
     }
 }
 
+/// The last change of every key, by key. A snapshot, the largest of batches, comes in that order.
+fn last_of_each(batch: &Batch) -> impl Iterator<Item = &Change> {
+    let mut changes: Vec<&Change> = batch.changes.iter().collect();
+    changes.sort_by(|one, other| one.key.cmp(&other.key));
+    let mut changes = changes.into_iter().peekable();
+    std::iter::from_fn(move || {
+        loop {
+            let change = changes.next()?;
+            if changes.peek().is_none_or(|next| next.key != change.key) {
+                return Some(change);
+            }
+        }
+    })
+}
+
 /// What proxies share with each other is neither held nor kept.
 fn is_shared(key: &[u8]) -> bool {
-    matches!(Key::parse(key), Ok(Key::Shared(_)))
+    // Parsing takes memory, and there are many objects.
+    !OBJECTS.iter().any(|folder| key.starts_with(folder.as_bytes())) && matches!(Key::parse(key), Ok(Key::Shared(_)))
 }
 
 /// Whether the model is told of it all the same.
@@ -352,6 +367,8 @@ fn is_passed(key: &[u8]) -> bool {
 
 /// A put of any value here makes every proxy believe what it holds, and what the same transaction deletes.
 pub const RELEASE: &[u8] = b"proxies/release";
+/// Where nothing is shared, but objects are.
+const OBJECTS: [&str; 6] = ["frontends/", "backends/", "upstreams/", "sites/", "hosts/", "listeners/"];
 /// Probes in a row that must fail.
 const FAILURES: u32 = 2;
 
