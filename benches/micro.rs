@@ -189,7 +189,7 @@ fn publish(criterion: &mut Criterion) {
             let revision = Revision(model.revision().0 + 1);
             let delta = model.apply(&Batch { revision, changes: changes.collect() });
             table = compiler.compile(&model, &delta, &table);
-            table.frontends.len()
+            table.router.len()
         };
         let server = |port: usize| {
             let key = "backends/b/servers/s".to_owned();

@@ -339,7 +339,7 @@ async fn announce(state: Arc<State>, state_dir: &Path, admin: &str) {
                 (None, false) => "store away,",
             },
             table.revision.0,
-            table.frontends.len(),
+            table.router.len(),
             state.problems().len(),
             match state.suspects().count {
                 0 => String::new(),

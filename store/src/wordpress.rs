@@ -171,8 +171,8 @@ impl Rows<'_> {
     }
 }
 
-fn elsewhere(status: u16, backend: &Id) -> Option<Elsewhere> {
-    Some(Elsewhere { statuses: vec![status], backend: backend.clone() })
+fn elsewhere(status: u16, backend: &Id) -> Option<Box<Elsewhere>> {
+    Some(Box::new(Elsewhere { statuses: vec![status], backend: backend.clone() }))
 }
 
 fn any_host(hosts: &[String]) -> String {

@@ -32,13 +32,13 @@ pub fn check(data: &[u8]) {
     let delta = model.replace(&Default::default());
     table = compiler.compile(&model, &delta, &table);
     assert_eq!(compiler.problems().collect::<Vec<_>>(), Vec::<&etna_store::Problem>::new());
-    assert!(table.frontends.is_empty() && table.router.is_empty() && table.listeners.is_empty());
+    assert!(table.router.is_empty() && table.listeners.is_empty());
     assert!(table.backends.iter().all(Option::is_none));
 }
 
 fn agrees(model: &Model, table: &Table, asked: &Asked<'_>) {
     let head = asked.head();
-    let matching = table.frontends.values().filter(|frontend| frontend.rule.matches(&head));
+    let matching = table.router.values().filter(|frontend| frontend.rule.matches(&head));
     let best = matching.max_by(|a, b| {
         let rank = |frontend: &etna_proxy::table::Frontend| frontend.rule.rank(frontend.spec.priority);
         rank(a).cmp(&rank(b)).then_with(|| b.id.cmp(&a.id))
@@ -56,7 +56,7 @@ fn agrees(model: &Model, table: &Table, asked: &Asked<'_>) {
             assert!(picked.is_none_or(|picked| usize::from(picked) == at));
         }
     }
-    for frontend in table.frontends.values() {
+    for frontend in table.router.values() {
         assert!(model.frontend(&frontend.id).is_some());
         if let Some(backend) = table.backend(frontend.backend) {
             assert_eq!(backend.id, frontend.spec.backend);

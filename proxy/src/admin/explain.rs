@@ -43,7 +43,7 @@ pub(super) async fn explain(
 /// Frontends that match nothing, because their rules cannot be read.
 fn unreadable(state: &State, table: &Table) -> Vec<String> {
     let model = state.model();
-    let missing = model.frontends().filter(|frontend| !table.frontends.contains_key(&frontend.id));
+    let missing = model.frontends().filter(|frontend| table.router.get(&frontend.id).is_none());
     missing.take(MOST_SHOWN).map(|frontend| frontend.id.to_string()).collect()
 }
 

@@ -33,7 +33,7 @@ pub(super) async fn metrics(Extract(state): Extract<Arc<State>>) -> Response {
 pub(super) fn pieces(state: &State, now: Instant) -> impl Iterator<Item = String> + Send + use<> {
     let table = state.live.table();
     let mut frontends: Vec<Arc<Frontend>> =
-        table.frontends.values().filter(|frontend| frontend.live.counted().is_some()).cloned().collect();
+        table.router.values().filter(|frontend| frontend.live.counted().is_some()).cloned().collect();
     frontends.sort_by(|a, b| a.id.cmp(&b.id));
     let mut servers: Vec<(Arc<Backend>, usize)> = Vec::new();
     for backend in table.backends.iter().flatten() {

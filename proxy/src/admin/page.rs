@@ -37,7 +37,7 @@ fn html(state: &State) -> String {
          <table><tr><th>frontends<th>backends<th>connections<th>problems\
          <tr><td>{}<td>{}<td>{}<td>{}</table>",
         escape(&state.engine.describe()),
-        table.frontends.len(),
+        table.router.len(),
         table.backends.iter().flatten().count(),
         state.process.connections.get(),
         problems.len(),

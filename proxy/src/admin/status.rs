@@ -76,7 +76,7 @@ fn report(state: &State, now: Instant) -> Value {
         "differences": store.differences,
         "publishes": store.publishes,
         "counts": {
-            "frontends": table.frontends.len(),
+            "frontends": table.router.len(),
             "backends": table.backends.iter().flatten().count(),
             "servers": servers,
             "listeners": addresses.len(),

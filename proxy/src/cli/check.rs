@@ -104,7 +104,7 @@ impl Found {
             problems,
             unopened,
             counts: [
-                ("frontends", table.frontends.len()),
+                ("frontends", table.router.len()),
                 ("backends", table.backends.iter().flatten().count()),
                 ("servers", servers),
                 ("listeners", table.listeners.len()),

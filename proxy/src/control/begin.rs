@@ -12,7 +12,6 @@ use tokio::time::timeout;
 use super::disk::{self, Found};
 use super::follow::Control;
 use super::keep::Keeper;
-use super::suspect::Pairs;
 
 impl Control {
     /// Takes up the last table on disk, and gives the first snapshot if the store answered at once.
@@ -40,8 +39,8 @@ impl Control {
         // A table that is long out of date says little about what vanished.
         let found = found.filter(|found| !answered || found.age < FRESH);
         let age = found.as_ref().map(|found| found.age);
-        let (last, delta) = found.map(|found| self.restore(found)).unwrap_or_default();
-        self.keeper = Some(Keeper::start(dir, self.state.clone(), last, rotate));
+        let delta = found.map(|found| self.restore(found)).unwrap_or_default();
+        self.keeper = Some(Keeper::start(dir, self.state.clone(), rotate));
         match (age, answered) {
             (Some(age), false) => {
                 let error = answer.as_ref().and_then(|answer| answer.as_ref().err());
@@ -70,11 +69,11 @@ impl Control {
         }
     }
 
-    fn restore(&mut self, found: Found) -> (Pairs, Delta) {
+    fn restore(&mut self, found: Found) -> Delta {
         let mut model = self.state.model_mut();
         let delta = self.suspects.restore(&mut model, &found.batch, &found.held, Instant::now());
         self.seen = found.batch.revision;
-        (self.suspects.pairs().clone(), delta)
+        delta
     }
 }
 

@@ -54,6 +54,8 @@ pub struct Control {
     pub(super) news: bool,
     /// When it was last logged that the store is away.
     pub(super) complained: Option<Instant>,
+    /// When a table was last put in force.
+    published: Option<Instant>,
 }
 
 impl Control {
@@ -83,6 +85,7 @@ impl Control {
             behind: false,
             news: false,
             complained: None,
+            published: None,
         }
     }
 
@@ -116,10 +119,12 @@ impl Control {
     pub async fn run(mut self) -> (Listeners, JoinHandle<()>) {
         let draining = self.state.draining.clone();
         draining.run_until_cancelled(self.follow_whatever_happens()).await;
-        let keeper = self.keeper.take();
+        // Whatever was applied and not told yet is kept, too.
+        self.tell();
+        let keeper = self.keeper.take().map(|keeper| (keeper, self.kept()));
         let kept = tokio::spawn(async move {
-            if let Some(keeper) = keeper {
-                keeper.finish().await;
+            if let Some((keeper, kept)) = keeper {
+                keeper.finish(kept).await;
             }
         });
         // What is on disk is for the next process, which may run already.
@@ -268,8 +273,14 @@ impl Control {
                     Some(Err(error)) => break Some(error),
                     None => break Some(Error::Unavailable { context: "the watch ended".into(), source: None }),
                 }
-                // Everything that waits becomes one table; nothing is waited for.
-                next = match batches.next().now_or_never() {
+                // Everything that waits becomes one table. Nothing is waited for, but in a storm of changes: a table for
+                // each of them would take the time from what they are for.
+                let rest = self.published.map_or(Duration::ZERO, |at| BETWEEN_TABLES.saturating_sub(at.elapsed()));
+                let waiting = match batches.next().now_or_never() {
+                    None if !rest.is_zero() => tokio::time::timeout(rest, batches.next()).await.ok(),
+                    waiting => waiting,
+                };
+                next = match waiting {
                     Some(next) if taken < MOST_BATCHES => next,
                     Some(next) => {
                         self.publish(*seen, &delta).await;
@@ -318,6 +329,7 @@ impl Control {
             !Arc::ptr_eq(&next.listeners, &current.listeners) || self.state.store().revision.is_none();
         let listeners = next.listeners.clone();
         drop(self.state.live.publish(next));
+        self.published = Some(Instant::now());
         self.compiler.tell_waiting();
         drop(current);
         if listeners_changed {
@@ -371,6 +383,11 @@ const AFTER_PANIC: Duration = Duration::from_millis(500);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Short enough that a change is live within a second after the store has come back.
 const LONGEST_PAUSE: Duration = Duration::from_millis(700);
+/// From one table to the next, while changes are read off the watch: short beside what a change takes to get here.
+const BETWEEN_TABLES: Duration = Duration::from_millis(2);
 /// Revisions that become one table at most.
 const MOST_BATCHES: u32 = 1000;
 const TICK: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests;

@@ -41,6 +41,8 @@ pub struct Suspects {
     /// The value of [`RELEASE`] last seen; `None` before the first look.
     release: Option<Option<Bytes>>,
     changed: bool,
+    /// Whether `pairs` changed.
+    moved: bool,
     /// Keys ever held.
     total: u64,
 }
@@ -79,6 +81,7 @@ impl Suspects {
             returning: BTreeMap::new(),
             release: None,
             changed: false,
+            moved: false,
             total: 0,
         }
     }
@@ -108,6 +111,11 @@ impl Suspects {
         std::mem::take(&mut self.changed)
     }
 
+    /// Whether what the model shows changed since this was last asked.
+    pub fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.moved)
+    }
+
     /// Takes up what an earlier process served: into the model as it is, with the time each suspect still has.
     pub fn restore(
         &mut self,
@@ -134,7 +142,8 @@ impl Suspects {
 
     /// What has to change so that what is stored is this snapshot. What is held and still missing is no change.
     pub fn diff(&mut self, snapshot: &Batch) -> Batch {
-        let mut changes = Vec::new();
+        // At the beginning all is new, later next to nothing.
+        let mut changes = Vec::with_capacity(snapshot.changes.len().saturating_sub(self.pairs.len()));
         let mut present: HashSet<&[u8]> = HashSet::with_capacity(snapshot.changes.len());
         let first_look = self.release.is_none();
         let release = self.release.get_or_insert(None);
@@ -167,12 +176,10 @@ impl Suspects {
     /// Brings one step of the store into the model, but for what is held. `replaced` says that the store's history is
     /// another one than before, so that nobody deleted what is missing.
     pub fn apply(&mut self, model: &mut Model, batch: &Batch, now: Instant, replaced: bool) -> Delta {
-        let last: BTreeMap<&Bytes, &Option<Bytes>> =
-            batch.changes.iter().map(|change| (&change.key, &change.value)).collect();
         let mut forced = false;
-        let mut puts = Batch { revision: batch.revision, changes: Vec::new() };
+        let mut puts = Batch { revision: batch.revision, changes: Vec::with_capacity(batch.changes.len()) };
         let mut gone = Vec::new();
-        for (key, value) in last {
+        for Change { key, value } in last_of_each(batch) {
             if &**key == RELEASE {
                 forced |= value.is_some();
                 self.release = Some(value.clone());
@@ -188,6 +195,7 @@ impl Suspects {
                 self.forget(key);
                 self.returning.remove(key);
                 self.pairs.insert(key.clone(), value.clone());
+                self.moved = true;
                 puts.changes.push(Change { key: key.clone(), value: Some(value.clone()) });
             } else if self.pairs.contains_key(key) && !self.held.contains_key(key) {
                 gone.push(key.clone());
@@ -210,7 +218,7 @@ impl Suspects {
         let batch = Batch { revision: model.revision(), changes: deletes.collect() };
         for key in keys {
             self.forget(key);
-            self.pairs.remove(key);
+            self.moved |= self.pairs.remove(key).is_some();
         }
         if keys.is_empty() { Delta::default() } else { model.apply(&batch) }
     }
@@ -281,6 +289,7 @@ impl Suspects {
         self.held_servers.insert(server.clone());
         self.held.insert(key.clone(), Held { case: *number, server: Some(server), failures: 0 });
         self.pairs.insert(key.clone(), lost.value.clone());
+        self.moved = true;
         let change = Change { key: key.clone(), value: Some(lost.value) };
         model.apply(&Batch { revision: model.revision(), changes: vec![change] })
     }
@@ -330,9 +339,25 @@ impl Suspects {
     }
 }
 
+/// The last change of every key, by key. A snapshot, the largest of batches, comes in that order.
+fn last_of_each(batch: &Batch) -> impl Iterator<Item = &Change> {
+    let mut changes: Vec<&Change> = batch.changes.iter().collect();
+    changes.sort_by(|one, other| one.key.cmp(&other.key));
+    let mut changes = changes.into_iter().peekable();
+    std::iter::from_fn(move || {
+        loop {
+            let change = changes.next()?;
+            if changes.peek().is_none_or(|next| next.key != change.key) {
+                return Some(change);
+            }
+        }
+    })
+}
+
 /// What proxies share with each other is neither held nor kept.
 fn is_shared(key: &[u8]) -> bool {
-    matches!(Key::parse(key), Ok(Key::Shared(_)))
+    // Parsing takes memory, and there are many objects.
+    !OBJECTS.iter().any(|folder| key.starts_with(folder.as_bytes())) && matches!(Key::parse(key), Ok(Key::Shared(_)))
 }
 
 /// Whether the model is told of it all the same.
@@ -342,6 +367,8 @@ fn is_passed(key: &[u8]) -> bool {
 
 /// A put of any value here makes every proxy believe what it holds, and what the same transaction deletes.
 pub const RELEASE: &[u8] = b"proxies/release";
+/// Where nothing is shared, but objects are.
+const OBJECTS: [&str; 6] = ["frontends/", "backends/", "upstreams/", "sites/", "hosts/", "listeners/"];
 /// Probes in a row that must fail.
 const FAILURES: u32 = 2;
 

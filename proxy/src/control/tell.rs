@@ -17,16 +17,11 @@ impl Control {
     /// Hands over what was not published: what is held, what belongs on disk, what is wrong.
     pub(super) fn tell(&mut self) {
         let changed = self.suspects.take_changed();
-        if let Some(keeper) = &mut self.keeper {
-            let (store, revision) = (self.state.engine.describe(), self.seen);
-            let suspects = &self.suspects;
-            keeper.offer(changed, suspects.pairs(), || Kept {
-                store,
-                revision,
-                pairs: suspects.pairs().clone(),
-                held: held(suspects, Instant::now(), SystemTime::now()),
-            });
+        let moved = self.suspects.take_moved();
+        if let Some(mut keeper) = self.keeper.take() {
+            keeper.offer(changed || moved, || self.kept());
             self.news |= keeper.take_changed();
+            self.keeper = Some(keeper);
         }
         if changed {
             let status = SuspectStatus {
@@ -43,6 +38,16 @@ impl Control {
         self.news |= self.state.access.as_ref().is_some_and(|access| access.take_changed());
         if std::mem::take(&mut self.news) | changed {
             self.show_problems();
+        }
+    }
+
+    /// What belongs on disk now.
+    pub(super) fn kept(&self) -> Kept {
+        Kept {
+            store: self.state.engine.describe(),
+            revision: self.seen,
+            pairs: self.suspects.pairs().clone(),
+            held: held(&self.suspects, Instant::now(), SystemTime::now()),
         }
     }
 

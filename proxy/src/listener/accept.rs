@@ -38,6 +38,7 @@ pub(super) fn open(
     let port = place.address.port().to_string().into();
     let front = Rc::new(Front::expecting(place.prelude.proxy_protocol));
     let arrived = conn::Arrived { listener: id.clone(), port, address: place.address, tls: place.prelude.tls, front };
+    let arrived = Rc::new(arrived);
     let mut tasks = Vec::with_capacity(sockets.len());
     for socket in sockets {
         match TcpListener::from_std(socket) {
@@ -85,7 +86,7 @@ async fn take_all(
 /// Accepts until told to stop, whatever happens.
 async fn accept(
     worker: Rc<Worker>,
-    arrived: conn::Arrived,
+    arrived: Rc<conn::Arrived>,
     socket: TcpListener,
     gate: CancellationToken,
     stop: CancellationToken,

@@ -42,7 +42,7 @@ fn table() -> Table {
     let mut model = Model::default();
     let delta = model.apply(&Batch { revision: Revision(1), changes: vec![change("a"), change("b")] });
     let mut table = Compiler::default().compile(&model, &delta, &Table::default());
-    let whole = table.frontends.get("a").unwrap().clone();
+    let whole = table.router.get("a").unwrap().clone();
     let spec = etna_store::Middleware {
         id: "bug".into(),
         frontend: "a".into(),

@@ -10,7 +10,9 @@
 
 mod anchor;
 mod bucket;
+mod map;
 
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
 use etna_store::object::Id;
@@ -19,21 +21,25 @@ use http::header::HeaderName;
 use crate::rule::{Head, Rank, Rule};
 use anchor::{Anchors, OuterAnchor, PathAnchor};
 use bucket::Bucket;
+use map::Map;
 
 // Operators choose the keys, so a hash that is quick and the same every time will do.
-type MapOf<K, V> = imbl::GenericHashMap<K, V, foldhash::fast::FixedState, imbl::shared_ptr::DefaultSharedPtr>;
-type Map<V> = MapOf<Box<str>, V>;
+type Hasher = foldhash::fast::FixedState;
 
 /// An index of rules.
+///
+/// Its places are by the hash of what they are named. Two names of one hash share a place, and that is all: rules are asked
+/// whole.
 #[derive(Clone)]
 pub struct Router<T> {
     hosts: Map<Paths<T>>,
     /// Host patterns by their last one or two labels.
     suffixes: Map<Paths<T>>,
     /// By a header and its value.
-    headers: MapOf<HeaderName, Map<Paths<T>>>,
+    headers: imbl::GenericHashMap<HeaderName, Map<Paths<T>>, Hasher, imbl::shared_ptr::DefaultSharedPtr>,
     anywhere: Paths<T>,
-    all: MapOf<Id, Arc<Entry<T>>>,
+    /// By id.
+    all: Map<Arc<Entry<T>>>,
 }
 
 /// A rule and what it leads to.
@@ -81,9 +87,9 @@ impl<T> Default for Router<T> {
         Router {
             hosts: Map::default(),
             suffixes: Map::default(),
-            headers: MapOf::default(),
+            headers: imbl::GenericHashMap::default(),
             anywhere: Paths::default(),
-            all: MapOf::default(),
+            all: Map::default(),
         }
     }
 }
@@ -95,12 +101,12 @@ impl<T: Clone> Router<T> {
         let entry = Arc::new(Entry { id: id.clone(), rank: rule.rank(priority), rule, value });
         let anchors = Anchors::of(&entry.rule);
         self.change(&anchors, |paths| paths.insert(&entry, &anchors.paths));
-        self.all.insert(id, entry);
+        self.all.put(hash(&id), entry, |known| known.id == id);
     }
 
     /// Takes a rule out.
     pub fn remove(&mut self, id: &str) {
-        let Some(entry) = self.all.remove(id) else { return };
+        let Some(entry) = self.all.take(hash(id), |known| *known.id == *id) else { return };
         let anchors = Anchors::of(&entry.rule);
         self.change(&anchors, |paths| paths.remove(&entry, &anchors.paths));
     }
@@ -139,6 +145,16 @@ impl<T: Clone> Router<T> {
             .collect()
     }
 
+    /// What the rule of that name leads to.
+    pub fn get(&self, id: &str) -> Option<&T> {
+        self.all.get(hash(id), |known| *known.id == *id).map(|entry| &entry.value)
+    }
+
+    /// What all rules lead to, in no order.
+    pub fn values(&self) -> impl Iterator<Item = &T> {
+        self.all.values().map(|entry| &entry.value)
+    }
+
     /// How many rules there are.
     pub fn len(&self) -> usize {
         self.all.len()
@@ -150,12 +166,12 @@ impl<T: Clone> Router<T> {
     }
 
     fn each_bucket<'r>(&'r self, head: &Head<'_>, mut look: impl FnMut(&'r Bucket<T>)) {
-        if let Some(paths) = self.hosts.get(head.host) {
+        if let Some(paths) = at(&self.hosts, head.host) {
             paths.each_bucket(head.path, &mut look);
         }
         if !self.suffixes.is_empty() {
             for suffix in anchor::last_labels(head.host).into_iter().flatten() {
-                if let Some(paths) = self.suffixes.get(suffix) {
+                if let Some(paths) = at(&self.suffixes, suffix) {
                     paths.each_bucket(head.path, &mut look);
                 }
             }
@@ -164,7 +180,7 @@ impl<T: Clone> Router<T> {
             // A request has few headers; how many the rules look at is unknown.
             for name in head.headers.keys() {
                 let values = self.headers.get(name);
-                if let Some(paths) = values.and_then(|values| values.get(&*head.header(name))) {
+                if let Some(paths) = values.and_then(|values| at(values, &head.header(name))) {
                     paths.each_bucket(head.path, &mut look);
                 }
             }
@@ -192,14 +208,23 @@ impl<T: Clone> Router<T> {
     }
 }
 
+fn hash(name: &str) -> u64 {
+    Hasher::default().hash_one(name)
+}
+
+/// What is in the place of a name.
+fn at<'m, V>(map: &'m Map<V>, name: &str) -> Option<&'m V> {
+    map.get(hash(name), |_| true)
+}
+
 /// Changes what is in one place; a place where nothing is left goes.
 fn change_at<V: Clone + Default + Place>(map: &mut Map<V>, name: &str, change: impl Fn(&mut V)) {
-    let mut there = map.get(name).cloned().unwrap_or_default();
+    let mut there = at(map, name).cloned().unwrap_or_default();
     change(&mut there);
     if there.is_empty() {
-        map.remove(name);
+        map.take(hash(name), |_| true);
     } else {
-        map.insert(name.into(), there);
+        map.put(hash(name), there, |_| true);
     }
 }
 
@@ -268,13 +293,13 @@ impl<T: Clone> Paths<T> {
             Paths::Few(bucket) => return look(bucket),
             Paths::Many(index) => index,
         };
-        if let Some(bucket) = index.exact.get(path) {
+        if let Some(bucket) = at(&index.exact, path) {
             look(bucket);
         }
         if !index.folders.is_empty() {
             let slashes = path.bytes().enumerate().filter(|(_, byte)| *byte == b'/').map(|(at, _)| at);
             for end in slashes.chain([path.len()]).take(index.deepest + 1) {
-                if let Some(bucket) = index.folders.get(&path[..end]) {
+                if let Some(bucket) = at(&index.folders, &path[..end]) {
                     look(bucket);
                 }
             }

@@ -188,10 +188,9 @@ impl Compiler {
     }
 
     fn frontend(&mut self, model: &Model, id: &Id, table: &mut Table) {
-        let old = table.frontends.get(id).cloned();
+        let old = table.router.get(id).cloned();
         let Some(spec) = model.frontend(id) else {
             table.router.remove(id);
-            table.frontends.remove(id);
             if let Some(old) = old {
                 self.slots.forget(&old.spec, &table.backends);
             }
@@ -227,7 +226,10 @@ impl Compiler {
                 backend: self.slots.of(&spec.backend, &mut table.backends),
                 fallback: spec.fallback.as_ref().map(|backend| self.slots.of(backend, &mut table.backends)),
                 elsewhere: spec.elsewhere.as_ref().map(|elsewhere| {
-                    (elsewhere.statuses.clone().into(), self.slots.of(&elsewhere.backend, &mut table.backends))
+                    Box::new((
+                        elsewhere.statuses.clone().into(),
+                        self.slots.of(&elsewhere.backend, &mut table.backends),
+                    ))
                 }),
                 deny: spec.deny.and_then(|status| StatusCode::from_u16(status).ok()),
                 cookie: spec.sticky.as_ref().map(|sticky| cookie_name(sticky, &spec.backend)),
@@ -241,8 +243,7 @@ impl Compiler {
             if let Some(old) = old {
                 self.slots.forget(&old.spec, &table.backends);
             }
-            table.router.insert(id.clone(), rule, spec.priority, frontend.clone());
-            table.frontends.insert(id.clone(), frontend);
+            table.router.insert(id.clone(), rule, spec.priority, frontend);
         }
         self.tell(id, problems);
         self.dangling(model, id);

@@ -40,10 +40,8 @@ pub struct Table {
     pub loaded: bool,
     /// The revision of the store it shows.
     pub revision: Revision,
-    /// Finds frontends.
+    /// Every compiled frontend: found by request, or by id.
     pub router: Router<Arc<Frontend>>,
-    /// Every compiled frontend, by id.
-    pub frontends: imbl::HashMap<Id, Arc<Frontend>>,
     /// Backends by slot; `None` where a frontend names one that is not there.
     pub backends: imbl::Vector<Option<Arc<Backend>>>,
     /// The rules of listeners that serve only some requests, by listener.
@@ -74,7 +72,7 @@ pub struct Frontend {
     /// Where it leads when that backend has no server.
     pub fallback: Option<Slot>,
     /// Where it asks again when the backend answers one of these statuses.
-    pub elsewhere: Option<(Box<[u16]>, Slot)>,
+    pub elsewhere: Option<Box<(Box<[u16]>, Slot)>>,
     /// The status it answers with instead of forwarding.
     pub deny: Option<StatusCode>,
     /// Name of its sticky cookie, where it has one of its own.
@@ -173,14 +171,14 @@ impl Table {
 
     /// The route of a frontend's requests, if it is still there, for one that was on its way when the table changed.
     pub fn route_again(&self, frontend: &Id) -> Option<Route> {
-        Some(self.route_of(self.frontends.get(frontend)?))
+        Some(self.route_of(self.router.get(frontend)?))
     }
 
     fn route_of(&self, frontend: &Arc<Frontend>) -> Route {
         Route {
             backend: self.backend(frontend.backend).cloned(),
             fallback: frontend.fallback.and_then(|slot| self.backend(slot)).cloned(),
-            elsewhere: frontend.elsewhere.as_ref().and_then(|(_, slot)| self.backend(*slot)).cloned(),
+            elsewhere: frontend.elsewhere.as_ref().and_then(|elsewhere| self.backend(elsewhere.1)).cloned(),
             frontend: frontend.clone(),
             wants_tls: false,
         }
@@ -188,7 +186,7 @@ impl Table {
 
     /// Whether an address is that of a server of the frontend's site: of any of its frontends' backends.
     pub fn is_own_server(&self, frontend: &Frontend, address: IpAddr) -> bool {
-        let site = frontend.spec.site.as_ref().and_then(|site| self.frontends.get(&*format!("site:{site}:public")));
+        let site = frontend.spec.site.as_ref().and_then(|site| self.router.get(&format!("site:{site}:public")));
         let shown = site.map_or(frontend, |public| &**public);
         let slots = [Some(frontend.backend), Some(shown.backend), shown.fallback].into_iter().flatten();
         let mut servers = slots.filter_map(|slot| self.backend(slot)).flat_map(|backend| &backend.servers);

@@ -84,7 +84,7 @@ pub async fn exchange(client: Rc<Client>, route: Route, request: middleware::Req
     let mut answered = send(&client, &route, Route::serving, &mut backend, stuck, &mut outgoing).await?;
     let cookie = route.frontend.cookie.as_ref().or(backend.cookie.as_ref());
     let mut second = None;
-    if let (Some((statuses, _)), Some(elsewhere)) = (&route.frontend.elsewhere, &route.elsewhere)
+    if let (Some((statuses, _)), Some(elsewhere)) = (route.frontend.elsewhere.as_deref(), &route.elsewhere)
         && statuses.contains(&answered.head.status.as_u16())
         && !elsewhere.schedule.is_empty()
         && outgoing.body.rewind()

@@ -83,8 +83,8 @@ pub struct Model {
     /// Values below `acme/` and `tickets/`, by key.
     shared: BTreeMap<Id, Box<[u8]>>,
 
-    /// Backend and frontend, for every frontend that leads to the backend in whatever way.
-    leading: BTreeSet<(Id, Id)>,
+    /// By backend, the frontends that lead to it in whatever way.
+    leading: BTreeMap<Id, BTreeSet<Id>>,
     /// Host name and site, for every site that names the host.
     claims: BTreeSet<(Id, Id)>,
     /// The frontends derived from a site.
@@ -173,7 +173,7 @@ impl Model {
             (Ok(_), None) => return,
         };
         let mut notes = Vec::new();
-        let good = decode::decode(&self.known(key.clone()), value, &mut notes);
+        let good = decode::decode(&self.known(key.clone()), value, &mut notes).map(|good| self.naming_known(good));
         let shown = key::show(raw);
         let mut problems: Vec<Problem> =
             notes.into_iter().map(|note| note.into_problem(shown.clone(), IGNORED)).collect();
@@ -237,6 +237,16 @@ impl Model {
             Key::Server(backend, id) => Key::Server(shared(&self.backends, backend), id),
             key => key,
         }
+    }
+
+    /// The same for the backend that a frontend names.
+    fn naming_known(&self, mut good: Good) -> Good {
+        if let Good::Frontend(frontend) = &mut good
+            && let Some(frontend) = Arc::get_mut(frontend)
+        {
+            frontend.backend = shared(&self.backends, frontend.backend.clone());
+        }
+        good
     }
 
     fn tell_flaws(&mut self, raw: &[u8], problems: Vec<Problem>, delta: &mut Delta) {

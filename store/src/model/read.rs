@@ -52,9 +52,7 @@ impl Model {
 
     /// The frontends that lead to a backend: as their first, as their fallback, or where some answers send them.
     pub fn frontends_of(&self, backend: &str) -> impl Iterator<Item = &Id> {
-        let first = (Id::from(backend), Id::from(""));
-        let same = first.0.clone();
-        self.leading.range(first..).take_while(move |entry| entry.0 == same).map(|(_, frontend)| frontend)
+        self.leading.get(backend).into_iter().flatten()
     }
 
     /// Every listener, by id.

@@ -186,12 +186,17 @@ impl Model {
         }
         if let Some(old) = self.frontends.get(id).cloned() {
             for backend in targets(&old) {
-                self.leading.remove(&(backend.clone(), id.clone()));
+                if let Some(leading) = self.leading.get_mut(backend) {
+                    leading.remove(id);
+                    if leading.is_empty() {
+                        self.leading.remove(backend);
+                    }
+                }
             }
         }
         let id = frontend.as_ref().map_or_else(|| id.clone(), |frontend| frontend.id.clone());
         for backend in frontend.iter().flat_map(|frontend| targets(frontend)) {
-            self.leading.insert((backend.clone(), id.clone()));
+            self.leading.entry(backend.clone()).or_default().insert(id.clone());
         }
         set(&mut self.frontends, &id, frontend);
         delta.frontends.insert(id);

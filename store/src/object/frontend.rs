@@ -16,8 +16,9 @@ pub struct Frontend {
     pub backend: Id,
     /// Ours: a second backend, used when the first has no server at all. Only sites set it.
     pub fallback: Option<Id>,
-    /// Ours: statuses of the backend's answer that send the request once more, to another backend. Only sites set it.
-    pub elsewhere: Option<Elsewhere>,
+    /// Ours: statuses of the backend's answer that send the request once more, to another backend. Only sites set it; boxed,
+    /// as few have it of the many that may be.
+    pub elsewhere: Option<Box<Elsewhere>>,
     /// Ours: the status it answers at once, without asking any backend. Only sites set it.
     pub deny: Option<u16>,
     /// Ours: `Priority`; higher wins before specificity is looked at. Default 0.

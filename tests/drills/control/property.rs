@@ -103,7 +103,7 @@ impl Followed {
         let table = &self.table;
         let backend = |slot: u32| table.backends.get(slot as usize).and_then(|backend| backend.as_ref());
         let mut lines: Vec<String> = table
-            .frontends
+            .router
             .values()
             .map(|frontend| {
                 let servers: Vec<String> = backend(frontend.backend.0)

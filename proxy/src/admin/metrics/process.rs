@@ -35,7 +35,7 @@ pub(super) fn write(state: &State, now: Instant) -> String {
         ),
         ("etna_suspects", "Keys gone from the store in a mass and held.", suspects.count as f64),
         ("etna_problems", "Stored objects that are not served as written.", state.problems().len() as f64),
-        ("etna_frontends", "Frontends in force.", table.frontends.len() as f64),
+        ("etna_frontends", "Frontends in force.", table.router.len() as f64),
         ("etna_backends", "Backends in force.", table.backends.iter().flatten().count() as f64),
         ("etna_servers", "Servers in force.", servers as f64),
     ];

@@ -330,3 +330,38 @@ fn without_a_hold_everything_is_believed() {
     at.resync(1, &[]);
     assert_eq!((at.held(), at.servers("a"), at.suspects.pairs().len()), (0, 0, 0));
 }
+
+#[test]
+fn what_moves_is_told_once() {
+    let mut at = Followed::with(&[("backends/a/servers/s".into(), UP)]);
+    assert!(at.suspects.take_moved() && !at.suspects.take_moved());
+    at.step(&[("backends/a/servers/s", Some(DRAINING))]);
+    assert!(at.suspects.take_moved());
+    // Nobody's, and nothing that is there.
+    at.step(&[("acme/x", Some("1")), ("backends/a/servers/t", None)]);
+    assert!(!at.suspects.take_moved());
+    at.delete(&["backends/a/servers/s".into()]);
+    assert!(at.suspects.take_moved());
+    at.resync(9, &[]);
+    assert!(!at.suspects.take_moved());
+}
+
+#[test]
+fn the_last_change_of_a_key_counts() {
+    let mut at = Followed::with(&[("sites/z".into(), "{}")]);
+    at.step(&[
+        ("sites/b", Some("1")),
+        ("sites/a", Some("2")),
+        ("sites/b", Some("3")),
+        ("sites/z", None),
+        ("sites/a", None),
+    ]);
+    let pairs: Vec<(&[u8], &[u8])> = at.suspects.pairs().iter().map(|(key, value)| (&**key, &**value)).collect();
+    assert_eq!(pairs, [(&b"sites/b"[..], &b"3"[..])]);
+    for (key, shared) in [("acme/a", true), ("proxies/p", true), ("sites/acme", false), ("frontends/f/acme/x", false)] {
+        assert_eq!(
+            (is_shared(key.as_bytes()), matches!(Key::parse(key.as_bytes()), Ok(Key::Shared(_)))),
+            (shared, shared)
+        );
+    }
+}
