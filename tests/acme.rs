@@ -259,7 +259,11 @@ async fn another_proxy_takes_over_from_one_that_dies_at_work() {
         ensure(!ground.scene.below("acme/challenges/").await.is_empty(), "none yet")
     })
     .await;
-    let at_work = proxies.iter().position(|proxy| proxy.said().contains("ordering a certificate")).unwrap();
+    let at_work = eventually("one says that it is at work", SOON, async || {
+        let orders = |proxy: &Proxy| proxy.said().contains("ordering a certificate");
+        proxies.iter().position(orders).ok_or("none does")
+    })
+    .await;
     proxies.remove(at_work).kill();
     ground.acme.set(|manner| manner.frozen = false);
     let http = proxies.iter().map(|proxy| proxy.listen).collect();

@@ -219,7 +219,7 @@ async fn a_hangup_reads_the_admin_token_again() {
     // One that cannot be used changes nothing.
     std::fs::write(&file, "short").unwrap();
     etna_tests::process::signal(proxy.pid(), "HUP");
-    eventually("it says so", SOON, async || ensure(proxy.said().contains("stays as it was"), "not yet")).await;
+    proxy.until_said("stays as it was").await;
     assert_eq!(status("second-token-0123456789").await, 200);
     proxy.kill();
 }

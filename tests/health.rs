@@ -97,7 +97,7 @@ async fn a_server_whose_check_fails_gets_nothing_until_it_is_well() {
     assert_eq!(metrics.sum("etna_server_up", &[("server", "b")]), Some(1.0));
     assert!(metrics.sum("etna_health_checks_total", &[("result", "status")]) >= Some(2.0));
     assert_eq!(proxy.json("/v3/status").await["health"]["not_well"], 1);
-    assert!(proxy.said().contains("server is ill"), "{}", proxy.said());
+    proxy.until_said("server is ill").await;
     a.set(Manner::Answer);
     until(&proxy, "b", "a", "up", "ok").await;
     until_both(&proxy, "a.test").await;
@@ -170,7 +170,7 @@ async fn a_server_that_fails_requests_is_left_alone_and_tried_again() {
     assert_eq!(a.requests(), asked);
     assert_eq!(asked, 5, "five failures in a row");
     assert_eq!(proxy.metrics().await.sum("etna_server_ejections_total", &[("server", "a")]), Some(1.0));
-    assert!(proxy.said().contains("server ejected"), "{}", proxy.said());
+    proxy.until_said("server ejected").await;
     a.set(Manner::Answer);
     let began = Instant::now();
     eventually("it is back", Duration::from_secs(14), async || {
@@ -180,7 +180,7 @@ async fn a_server_that_fails_requests_is_left_alone_and_tried_again() {
     })
     .await;
     measured(&format!("an ejected server was back after {:.1?}", began.elapsed()));
-    assert!(proxy.said().contains("server is back"), "{}", proxy.said());
+    proxy.until_said("server is back").await;
     until_both(&proxy, "a.test").await;
 }
 
@@ -256,13 +256,10 @@ async fn with_nobody_well_all_are_asked_and_that_is_shown() {
     assert_eq!(proxy.json("/v3/explain?url=http://a.test/").await["balancing"]["panic"], true);
     assert_eq!(proxy.json("/v3/status").await["health"]["panic"], json!(["b"]));
     assert_eq!(proxy.metrics().await.sum("etna_backend_panic", &[("backend", "b")]), Some(1.0));
-    assert!(proxy.said().contains("no server is well"), "{}", proxy.said());
+    proxy.until_said("no server is well").await;
     proxy.until_revision(scene.put("backends/b/backend", backend(quick(json!({})))).await).await;
     until(&proxy, "b", "a", "up", "ok").await;
-    eventually("the panic is over", SOON, async || {
-        ensure(proxy.said().contains("a server is well again"), "it does not say so")
-    })
-    .await;
+    proxy.until_said("a server is well again").await;
 }
 
 #[tokio::test]

@@ -180,10 +180,7 @@ async fn a_prefix_deleted_by_mistake() {
     until_held(&other, 0).await;
     proxy.until_status("b.test", "/", 503).await;
     proxy.until_status("a.test", "/", 200).await;
-    eventually("it leaves a trail", Duration::from_secs(5), async || {
-        ensure(proxy.said().contains("audit"), proxy.said())
-    })
-    .await;
+    proxy.until_said("audit").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -186,7 +186,7 @@ async fn the_embedded_store_goes_over_and_comes_back() {
     proxy.replace();
     let reason = proxy.not_replaced(1).await;
     assert!(reason.contains("exit status: 1"), "{reason}");
-    assert!(proxy.said().contains("cannot listen on"), "{}", proxy.said());
+    proxy.until_said("cannot listen on").await;
     put_backend(&proxy, "two").await;
 
     put(&program, &std::fs::read(binary("etna")).unwrap());
@@ -236,7 +236,7 @@ async fn the_admin_apis_unix_socket_goes_over() {
     ended(first, SOON).await;
     put(&program, b"#!/bin/sh\nexit 1\n");
     signal(second, "USR2");
-    eventually("it fails", SOON, async || ensure(process.said().contains("not replaced"), "not yet")).await;
+    process.until_said("not replaced").await;
     assert_eq!(serving(None).await, second);
     signal(second, "TERM");
     ended(second, Duration::from_secs(12)).await;
@@ -251,10 +251,10 @@ async fn what_drains_is_not_replaced() {
     let (mut proxy, _) = scene.upgradable("etna", &[]).await;
     let former = proxy.pid();
     proxy.terminate();
-    eventually("it drains", SOON, async || ensure(proxy.said().contains("draining"), "not yet")).await;
+    proxy.until_said("draining").await;
     proxy.replace();
     assert_eq!(proxy.end(Duration::from_secs(12)).await.code(), Some(0), "{}", proxy.said());
-    assert!(proxy.said().contains("while draining: refused"), "{}", proxy.said());
+    proxy.until_said("while draining: refused").await;
     assert!(!is_running(former) && !proxy.said().contains("took over"));
 }
 
@@ -295,10 +295,7 @@ async fn a_new_process_carries_on_when_the_old_one_is_killed_meanwhile() {
     let (listen, former) = (proxy.listen, proxy.pid());
     proxy.replace();
     eventually("the new binary runs", SOON, async || ensure(began.exists(), "not yet")).await;
-    eventually("it was given the sockets", SOON, async || {
-        ensure(proxy.said().contains("the sockets were given to the new process"), proxy.said())
-    })
-    .await;
+    proxy.until_said("the sockets were given to the new process").await;
     signal(former, "KILL");
     assert!(!proxy.end(SOON).await.success());
     // Nobody accepts, and nobody is refused: the sockets are held.

@@ -59,6 +59,15 @@ impl Process {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
+    /// Waits until it said this: programs answer first, and their logs are written behind them.
+    pub async fn until_said(&self, what: &str) {
+        eventually(&format!("{} says {what:?}", self.name), Duration::from_secs(10), async || {
+            let said = self.said();
+            if said.contains(what) { Ok(()) } else { Err(said) }
+        })
+        .await;
+    }
+
     /// How it ended, if it did.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child can be waited for")

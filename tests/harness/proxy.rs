@@ -181,6 +181,11 @@ impl Proxy {
         self.process.said()
     }
 
+    /// Waits until it logged this.
+    pub async fn until_said(&self, what: &str) {
+        self.process.until_said(what).await;
+    }
+
     /// One request to a host it serves, on a connection of its own.
     pub async fn get(&self, host: &str, path: &str) -> Result<Answer, String> {
         client::get(self.listen, host, path).await

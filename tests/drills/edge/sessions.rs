@@ -73,10 +73,7 @@ pub(super) async fn run(_: Length) -> Outcome {
         Err(why) => return Outcome::fail(why),
     };
     judged.judge("where the seal key is another", HandshakeKind::Full, &next(), at_stranger).await;
-    eventually("it says that it cannot open keys", SOON, async || {
-        ensure(stranger.said().contains("sealed with another seal key"), "not yet")
-    })
-    .await;
+    stranger.until_said("sealed with another seal key").await;
     let problems = stranger.problems().await;
     let of_host = |problem: &serde_json::Value| problem.to_string().contains("no key of the seal key file opens it");
     judged.expect(problems.iter().any(of_host), "no problem says that a certificate cannot be opened");
