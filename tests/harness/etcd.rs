@@ -31,11 +31,26 @@ pub struct Settings {
     pub relayed: bool,
     /// More variables of every member's environment.
     pub environment: Vec<(String, String)>,
+    /// Whether [`Etcd::store`] leads to TLS; clients of the tests' own go without, to another port.
+    pub tls: Option<Tls>,
+}
+
+/// PEM files for TLS, which a member reads when it is started.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// The certificate that members show.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// The authority by which clients must show a certificate.
+    pub clients: PathBuf,
 }
 
 struct Member {
     client_port: u16,
     peer_port: u16,
+    /// Where it takes clients that speak TLS.
+    tls_port: Option<u16>,
     process: Mutex<Option<Process>>,
     /// What clients and what other members go through.
     relays: Option<(Relay, Relay)>,
@@ -44,7 +59,8 @@ struct Member {
 impl Member {
     /// Where our proxies find it.
     fn offered(&self) -> u16 {
-        self.relays.as_ref().map_or(self.client_port, |(clients, _)| clients.address.port())
+        let own = self.tls_port.unwrap_or(self.client_port);
+        self.relays.as_ref().map_or(own, |(clients, _)| clients.address.port())
     }
 
     /// Where other members find it.
@@ -73,13 +89,15 @@ impl Etcd {
 
     /// The same, run otherwise.
     pub async fn start_with(size: usize, settings: Settings) -> Etcd {
-        let ports = free_ports(size * 2);
+        let ports = free_ports(size * 3);
         let members: Vec<Member> = ports
-            .chunks(2)
+            .chunks(3)
             .map(|ports| {
+                let (client_port, peer_port) = (ports[0], ports[1]);
+                let tls_port = settings.tls.as_ref().map(|_| ports[2]);
                 let relay = |port: u16| Relay::start(SocketAddr::from(([127, 0, 0, 1], port)));
-                let relays = settings.relayed.then(|| (relay(ports[0]), relay(ports[1])));
-                Member { client_port: ports[0], peer_port: ports[1], process: Mutex::default(), relays }
+                let relays = settings.relayed.then(|| (relay(tls_port.unwrap_or(client_port)), relay(peer_port)));
+                Member { client_port, peer_port, tls_port, process: Mutex::default(), relays }
             })
             .collect();
         let initial: Vec<String> =
@@ -97,7 +115,8 @@ impl Etcd {
     /// `--store` for a prefix, naming every member.
     pub fn store(&self, prefix: &str) -> String {
         let hosts: Vec<String> = self.members.iter().map(|m| format!("127.0.0.1:{}", m.offered())).collect();
-        format!("etcd://{}/{}", hosts.join(","), prefix.trim_matches('/'))
+        let scheme = if self.settings.tls.is_some() { "etcds" } else { "etcd" };
+        format!("{scheme}://{}/{}", hosts.join(","), prefix.trim_matches('/'))
     }
 
     /// A client of the tests' own, which goes through no relay.
@@ -203,20 +222,28 @@ impl Etcd {
     /// Starts a killed member again, on the data it had.
     pub fn resume(&self, member: usize) {
         let m = &self.members[member];
-        let client = format!("http://127.0.0.1:{}", m.client_port);
-        let offered = format!("http://127.0.0.1:{}", m.offered());
+        let mut clients = format!("http://127.0.0.1:{}", m.client_port);
+        if let Some(port) = m.tls_port {
+            clients.push_str(&format!(",https://127.0.0.1:{port}"));
+        }
+        let scheme = if m.tls_port.is_some() { "https" } else { "http" };
+        let offered = format!("{scheme}://127.0.0.1:{}", m.offered());
         let peer = format!("http://127.0.0.1:{}", m.peer_port);
         let offered_peer = format!("http://127.0.0.1:{}", m.peer());
         let mut command = Command::new("etcd");
         command
             .args(["--name", &format!("m{member}"), "--initial-cluster", &self.initial])
-            .args(["--listen-client-urls", &client, "--advertise-client-urls", &offered])
+            .args(["--listen-client-urls", &clients, "--advertise-client-urls", &offered])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &offered_peer])
             .args(["--max-request-bytes", "4194304", "--max-txn-ops", "10000"])
             .args(&self.settings.flags)
             .envs(self.settings.environment.iter().map(|(name, value)| (name, value)))
             .arg("--data-dir")
             .arg(self.data(member));
+        if let Some(tls) = &self.settings.tls {
+            command.arg("--client-cert-auth").arg("--trusted-ca-file").arg(&tls.clients);
+            command.arg("--cert-file").arg(&tls.cert).arg("--key-file").arg(&tls.key);
+        }
         let process = Process::start(&format!("etcd-m{member}"), &mut command, self.folder.path());
         *self.process(member) = Some(process);
     }
