@@ -28,7 +28,7 @@ test: ## Run all tests, on real etcd, Docker and WordPress
 	@$(CARGO) build $(PROGRAMS)
 	@scripts/test.sh
 
-drills: ## Kill, freeze, change and attack everything under load; nothing may be lost (some twenty minutes)
+drills: ## Kill, freeze, change and attack everything under load; nothing may be lost (an hour)
 	@scripts/install-deps.sh build test
 	@$(CARGO) build --release $(PROGRAMS)
 	@$(CARGO) run --release --quiet --package etna-tests --bin drills -- --record

@@ -18,7 +18,7 @@ pub(crate) fn draw(done: &Done, said: &str) -> Option<String> {
         .filter(|(_, verdict)| verdict.came.is_some())
         .collect();
     let (compared, own): (Vec<_>, Vec<_>) = all.into_iter().partition(|(measured, verdict)| {
-        verdict.target.of == Of::Ratio && measured.scenario.against() == Against::BestRival
+        verdict.target.of == Of::Ratio && measured.scenario.about().against == Against::BestRival
     });
     if compared.is_empty() && own.is_empty() {
         return None;
@@ -92,7 +92,7 @@ fn panel(
 }
 
 fn name(measured: &Measured, verdict: &Verdict, is_compared: bool) -> String {
-    let id = measured.scenario.id().to_uppercase();
+    let id = measured.scenario.about().id.to_uppercase();
     if is_compared {
         format!("{id}  {}", verdict.figure)
     } else {
@@ -156,13 +156,13 @@ mod tests {
     #[test]
     fn every_target_gets_a_bar() {
         let measured = SCENARIOS.iter().map(|scenario| {
-            let samples = vec![Ok(vec![1.0; scenario.figures().len()])];
+            let samples = vec![Ok(vec![1.0; scenario.about().figures.len()])];
             let rows = scenario.entrants().into_iter().map(|entrant| Row { entrant, samples: samples.clone() });
             Measured { scenario: *scenario, rows: rows.collect() }
         });
         let done = Done { peers: Vec::new(), scenarios: measured.collect() };
         let chart = draw(&done, "now").unwrap();
-        let targets: usize = SCENARIOS.iter().map(|scenario| scenario.targets().len()).sum();
+        let targets: usize = SCENARIOS.iter().map(|scenario| scenario.about().targets.len()).sum();
         // One more as background, two in the legend.
         assert_eq!(chart.matches("<rect").count(), targets + 3);
         assert!(draw(&Done { peers: Vec::new(), scenarios: Vec::new() }, "now").is_none());

@@ -101,9 +101,9 @@ impl Cli {
             None if self.quick => None,
             None => Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("RESULTS.md")),
         };
-        let mut scenarios = chosen(&with_all(&self.scenarios), SCENARIOS, |scenario| scenario.id())?;
+        let mut scenarios = chosen(&with_all(&self.scenarios), SCENARIOS, |scenario| scenario.about().id)?;
         if self.quick && self.scenarios.is_empty() {
-            scenarios.retain(|scenario| scenario.is_quick());
+            scenarios.retain(|scenario| scenario.about().quick);
         }
         let (rounds, seconds) = if self.quick { (1, 2) } else { (5, 6) };
         Ok(Plan {
@@ -122,7 +122,7 @@ impl Cli {
 /// The names, and instead of what several scenarios begin with, those.
 fn with_all(names: &[String]) -> Vec<String> {
     let begin = |name: &str| -> Vec<String> {
-        let ids = SCENARIOS.iter().map(|scenario| scenario.id());
+        let ids = SCENARIOS.iter().map(|scenario| scenario.about().id);
         ids.filter(|id| id.split_once('-').is_some_and(|(first, _)| first.eq_ignore_ascii_case(name.trim())))
             .map(str::to_owned)
             .collect()

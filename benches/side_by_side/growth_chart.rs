@@ -8,7 +8,7 @@ use crate::verdict::values;
 /// Draws them; `None` where nothing grows.
 pub(crate) fn draw(done: &Done, said: &str) -> Option<String> {
     let growing: Vec<(&Measured, &str)> =
-        done.scenarios.iter().filter_map(|measured| Some((measured, measured.scenario.grows_with()?))).collect();
+        done.scenarios.iter().filter_map(|measured| Some((measured, measured.scenario.about().grows_with?))).collect();
     if growing.is_empty() {
         return None;
     }
@@ -45,7 +45,7 @@ fn one(svg: &mut Svg, (left, top): (f64, f64), measured: &Measured, what: &str) 
         svg.text((begin - 8.0, y(tick) + 4.0), Anchor::End, "soft", &format!("{tick:.0}"));
         tick += step;
     }
-    svg.text((begin, top + 6.0), Anchor::Start, "", &format!("more {what} ({})", measured.scenario.id()));
+    svg.text((begin, top + 6.0), Anchor::Start, "", &format!("more {what} ({})", measured.scenario.about().id));
     let line: Vec<(f64, f64)> = points.iter().map(|(_, at, spread)| (x(*at), y(spread.median))).collect();
     svg.lines(&line, "line");
     for (name, at, spread) in &points {

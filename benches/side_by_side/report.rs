@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::cli::Plan;
 use crate::process;
 use crate::rounds::{Done, Measured};
-use crate::scenario::Scenario;
+use crate::scenario::About;
 use crate::statistics::Spread;
 use crate::verdict::{against, ratios, values, verdicts};
 use crate::{chart, growth_chart};
@@ -44,11 +44,11 @@ fn draw(path: &Path, chart: Option<String>) -> anyhow::Result<()> {
 
 /// A scenario as lines of aligned columns, and what was to come out.
 fn table(measured: &Measured) -> String {
-    let scenario = measured.scenario;
-    let mut lines: Vec<Vec<String>> = vec![head(scenario)];
+    let about = measured.scenario.about();
+    let mut lines: Vec<Vec<String>> = vec![head(&about)];
     for row in &measured.rows {
         let mut cells = vec![row.entrant.name.to_owned()];
-        for (number, figure) in scenario.figures().iter().enumerate() {
+        for (number, figure) in about.figures.iter().enumerate() {
             cells.extend(shown(Spread::of(values(row, number).into_iter().flatten()), figure.digits));
             if figure.compared {
                 cells.extend(shown(Spread::of(ratios(measured, row, number)), 2));
@@ -57,15 +57,15 @@ fn table(measured: &Measured) -> String {
         lines.push(cells);
     }
     let verdicts: String = verdicts(measured).iter().map(|verdict| format!("target: {verdict}\n")).collect();
-    format!("{}: {}\n{}{verdicts}", scenario.id().to_uppercase(), scenario.title(), aligned(&lines))
+    format!("{}: {}\n{}{verdicts}", about.id.to_uppercase(), about.title, aligned(&lines))
 }
 
-fn head(scenario: &dyn Scenario) -> Vec<String> {
+fn head(about: &About) -> Vec<String> {
     let mut cells = vec![String::new()];
-    for figure in scenario.figures() {
+    for figure in about.figures {
         cells.extend([figure.name.to_owned(), "min–max".to_owned()]);
         if figure.compared {
-            cells.extend([format!("÷ {}", against(scenario)), "min–max".to_owned()]);
+            cells.extend([format!("÷ {}", against(about)), "min–max".to_owned()]);
         }
     }
     cells
@@ -143,10 +143,11 @@ fn samples(plan: &Plan, done: &Done, now: u64) -> Value {
                 .collect();
             (row.entrant.name.to_owned(), Value::from(samples))
         });
+        let about = measured.scenario.about();
         json!({
-            "id": measured.scenario.id(),
-            "title": measured.scenario.title(),
-            "figures": measured.scenario.figures().iter().map(|figure| figure.name).collect::<Vec<_>>(),
+            "id": about.id,
+            "title": about.title,
+            "figures": about.figures.iter().map(|figure| figure.name).collect::<Vec<_>>(),
             "samples": rows.collect::<serde_json::Map<_, _>>(),
             "targets": verdicts(measured).iter().map(ToString::to_string).collect::<Vec<_>>(),
         })

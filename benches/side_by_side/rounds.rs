@@ -43,10 +43,10 @@ pub(crate) async fn run(plan: &Plan) -> anyhow::Result<Done> {
         }
         let setups: Vec<Setup> = rows.iter().map(|row| row.entrant.setup).collect();
         let bed = Bed::start(plan.cores, &plan.etna, &setups).await?;
-        let rounds = plan.rounds.min(scenario.most_rounds());
+        let rounds = plan.rounds.min(scenario.about().most_rounds);
         for round in 1..=rounds {
             for row in &mut rows {
-                say(&format!("{} round {round}/{rounds}: {:<8} ", scenario.id(), row.entrant.name));
+                say(&format!("{} round {round}/{rounds}: {:<8} ", scenario.about().id, row.entrant.name));
                 let sample = scenario.run(&bed, &row.entrant, plan.seconds).await;
                 let sample = sample.map_err(|error| format!("{error:#}"));
                 say(&match &sample {
@@ -83,7 +83,7 @@ fn remedy(peer: Kind, plan: &Plan) -> String {
 }
 
 fn shown(scenario: &dyn Scenario, values: &[f64]) -> String {
-    let figures = scenario.figures().iter().zip(values);
+    let figures = scenario.about().figures.iter().zip(values);
     let parts: Vec<String> =
         figures.map(|(figure, value)| format!("{value:.*} {}", figure.digits, figure.name)).collect();
     parts.join(", ") + "\n"

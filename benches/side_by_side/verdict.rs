@@ -3,12 +3,12 @@
 use std::fmt::{Display, Formatter};
 
 use crate::rounds::{Measured, Row};
-use crate::scenario::{Against, Of, Scenario, Target};
+use crate::scenario::{About, Against, Of, Target};
 use crate::statistics::{Spread, against_best};
 
 /// With whom is compared, in words.
-pub(crate) fn against(scenario: &dyn Scenario) -> &'static str {
-    match scenario.against() {
+pub(crate) fn against(about: &About) -> &'static str {
+    match about.against {
         Against::BestRival => "best rival",
         Against::Entrant(name) => name,
     }
@@ -21,7 +21,7 @@ pub(crate) fn values(row: &Row, figure: usize) -> Vec<Option<f64>> {
 
 /// A row's figure ÷ the one that it is compared with, for each round that has both.
 pub(crate) fn ratios(measured: &Measured, row: &Row, figure: usize) -> Vec<f64> {
-    let is_rival = |row: &&Row| match measured.scenario.against() {
+    let is_rival = |row: &&Row| match measured.scenario.about().against {
         Against::BestRival => row.entrant.peer.is_rival(),
         Against::Entrant(name) => row.entrant.name == name,
     };
@@ -65,17 +65,17 @@ impl Display for Verdict {
 
 /// The targets of a scenario, and what came out.
 pub(crate) fn verdicts(measured: &Measured) -> Vec<Verdict> {
-    let scenario = measured.scenario;
+    let about = measured.scenario.about();
     let verdict = |target: &Target| {
-        let figure = scenario.figures().get(target.figure)?;
+        let figure = about.figures.get(target.figure)?;
         let row = measured.rows.iter().find(|row| row.entrant.name == target.entrant)?;
         let (against, digits, came) = match target.of {
             Of::Value => (None, figure.digits, Spread::of(values(row, target.figure).into_iter().flatten())),
-            Of::Ratio => (Some(against(scenario)), 2, Spread::of(ratios(measured, row, target.figure))),
+            Of::Ratio => (Some(against(&about)), 2, Spread::of(ratios(measured, row, target.figure))),
         };
         Some(Verdict { target: *target, figure: figure.name, against, digits, came })
     };
-    scenario.targets().iter().filter_map(verdict).collect()
+    about.targets.iter().filter_map(verdict).collect()
 }
 
 #[cfg(test)]
@@ -86,12 +86,12 @@ mod tests {
     #[test]
     fn every_target_is_about_something_that_is_measured() {
         for scenario in SCENARIOS {
-            let samples = vec![Ok(vec![1.0; scenario.figures().len()])];
+            let samples = vec![Ok(vec![1.0; scenario.about().figures.len()])];
             let rows = scenario.entrants().into_iter().map(|entrant| Row { entrant, samples: samples.clone() });
             let measured = Measured { scenario: *scenario, rows: rows.collect() };
             let verdicts = verdicts(&measured);
-            assert_eq!(verdicts.len(), scenario.targets().len(), "{}", scenario.id());
-            assert!(verdicts.iter().all(|verdict| verdict.came.is_some()), "{}", scenario.id());
+            assert_eq!(verdicts.len(), scenario.about().targets.len(), "{}", scenario.about().id);
+            assert!(verdicts.iter().all(|verdict| verdict.came.is_some()), "{}", scenario.about().id);
         }
     }
 

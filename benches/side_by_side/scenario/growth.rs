@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use async_trait::async_trait;
 
-use super::{Against, CLOSED_LOOP, Entrant, Figure, Place, Scenario, mebibytes};
+use super::{ABOUT, About, Against, Entrant, Place, Scenario, mebibytes};
 use crate::drive::open_loop::{Latencies, OpenLoop, Pace};
 use crate::drive::{Driver, Order};
 use crate::peer::{BLOG, Etna, Kind, Servers, Setup, Store, With, Workers};
@@ -65,29 +65,19 @@ const fn workers(name: &'static str, workers: Workers) -> Point {
 
 #[async_trait(?Send)]
 impl Scenario for Growth {
-    fn id(&self) -> &'static str {
-        self.id
-    }
-
-    fn title(&self) -> &'static str {
-        self.title
-    }
-
-    fn figures(&self) -> &'static [Figure] {
-        CLOSED_LOOP
+    fn about(&self) -> About {
+        About {
+            id: self.id,
+            title: self.title,
+            against: Against::Entrant(self.points[0].name),
+            grows_with: Some(self.what),
+            ..ABOUT
+        }
     }
 
     fn entrants(&self) -> Vec<Entrant> {
         let entrant = |point: &Point| Entrant { name: point.name, peer: Kind::Etna, setup: point.setup };
         self.points.iter().map(entrant).collect()
-    }
-
-    fn against(&self) -> Against {
-        Against::Entrant(self.points[0].name)
-    }
-
-    fn grows_with(&self) -> Option<&'static str> {
-        Some(self.what)
     }
 
     async fn measure(&self, at: &Place<'_>) -> anyhow::Result<Vec<f64>> {

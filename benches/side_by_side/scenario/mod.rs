@@ -57,34 +57,10 @@ pub(crate) const SCENARIOS: &[&dyn Scenario] = &[
 /// Something to measure.
 #[async_trait(?Send)]
 pub(crate) trait Scenario {
-    /// As the command line says it: `s1`.
-    fn id(&self) -> &'static str;
-    /// In words.
-    fn title(&self) -> &'static str;
-    /// What is measured. Less of what is compared is better.
-    fn figures(&self) -> &'static [Figure];
+    /// What is said of it.
+    fn about(&self) -> About;
     /// Who is measured: the lines of the table, in the order in which a round runs them.
     fn entrants(&self) -> Vec<Entrant>;
-    /// With whom entrants are compared.
-    fn against(&self) -> Against {
-        Against::BestRival
-    }
-    /// What has to come out.
-    fn targets(&self) -> &'static [Target] {
-        &[]
-    }
-    /// What its entrants have more and more of, where that is what they differ in; their names are numbers then.
-    fn grows_with(&self) -> Option<&'static str> {
-        None
-    }
-    /// Whether `--quick` measures it.
-    fn is_quick(&self) -> bool {
-        false
-    }
-    /// More rounds say no more.
-    fn most_rounds(&self) -> u32 {
-        u32::MAX
-    }
     /// Starts an entrant and measures it once.
     async fn run(&self, bed: &Bed, entrant: &Entrant, seconds: u32) -> anyhow::Result<Vec<f64>> {
         let running = entrant.peer.start(bed, &entrant.setup).await?;
@@ -95,6 +71,39 @@ pub(crate) trait Scenario {
     /// Measures once; a value for each figure.
     async fn measure(&self, at: &Place<'_>) -> anyhow::Result<Vec<f64>>;
 }
+
+/// What is said of a scenario.
+#[derive(Clone, Copy)]
+pub(crate) struct About {
+    /// As the command line says it: `s1`.
+    pub(crate) id: &'static str,
+    /// In words.
+    pub(crate) title: &'static str,
+    /// What is measured. Less of what is compared is better.
+    pub(crate) figures: &'static [Figure],
+    /// With whom entrants are compared.
+    pub(crate) against: Against,
+    /// What has to come out.
+    pub(crate) targets: &'static [Target],
+    /// What its entrants have more and more of, where that is what they differ in; their names are numbers then.
+    pub(crate) grows_with: Option<&'static str>,
+    /// Whether `--quick` measures it.
+    pub(crate) quick: bool,
+    /// More rounds say no more.
+    pub(crate) most_rounds: u32,
+}
+
+/// What holds where nothing else is said.
+const ABOUT: About = About {
+    id: "",
+    title: "",
+    figures: CLOSED_LOOP,
+    against: Against::BestRival,
+    targets: &[],
+    grows_with: None,
+    quick: false,
+    most_rounds: u32::MAX,
+};
 
 /// Who is measured: a line of a scenario's table.
 #[derive(Clone, Copy, Debug)]

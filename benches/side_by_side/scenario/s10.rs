@@ -6,7 +6,7 @@
 
 use async_trait::async_trait;
 
-use super::{Entrant, Figure, Of, Place, Scenario, Target};
+use super::{ABOUT, About, Entrant, Figure, Of, Place, Scenario, Target};
 use crate::drive::changes::{Changes, Took};
 use crate::drive::{Driver, Order};
 use crate::load::SMALL;
@@ -17,46 +17,37 @@ pub(super) struct UnderLoad;
 
 #[async_trait(?Send)]
 impl Scenario for OneAtATime {
-    fn id(&self) -> &'static str {
-        "s10-idle"
-    }
-
-    fn title(&self) -> &'static str {
-        "one change at a time in etcd, from its put until it is served, with as many frontends"
-    }
-
-    fn figures(&self) -> &'static [Figure] {
-        const {
-            &[
-                Figure { name: "server p50 ms", digits: 2, compared: false },
-                Figure { name: "server p99 ms", digits: 2, compared: false },
-                Figure { name: "frontend p50 ms", digits: 2, compared: false },
-                Figure { name: "frontend p99 ms", digits: 2, compared: false },
-            ]
+    fn about(&self) -> About {
+        About {
+            id: "s10-idle",
+            title: "one change at a time in etcd, from its put until it is served, with as many frontends",
+            figures: const {
+                &[
+                    Figure { name: "server p50 ms", digits: 2, compared: false },
+                    Figure { name: "server p99 ms", digits: 2, compared: false },
+                    Figure { name: "frontend p50 ms", digits: 2, compared: false },
+                    Figure { name: "frontend p99 ms", digits: 2, compared: false },
+                ]
+            },
+            targets: const {
+                &[
+                    most("10", 0, 2.0),
+                    most("10", 1, 5.0),
+                    most("10", 2, 2.0),
+                    most("10", 3, 5.0),
+                    most("100,000", 0, 2.0),
+                    most("100,000", 1, 5.0),
+                    most("100,000", 2, 2.0),
+                    most("100,000", 3, 5.0),
+                ]
+            },
+            quick: true,
+            ..ABOUT
         }
     }
 
     fn entrants(&self) -> Vec<Entrant> {
         vec![entrant("10", 10), entrant("100,000", 100_000)]
-    }
-
-    fn targets(&self) -> &'static [Target] {
-        const {
-            &[
-                most("10", 0, 2.0),
-                most("10", 1, 5.0),
-                most("10", 2, 2.0),
-                most("10", 3, 5.0),
-                most("100,000", 0, 2.0),
-                most("100,000", 1, 5.0),
-                most("100,000", 2, 2.0),
-                most("100,000", 3, 5.0),
-            ]
-        }
-    }
-
-    fn is_quick(&self) -> bool {
-        true
     }
 
     async fn measure(&self, at: &Place<'_>) -> anyhow::Result<Vec<f64>> {
@@ -67,41 +58,35 @@ impl Scenario for OneAtATime {
 
 #[async_trait(?Send)]
 impl Scenario for UnderLoad {
-    fn id(&self) -> &'static str {
-        "s10-load"
-    }
-
-    fn title(&self) -> &'static str {
-        "1,000 changes a second in etcd, small bodies, 64 kept connections, with as many frontends"
-    }
-
-    fn figures(&self) -> &'static [Figure] {
-        const {
-            &[
-                Figure { name: "changes/s", digits: 0, compared: false },
-                Figure { name: "put → served p50 ms", digits: 2, compared: false },
-                Figure { name: "p99 ms", digits: 2, compared: false },
-                Figure { name: "throughput lost %", digits: 1, compared: false },
-                Figure { name: "failed requests", digits: 0, compared: false },
-            ]
+    fn about(&self) -> About {
+        About {
+            id: "s10-load",
+            title: "1,000 changes a second in etcd, small bodies, 64 kept connections, with as many frontends",
+            figures: const {
+                &[
+                    Figure { name: "changes/s", digits: 0, compared: false },
+                    Figure { name: "put → served p50 ms", digits: 2, compared: false },
+                    Figure { name: "p99 ms", digits: 2, compared: false },
+                    Figure { name: "throughput lost %", digits: 1, compared: false },
+                    Figure { name: "failed requests", digits: 0, compared: false },
+                ]
+            },
+            targets: const {
+                &[
+                    most("10", 2, 20.0),
+                    most("10", 3, 5.0),
+                    most("10", 4, 0.0),
+                    most("100,000", 2, 20.0),
+                    most("100,000", 3, 5.0),
+                    most("100,000", 4, 0.0),
+                ]
+            },
+            ..ABOUT
         }
     }
 
     fn entrants(&self) -> Vec<Entrant> {
         vec![entrant("10", 10), entrant("100,000", 100_000)]
-    }
-
-    fn targets(&self) -> &'static [Target] {
-        const {
-            &[
-                most("10", 2, 20.0),
-                most("10", 3, 5.0),
-                most("10", 4, 0.0),
-                most("100,000", 2, 20.0),
-                most("100,000", 3, 5.0),
-                most("100,000", 4, 0.0),
-            ]
-        }
     }
 
     async fn measure(&self, at: &Place<'_>) -> anyhow::Result<Vec<f64>> {

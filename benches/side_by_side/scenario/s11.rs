@@ -5,7 +5,7 @@
 
 use async_trait::async_trait;
 
-use super::{Entrant, Figure, Of, Place, Scenario, Target, alike};
+use super::{ABOUT, About, Entrant, Figure, Of, Place, Scenario, Target, alike};
 use crate::drive::open_loop::{Latencies, OpenLoop, Pace};
 use crate::drive::servers::SLOW;
 use crate::drive::{Driver, Order};
@@ -25,32 +25,26 @@ pub(super) const SLOWLY: AtHalf =
 
 #[async_trait(?Send)]
 impl Scenario for AtHalf {
-    fn id(&self) -> &'static str {
-        self.id
-    }
-
-    fn title(&self) -> &'static str {
-        self.title
-    }
-
-    fn figures(&self) -> &'static [Figure] {
-        const {
-            &[
-                Figure { name: "p50 µs", digits: 0, compared: true },
-                Figure { name: "p99 µs", digits: 0, compared: true },
-                Figure { name: "p99.9 µs", digits: 0, compared: true },
-                Figure { name: "requests/s", digits: 0, compared: false },
-            ]
+    fn about(&self) -> About {
+        About {
+            id: self.id,
+            title: self.title,
+            figures: const {
+                &[
+                    Figure { name: "p50 µs", digits: 0, compared: true },
+                    Figure { name: "p99 µs", digits: 0, compared: true },
+                    Figure { name: "p99.9 µs", digits: 0, compared: true },
+                    Figure { name: "requests/s", digits: 0, compared: false },
+                ]
+            },
+            targets: const { &[no_more(0), no_more(1), no_more(2)] },
+            ..ABOUT
         }
     }
 
     fn entrants(&self) -> Vec<Entrant> {
         let setup = Setup { servers: Servers::Ours(2), ..Setup::default() };
         alike(&[Kind::Etna, Kind::Haproxy, Kind::Nginx, Kind::Floor], setup)
-    }
-
-    fn targets(&self) -> &'static [Target] {
-        const { &[no_more(0), no_more(1), no_more(2)] }
     }
 
     async fn measure(&self, at: &Place<'_>) -> anyhow::Result<Vec<f64>> {

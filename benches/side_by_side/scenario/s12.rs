@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Against, CLOSED_LOOP, Entrant, Figure, Of, Place, Scenario, Target, closed_loop};
+use super::{ABOUT, About, Against, Entrant, Of, Place, Scenario, Target, closed_loop};
 use crate::http;
 use crate::load::{Load, SMALL};
 use crate::peer::{BLOG, Etna, Kind, Setup, With};
@@ -11,16 +11,15 @@ pub(super) struct Features;
 
 #[async_trait(?Send)]
 impl Scenario for Features {
-    fn id(&self) -> &'static str {
-        "s12"
-    }
-
-    fn title(&self) -> &'static str {
-        "S1 with more turned on"
-    }
-
-    fn figures(&self) -> &'static [Figure] {
-        CLOSED_LOOP
+    fn about(&self) -> About {
+        About {
+            id: "s12",
+            title: "S1 with more turned on",
+            targets: &TARGETS,
+            against: Against::Entrant(ON[0].0),
+            quick: true,
+            ..ABOUT
+        }
     }
 
     fn entrants(&self) -> Vec<Entrant> {
@@ -29,18 +28,6 @@ impl Scenario for Features {
             Entrant { name, peer: Kind::Etna, setup: Setup { etna, ..Setup::default() } }
         };
         ON.iter().map(entrant).collect()
-    }
-
-    fn against(&self) -> Against {
-        Against::Entrant(ON[0].0)
-    }
-
-    fn targets(&self) -> &'static [Target] {
-        &TARGETS
-    }
-
-    fn is_quick(&self) -> bool {
-        true
     }
 
     async fn measure(&self, at: &Place<'_>) -> anyhow::Result<Vec<f64>> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use async_trait::async_trait;
 
-use super::{Entrant, Figure, Of, Place, RSS, Scenario, Target, mebibytes};
+use super::{ABOUT, About, Entrant, Figure, Of, Place, RSS, Scenario, Target, mebibytes};
 use crate::bed::{Bed, eventually};
 use crate::etcd::Etcd;
 use crate::http;
@@ -17,16 +17,15 @@ pub(super) struct ColdStart;
 
 #[async_trait(?Send)]
 impl Scenario for ColdStart {
-    fn id(&self) -> &'static str {
-        "s14"
-    }
-
-    fn title(&self) -> &'static str {
-        "cold start with 100,000 frontends, until the last of them is served"
-    }
-
-    fn figures(&self) -> &'static [Figure] {
-        const { &[Figure { name: "seconds", digits: 2, compared: false }, RSS] }
+    fn about(&self) -> About {
+        About {
+            id: "s14",
+            title: "cold start with 100,000 frontends, until the last of them is served",
+            figures: const { &[Figure { name: "seconds", digits: 2, compared: false }, RSS] },
+            targets: const { &[at_most(EMBEDDED, 1.0), at_most(LAST, 1.0), at_most(ETCD, 3.0)] },
+            most_rounds: 3,
+            ..ABOUT
+        }
     }
 
     fn entrants(&self) -> Vec<Entrant> {
@@ -35,14 +34,6 @@ impl Scenario for ColdStart {
             Entrant { name, peer: Kind::Etna, setup: Setup { etna, ..Setup::default() } }
         };
         vec![entrant(EMBEDDED, Store::Embedded), entrant(LAST, Store::Etcd), entrant(ETCD, Store::Etcd)]
-    }
-
-    fn targets(&self) -> &'static [Target] {
-        const { &[at_most(EMBEDDED, 1.0), at_most(LAST, 1.0), at_most(ETCD, 3.0)] }
-    }
-
-    fn most_rounds(&self) -> u32 {
-        3
     }
 
     async fn run(&self, bed: &Bed, entrant: &Entrant, _: u32) -> anyhow::Result<Vec<f64>> {

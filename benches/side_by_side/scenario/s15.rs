@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Entrant, Figure, Place, RSS, Scenario, Target, alike, mebibytes, ratio};
+use super::{ABOUT, About, Entrant, Figure, Place, RSS, Scenario, alike, mebibytes, ratio};
 use crate::drive::sockets::{Echoed, Sockets};
 use crate::drive::{Driver, Order};
 use crate::peer::{BLOG, Kind, Servers, Setup};
@@ -11,34 +11,25 @@ pub(super) struct Echo;
 
 #[async_trait(?Send)]
 impl Scenario for Echo {
-    fn id(&self) -> &'static str {
-        "s15"
-    }
-
-    fn title(&self) -> &'static str {
-        "WebSocket echo, messages of 64 bytes, 1,000 connections"
-    }
-
-    fn figures(&self) -> &'static [Figure] {
-        const {
-            &[
-                Figure { name: "CPU µs/message", digits: 1, compared: true },
-                Figure { name: "messages/s", digits: 0, compared: false },
-                RSS,
-            ]
+    fn about(&self) -> About {
+        About {
+            id: "s15",
+            title: "WebSocket echo, messages of 64 bytes, 1,000 connections",
+            figures: const {
+                &[
+                    Figure { name: "CPU µs/message", digits: 1, compared: true },
+                    Figure { name: "messages/s", digits: 0, compared: false },
+                    RSS,
+                ]
+            },
+            targets: const { &[ratio(1.0)] },
+            quick: true,
+            ..ABOUT
         }
     }
 
     fn entrants(&self) -> Vec<Entrant> {
         alike(Kind::ALL, Setup { websocket: true, servers: Servers::Ours(2), ..Setup::default() })
-    }
-
-    fn targets(&self) -> &'static [Target] {
-        const { &[ratio(1.0)] }
-    }
-
-    fn is_quick(&self) -> bool {
-        true
     }
 
     async fn measure(&self, at: &Place<'_>) -> anyhow::Result<Vec<f64>> {

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{CLOSED_LOOP, Entrant, Figure, Place, Scenario, Target, alike, closed_loop, ratio};
+use super::{ABOUT, About, Entrant, Place, Scenario, alike, closed_loop, ratio};
 use crate::load::{Load, SMALL};
 use crate::peer::{Kind, Setup};
 
@@ -10,28 +10,18 @@ pub(super) struct ConnectionPerRequest;
 
 #[async_trait(?Send)]
 impl Scenario for ConnectionPerRequest {
-    fn id(&self) -> &'static str {
-        "s2"
-    }
-
-    fn title(&self) -> &'static str {
-        "small bodies (130 bytes), a new connection for each request, 64 at a time"
-    }
-
-    fn figures(&self) -> &'static [Figure] {
-        CLOSED_LOOP
+    fn about(&self) -> About {
+        About {
+            id: "s2",
+            title: "small bodies (130 bytes), a new connection for each request, 64 at a time",
+            targets: const { &[ratio(0.90)] },
+            quick: true,
+            ..ABOUT
+        }
     }
 
     fn entrants(&self) -> Vec<Entrant> {
         alike(&[Kind::Etna, Kind::Haproxy, Kind::Nginx, Kind::Caddy], Setup::default())
-    }
-
-    fn targets(&self) -> &'static [Target] {
-        const { &[ratio(0.90)] }
-    }
-
-    fn is_quick(&self) -> bool {
-        true
     }
 
     async fn measure(&self, at: &Place<'_>) -> anyhow::Result<Vec<f64>> {

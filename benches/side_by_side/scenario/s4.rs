@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Entrant, Figure, Place, RSS, Scenario, Target, alike, mebibytes, ratio};
+use super::{ABOUT, About, Entrant, Figure, Place, RSS, Scenario, alike, mebibytes, ratio};
 use crate::drive::bulk::{Bulk, Moved};
 use crate::drive::{Driver, Order};
 use crate::peer::{BLOG, Kind, Servers, Setup};
@@ -34,24 +34,12 @@ pub(super) const UPLOAD: BigBodies = BigBodies {
 
 #[async_trait(?Send)]
 impl Scenario for BigBodies {
-    fn id(&self) -> &'static str {
-        self.id
-    }
-
-    fn title(&self) -> &'static str {
-        self.title
-    }
-
-    fn figures(&self) -> &'static [Figure] {
-        FIGURES
+    fn about(&self) -> About {
+        About { id: self.id, title: self.title, figures: FIGURES, targets: const { &[ratio(0.80)] }, ..ABOUT }
     }
 
     fn entrants(&self) -> Vec<Entrant> {
         alike(Kind::ALL, Setup { servers: self.servers, ..Setup::default() })
-    }
-
-    fn targets(&self) -> &'static [Target] {
-        const { &[ratio(0.80)] }
     }
 
     async fn measure(&self, at: &Place<'_>) -> anyhow::Result<Vec<f64>> {

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Entrant, Figure, Place, RSS, SPEAK_TLS, Scenario, Target, alike, mebibytes, ratio};
+use super::{ABOUT, About, Entrant, Figure, Place, RSS, SPEAK_TLS, Scenario, alike, mebibytes, ratio};
 use crate::peer::Setup;
 use crate::tls::{Key, Shake};
 
@@ -46,32 +46,23 @@ pub(super) const RESUMED_12: Handshakes = Handshakes {
 
 #[async_trait(?Send)]
 impl Scenario for Handshakes {
-    fn id(&self) -> &'static str {
-        self.id
-    }
-
-    fn title(&self) -> &'static str {
-        self.title
-    }
-
-    fn figures(&self) -> &'static [Figure] {
-        FIGURES
+    fn about(&self) -> About {
+        About {
+            id: self.id,
+            title: self.title,
+            figures: FIGURES,
+            // 1.3 times the handshakes in the same time.
+            targets: match self.key {
+                Key::Ecdsa => const { &[ratio(1.0 / 1.3)] },
+                Key::Rsa => &[],
+            },
+            quick: self.id == ECDSA_13.id,
+            ..ABOUT
+        }
     }
 
     fn entrants(&self) -> Vec<Entrant> {
         alike(SPEAK_TLS, Setup { key: Some(self.key), ..Setup::default() })
-    }
-
-    fn targets(&self) -> &'static [Target] {
-        // 1.3 times the handshakes in the same time.
-        match self.key {
-            Key::Ecdsa => const { &[ratio(1.0 / 1.3)] },
-            Key::Rsa => &[],
-        }
-    }
-
-    fn is_quick(&self) -> bool {
-        self.id == ECDSA_13.id
     }
 
     async fn measure(&self, at: &Place<'_>) -> anyhow::Result<Vec<f64>> {

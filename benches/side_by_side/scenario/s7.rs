@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{CLOSED_LOOP, Entrant, Figure, Place, Scenario, Target, alike, counted_loop, ratio};
+use super::{ABOUT, About, Entrant, Place, Scenario, alike, counted_loop, ratio};
 use crate::h2load::Streams;
 use crate::peer::{Kind, Setup};
 use crate::tls::Key;
@@ -11,29 +11,19 @@ pub(super) struct ManyStreams;
 
 #[async_trait(?Send)]
 impl Scenario for ManyStreams {
-    fn id(&self) -> &'static str {
-        "s7"
-    }
-
-    fn title(&self) -> &'static str {
-        "HTTP/2 over TLS, small bodies (130 bytes), 4 connections of 100 streams"
-    }
-
-    fn figures(&self) -> &'static [Figure] {
-        CLOSED_LOOP
+    fn about(&self) -> About {
+        About {
+            id: "s7",
+            title: "HTTP/2 over TLS, small bodies (130 bytes), 4 connections of 100 streams",
+            targets: const { &[ratio(0.70)] },
+            quick: true,
+            ..ABOUT
+        }
     }
 
     fn entrants(&self) -> Vec<Entrant> {
         let setup = Setup { key: Some(Key::Ecdsa), http2: true, ..Setup::default() };
         alike(&[Kind::Etna, Kind::Haproxy, Kind::Nginx, Kind::Caddy], setup)
-    }
-
-    fn targets(&self) -> &'static [Target] {
-        const { &[ratio(0.70)] }
-    }
-
-    fn is_quick(&self) -> bool {
-        true
     }
 
     async fn measure(&self, at: &Place<'_>) -> anyhow::Result<Vec<f64>> {

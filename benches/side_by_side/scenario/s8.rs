@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_trait::async_trait;
 
-use super::{Entrant, Figure, Of, Place, SPEAK_TLS, Scenario, Target, alike, ratio};
+use super::{ABOUT, About, Entrant, Figure, Of, Place, SPEAK_TLS, Scenario, Target, alike, ratio};
 use crate::drive::hold::Hold;
 use crate::drive::{Driver, Order};
 use crate::limits;
@@ -41,29 +41,13 @@ const fn a_connection(most: f64) -> Target {
 
 #[async_trait(?Send)]
 impl Scenario for IdleConnections {
-    fn id(&self) -> &'static str {
-        self.id
-    }
-
-    fn title(&self) -> &'static str {
-        self.title
-    }
-
-    fn figures(&self) -> &'static [Figure] {
-        FIGURES
+    fn about(&self) -> About {
+        About { id: self.id, title: self.title, figures: FIGURES, targets: self.targets, most_rounds: 3, ..ABOUT }
     }
 
     fn entrants(&self) -> Vec<Entrant> {
         let peers = if self.key.is_some() { SPEAK_TLS } else { &[Kind::Etna, Kind::Haproxy, Kind::Nginx, Kind::Caddy] };
         alike(peers, Setup { key: self.key, ..Setup::default() })
-    }
-
-    fn targets(&self) -> &'static [Target] {
-        self.targets
-    }
-
-    fn most_rounds(&self) -> u32 {
-        3
     }
 
     async fn measure(&self, at: &Place<'_>) -> anyhow::Result<Vec<f64>> {

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Against, Entrant, Figure, Of, Place, RSS, Scenario, Target, closed_loop};
+use super::{ABOUT, About, Against, Entrant, Figure, Of, Place, RSS, Scenario, Target, closed_loop};
 use crate::load::{Load, SMALL};
 use crate::peer::{Etna, Kind, Setup, Store};
 
@@ -10,16 +10,23 @@ pub(super) struct ManyFrontends;
 
 #[async_trait(?Send)]
 impl Scenario for ManyFrontends {
-    fn id(&self) -> &'static str {
-        "s9"
-    }
-
-    fn title(&self) -> &'static str {
-        "small bodies (130 bytes), 64 kept connections, as many frontends; from etcd"
-    }
-
-    fn figures(&self) -> &'static [Figure] {
-        FIGURES
+    fn about(&self) -> About {
+        About {
+            id: "s9",
+            title: "small bodies (130 bytes), 64 kept connections, as many frontends; from etcd",
+            figures: FIGURES,
+            targets: const {
+                let entrant = FRONTENDS[FRONTENDS.len() - 1].0;
+                &[
+                    Target { entrant, figure: 0, of: Of::Ratio, most: 1.03 },
+                    Target { entrant, figure: 3, of: Of::Value, most: 2048.0 },
+                ]
+            },
+            against: Against::Entrant(FRONTENDS[0].0),
+            grows_with: Some("frontends"),
+            quick: true,
+            ..ABOUT
+        }
     }
 
     fn entrants(&self) -> Vec<Entrant> {
@@ -28,28 +35,6 @@ impl Scenario for ManyFrontends {
             Entrant { name, peer: Kind::Etna, setup: Setup { etna, ..Setup::default() } }
         };
         FRONTENDS.iter().map(entrant).collect()
-    }
-
-    fn against(&self) -> Against {
-        Against::Entrant(FRONTENDS[0].0)
-    }
-
-    fn targets(&self) -> &'static [Target] {
-        const {
-            let entrant = FRONTENDS[FRONTENDS.len() - 1].0;
-            &[
-                Target { entrant, figure: 0, of: Of::Ratio, most: 1.03 },
-                Target { entrant, figure: 3, of: Of::Value, most: 2048.0 },
-            ]
-        }
-    }
-
-    fn grows_with(&self) -> Option<&'static str> {
-        Some("frontends")
-    }
-
-    fn is_quick(&self) -> bool {
-        true
     }
 
     async fn measure(&self, at: &Place<'_>) -> anyhow::Result<Vec<f64>> {
