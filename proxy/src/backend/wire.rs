@@ -27,6 +27,7 @@ use super::stream::Stream;
 use crate::proxy_protocol::Origin;
 use crate::tls::servers::ServerTls;
 use crate::traffic::body::BodyError;
+use crate::traffic::interim::Interim;
 
 /// An upstream connection.
 #[derive(Debug)]
@@ -126,13 +127,14 @@ impl Connection {
 
     /// Sends a request, head first, and reads the head of the answer. When the answer comes before the body has been
     /// sent, `sending` is left where it is, to be sent on while the answer is read. `progress` counts the bytes of the
-    /// body that were sent: as long as it grows, the server is not late.
+    /// body that were sent: as long as it grows, the server is not late. Interim responses go on `to` the client.
     pub async fn exchange(
         &mut self,
         method: &Method,
         head: &[u8],
         sending: &mut Sending,
         progress: &Cell<u64>,
+        to: &Interim,
     ) -> Result<Head, Broken> {
         let unanswered = |source| Broken::Unanswered { consumed: false, source };
         self.stream.write_all(head).await.map_err(unanswered)?;
@@ -159,7 +161,7 @@ impl Connection {
                 }
             }
             let before = interim;
-            let head = self.poll_head(method, &mut interim, cx);
+            let head = self.poll_head(method, &mut interim, to, cx);
             if interim > before && silence.is_some() {
                 cx.waker().wake_by_ref();
             }
@@ -175,10 +177,15 @@ impl Connection {
     }
 
     /// Reads a response's head; `interim` counts the 1xx answers before it.
-    fn poll_head(&mut self, method: &Method, interim: &mut u32, cx: &mut Context<'_>) -> Poll<Result<Head, Broken>> {
+    fn poll_head(
+        &mut self,
+        method: &Method,
+        interim: &mut u32,
+        to: &Interim,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Head, Broken>> {
         loop {
             if let Some(head) = parse(&mut self.buffer, method)? {
-                // 100 and its like say nothing to a client that was already told to go on.
                 if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
                     return Poll::Ready(Ok(head));
                 }
@@ -186,6 +193,7 @@ impl Connection {
                 if *interim > MOST_INTERIM {
                     return Poll::Ready(Err(Malformed::TooLong.into()));
                 }
+                to.relay(head.status, head.fields, cx);
                 continue;
             }
             if self.buffer.len() > MAX_HEAD {

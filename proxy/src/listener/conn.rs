@@ -21,6 +21,7 @@ use crate::proxy_protocol::Origin;
 use crate::stats::Process;
 use crate::tls::handshake::{self, Secured, Spoken};
 use crate::traffic::h1::wire::Wire;
+use crate::traffic::interim::Interim;
 use crate::traffic::trust::Peer;
 use crate::traffic::{h1, h2, tunnel};
 
@@ -39,6 +40,8 @@ pub struct Client {
     pub watch: Arc<Watch>,
     /// What puts together lines of the access log, where there is one.
     pub access: Option<Rc<Recorder>>,
+    /// Where servers' interim responses go.
+    pub interim: Interim,
 }
 
 /// Where a connection came in.
@@ -123,7 +126,7 @@ fn converse(
         return Either::Left(Box::pin(converse_secured(worker, listener, stream, peer, watch)) as Boxed);
     }
     let access = worker.access.as_ref().map(|lines| lines.recorder(false));
-    let client = Rc::new(Client { listener, peer, secured: None, watch, access, worker });
+    let client = Rc::new(Client { listener, peer, secured: None, watch, access, interim: Interim::default(), worker });
     if client.worker.live.knows_h2c(&client.listener) {
         return Either::Left(Box::pin(speak_either(client, Stream::Plain(stream))) as Boxed);
     }
@@ -138,7 +141,8 @@ async fn converse_secured(worker: Rc<Worker>, listener: Id, stream: TcpStream, p
     watch.enter(Phase::Head);
     let access = worker.access.as_ref().map(|lines| lines.recorder(false));
     let spoken = secured.protocol;
-    let client = Rc::new(Client { listener, peer, secured: Some(Rc::new(secured)), watch, access, worker });
+    let (secured, interim) = (Some(Rc::new(secured)), Interim::default());
+    let client = Rc::new(Client { listener, peer, secured, watch, access, interim, worker });
     match spoken {
         // Boxed, so that connections of HTTP/1.1 take no room for it.
         Spoken::Http2 => Box::pin(speak_h2(client, stream, Bytes::new())).await,

@@ -119,6 +119,11 @@ impl Watch {
         self.waiting.store(self.waiting.load(Relaxed) & !bit(what), Relaxed);
     }
 
+    /// Whether it is waited for.
+    pub fn is_waiting_for(&self, what: Waiting) -> bool {
+        self.waiting.load(Relaxed) & bit(what) != 0
+    }
+
     /// Bytes came from the client or went to it, so that it is not waited for.
     pub fn moved(&self, bytes: usize, what: Waiting) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);

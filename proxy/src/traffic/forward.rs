@@ -211,11 +211,11 @@ async fn send(
             let (method, body) = (&outgoing.head.method, &mut outgoing.body);
             match &mut link {
                 Link::Http1(connection) => {
-                    let exchange = connection.exchange(method, &written, body, &progress);
+                    let exchange = connection.exchange(method, &written, body, &progress, &client.interim);
                     within(client, limit, outgoing.alone, &progress, exchange).await
                 }
                 Link::Http2(call) => {
-                    let exchange = Box::pin(call.exchange(method, &written, body, &progress));
+                    let exchange = Box::pin(call.exchange(method, &written, body, &progress, &client.interim));
                     within(client, limit, outgoing.alone, &progress, exchange).await
                 }
             }

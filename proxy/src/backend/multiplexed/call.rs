@@ -22,6 +22,7 @@ use crate::backend::InFlight;
 use crate::backend::framing::{Framing, Malformed, may_trail};
 use crate::backend::sending::{Outflow, Sending};
 use crate::backend::wire::{Broken, Head, MOST_INTERIM, is_for_one_hop};
+use crate::traffic::interim::Interim;
 
 /// A place on a connection, and once a request was sent on it, what that holds.
 pub struct Call {
@@ -70,6 +71,7 @@ impl Call {
         head: &[u8],
         sending: &mut Sending,
         progress: &Cell<u64>,
+        to: &Interim,
     ) -> Result<Head, Broken> {
         // Nobody has to be asked: what a server does not want, it refuses on the stream.
         sending.release();
@@ -94,11 +96,13 @@ impl Call {
                     return Poll::Ready(Err(error.into()));
                 }
             }
-            while let Poll::Ready(Some(Ok(_))) = response.poll_informational(cx) {
+            while let Poll::Ready(Some(Ok(head))) = response.poll_informational(cx) {
                 interim += 1;
                 if interim > MOST_INTERIM {
                     return Poll::Ready(Err(Malformed::TooLong.into()));
                 }
+                let (head, ()) = head.into_parts();
+                to.relay(head.status, without_hop(head.headers, false), cx);
             }
             Pin::new(&mut response).poll(cx).map_err(|error| fault(error, has_body))
         })
@@ -208,23 +212,29 @@ fn broken_off(error: h2::Error) -> io::Error {
 }
 
 /// The head as the rest of the proxy knows it.
-fn read(status: StatusCode, mut fields: HeaderMap, method: &Method, ended: bool) -> Result<Head, Broken> {
+fn read(status: StatusCode, fields: HeaderMap, method: &Method, ended: bool) -> Result<Head, Broken> {
     // Only HTTP/1.1 switches protocols (RFC 9113 section 8.6).
     if status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Malformed::Head.into());
     }
     let length = fields.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let informative = *method == Method::HEAD || status == StatusCode::NOT_MODIFIED;
-    let hop: Vec<_> = fields.keys().filter(|name| is_for_one_hop(name.as_str(), informative)).cloned().collect();
-    for name in hop {
-        fields.remove(name);
-    }
+    let fields = without_hop(fields, informative);
     let framing = match length {
         _ if ended => Framing::Done,
         Some(length) if !informative => Framing::Length(length),
         _ => Framing::UntilClose,
     };
     Ok(Head { status, fields, framing, reusable: true, keep_alive: None })
+}
+
+/// Fields without those of one hop; with a length only where it informs.
+fn without_hop(mut fields: HeaderMap, informative: bool) -> HeaderMap {
+    let hop: Vec<_> = fields.keys().filter(|name| is_for_one_hop(name.as_str(), informative)).cloned().collect();
+    for name in hop {
+        fields.remove(name);
+    }
+    fields
 }
 
 /// What went wrong before there was an answer.

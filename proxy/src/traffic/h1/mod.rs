@@ -46,6 +46,7 @@ enum Then {
 
 /// Serves a connection until it ends.
 pub async fn serve(client: Rc<Client>, wire: Rc<Wire>) {
+    client.interim.goes_to(Rc::downgrade(&wire));
     loop {
         let head = poll_fn(|cx| wire.poll_head(cx)).await;
         let then = {
@@ -115,6 +116,7 @@ async fn deliver(
     }
 
     let mut outbox = Outbox::new(client.worker.take_buffer());
+    outbox.flat.append(&mut wire.take_begun());
     answer::write(&mut outbox.flat, &parts, asked, delimiter, keep, &client.worker.date());
     let access = client.access.clone();
     let mut sending = pin!(Sending { body, delimiter, outbox, ended: false, silent: false, broken: false, access });

@@ -3,6 +3,8 @@
 //! One value, shared by the connection's loop and the body of the request it is answering; both run in one task. How
 //! fast the client sends and reads is noted in the connection's [`Watch`], over which its worker looks once a second.
 
+mod relay;
+
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
@@ -45,6 +47,8 @@ pub struct Wire {
     answering: Cell<Option<u32>>,
     /// Whether the client knows interim answers.
     knows_interim: Cell<bool>,
+    /// The rest of an interim head that went out in part.
+    begun: RefCell<Vec<u8>>,
     /// After the client ended with its request: asks whether it is still there.
     asking: RefCell<Option<Asking>>,
     /// What its worker watches of it.
@@ -79,6 +83,7 @@ impl Wire {
             ended: Cell::new(false),
             answering: Cell::default(),
             knows_interim: Cell::new(false),
+            begun: RefCell::default(),
             asking: RefCell::default(),
             watch,
             scratch,
@@ -330,6 +335,7 @@ impl Wire {
     }
 
     fn poll_interim(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_begun(cx))?;
         // Nothing is waiting to be sent before a response, so that its 25 bytes always fit.
         let written = ready!(self.poll_write(INTERIM, &[], cx))?;
         Poll::Ready(if written == INTERIM.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) })

@@ -9,6 +9,7 @@ mod calm;
 mod duplex;
 mod frames;
 mod head;
+pub mod interim;
 mod meter;
 mod stream;
 mod unsent;

@@ -15,6 +15,7 @@ use http_body::Body as _;
 
 use super::calm::{Calm, Held};
 use super::duplex::Duplex;
+use super::interim::Stream;
 use super::unsent::{Piece, Unsent};
 use super::upload::{Respond, Upload, fit_to_trail};
 use super::{answer, head};
@@ -27,6 +28,7 @@ use crate::stats::Process;
 use crate::traffic::body::ResponseBody;
 use crate::traffic::h1::answer::{Asked, Delimiter};
 use crate::traffic::incoming::Incoming;
+use crate::traffic::interim::Interim;
 use crate::traffic::recorded::{self, Recorded};
 use crate::traffic::tunnel::Tunnel;
 use crate::traffic::{respond, service};
@@ -74,9 +76,10 @@ pub(super) async fn serve(
     let watch = watched.watch().clone();
     watch.enter(Phase::Busy);
     let access = connection.worker.access.as_ref().map(|lines| lines.recorder(true));
-    let client = Rc::new(Client { watch: watch.clone(), access, ..(*connection).clone() });
-    let _recorded = Recorded(&client);
     let respond = Rc::new(RefCell::new(respond));
+    let interim = Interim::of_stream(Stream::new(&respond, &calm));
+    let client = Rc::new(Client { watch: watch.clone(), access, interim, ..(*connection).clone() });
+    let _recorded = Recorded(&client);
     let ended = {
         let mut exchanging = pin!(exchange(&client, &calm, held, request, &respond));
         loop {
