@@ -12,6 +12,7 @@ mod client_certificates;
 mod clients;
 mod demo;
 mod draining;
+mod early_hints;
 mod failures;
 mod h2;
 mod h2_attacks;

@@ -34,7 +34,7 @@ pub(crate) async fn connect(to: SocketAddr) -> SendRequest<Bytes> {
     begin(TcpStream::connect(to).await.unwrap()).await
 }
 
-async fn begin(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> SendRequest<Bytes> {
+pub(crate) async fn begin(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> SendRequest<Bytes> {
     let (client, connection) = handshake(stream).await.unwrap();
     tokio::spawn(connection);
     client.ready().await.unwrap()
