@@ -35,3 +35,61 @@ impl Stream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use std::sync::Arc;
+    use std::task::Poll;
+
+    use bytes::Bytes;
+    use http::Request;
+
+    use crate::listener::watch::Watch;
+    use crate::traffic::h2::meter::Meter;
+    use crate::traffic::h2::settings;
+
+    fn hint() -> Response<()> {
+        Response::builder().status(103).header("link", "x".repeat(8000)).body(()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn who_does_not_read_gets_what_was_given_before_that_showed() {
+        let (ours, theirs) = tokio::io::duplex(16 * 1024);
+        let calm = Rc::new(Calm::new(Arc::new(Watch::new(Arc::default()))));
+        let meter = Meter::new(Rc::new(RefCell::new(ours)), Bytes::new(), calm.clone());
+        let (server, client) = tokio::join!(settings().handshake(meter), h2::client::handshake(theirs));
+        let (mut server, (client, mut reading)) = (server.unwrap(), client.unwrap());
+        let mut client = client.ready().await.unwrap();
+        let (mut answer, _) = client.send_request(Request::get("http://a.test/").body(()).unwrap(), true).unwrap();
+        let respond = tokio::select! {
+            _ = &mut reading => panic!("it ends"),
+            accepted = server.accept() => Rc::new(RefCell::new(accepted.unwrap().unwrap().1)),
+        };
+
+        // The server writes as far as it can, and the client reads nothing.
+        let stream = Stream::new(&respond, &calm);
+        for _ in 0..100 {
+            stream.relay(hint());
+            assert!(poll_fn(|cx| Poll::Ready(server.poll_accept(cx).is_pending())).await);
+        }
+        assert!(calm.watch().is_waiting_for(Waiting::Reader));
+        respond.borrow_mut().send_response(Response::new(()), true).unwrap();
+        let read = async {
+            let mut hints = 0;
+            while let Some(hint) = poll_fn(|cx| answer.poll_informational(cx)).await {
+                assert_eq!(hint.unwrap().status(), 103);
+                hints += 1;
+            }
+            (hints, answer.await.unwrap().status().as_u16())
+        };
+        let (hints, status) = tokio::select! {
+            _ = &mut reading => panic!("it ends"),
+            _ = server.accept() => panic!("nobody asks for more"),
+            read = read => read,
+        };
+        assert!((1..10).contains(&hints), "{hints}");
+        assert_eq!(status, 200);
+    }
+}
