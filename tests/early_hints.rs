@@ -11,11 +11,12 @@ use etna_tests::h2 as raw;
 use etna_tests::proxy::Proxy;
 use etna_tests::scene::{Scene, frontend, frontend_key, server_at, server_key};
 use etna_tests::tls::{Authority, TlsClient, https_listener};
+use etna_tests::wait::{ensure, eventually};
 use h2::client::SendRequest;
 use http::{HeaderMap, Request, Response};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Notify;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -60,7 +61,7 @@ impl Bed {
 }
 
 /// A server of HTTP/1.1: `/wait…` is hinted, and answered when that is told; `/many?N` is hinted N times; `/pieces` comes
-/// byte by byte and all else in one piece.
+/// byte by byte, `/large` is hinted 8 times at length, and all else comes in one piece.
 async fn serve_old(listener: TcpListener, answer: Arc<Notify>) {
     while let Ok((stream, _)) = listener.accept().await {
         let answer = answer.clone();
@@ -77,6 +78,8 @@ async fn serve_old(listener: TcpListener, answer: Arc<Notify>) {
                     says = ANSWER.to_owned();
                 } else if let Some(n) = path.strip_prefix("/many?") {
                     says = [&HINT.repeat(n.parse().unwrap()), ANSWER].concat();
+                } else if path == "/large" {
+                    says = [&large_hint().repeat(8), ANSWER].concat();
                 } else if path == "/asks" {
                     says = [HINT, "HTTP/1.1 100 Continue\r\n\r\n", HINT].concat();
                 } else if path == "/pieces" {
@@ -94,6 +97,10 @@ async fn serve_old(listener: TcpListener, answer: Arc<Notify>) {
             }
         });
     }
+}
+
+fn large_hint() -> String {
+    format!("HTTP/1.1 103 Early Hints\r\nlink: {}\r\n\r\n", "x".repeat(120_000))
 }
 
 /// The same of HTTP/2.
@@ -244,10 +251,10 @@ async fn a_hint_is_there_before_the_answer() {
             assert_eq!(metrics.sum(name, &[("class", class)]).unwrap_or_default(), requests, "{name} {class}");
         }
     }
-    etna_tests::wait::eventually("all is logged", SOON, async || {
+    eventually("all is logged", SOON, async || {
         let lines = std::fs::read_to_string(&log).unwrap_or_default();
         let statuses = lines.lines().filter(|line| line.contains("\"status\":200")).count();
-        etna_tests::wait::ensure((lines.lines().count(), statuses) == (8, 8), lines)
+        ensure((lines.lines().count(), statuses) == (8, 8), lines)
     })
     .await;
 }
@@ -300,6 +307,35 @@ async fn however_it_comes_and_whoever_asks() {
     assert!(both[1].starts_with("HTTP/1.1 103 "), "{}", both[1]);
     client.stream.write_all(b"world").await.unwrap();
     client.answer().await;
+}
+
+#[tokio::test]
+async fn who_does_not_read_gets_fewer_but_whole_ones() {
+    let bed = Bed::open("hintsunread", &[]).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut client = Old::over(socket.connect(bed.proxy.listen).await.unwrap());
+    // More than the kernel holds.
+    const ASKED: usize = 12;
+    for _ in 0..ASKED {
+        client.ask("GET /large HTTP/1.1", "old.test", "").await;
+    }
+    let answered = async || bed.proxy.metrics().await.sum("etna_requests_total", &[("class", "2xx")]);
+    eventually("it is answered", SOON, async || ensure(answered().await >= Some(1.0), "not yet")).await;
+    let (large, mut hints) = (large_hint(), 0);
+    for _ in 0..ASKED {
+        loop {
+            let head = client.head().await;
+            if head.starts_with("HTTP/1.1 200 OK\r\n") {
+                break;
+            }
+            assert!(head == large, "{} bytes: {}", head.len(), &head[..head.len().min(100)]);
+            hints += 1;
+        }
+        assert_eq!(client.body(5).await, "hello");
+    }
+    println!("{hints} hints of {}", 8 * ASKED);
+    assert!((1..8 * ASKED).contains(&hints), "{hints}");
 }
 
 /// What goes on when its client has left runs in a task of its own.
