@@ -26,13 +26,17 @@ const PAGE: &str = "GET /2026/11/hello-world/?utm_source=feed HTTP/1.1\r\nHost: 
     Cookie: _ga=GA1.2.1234567890.1234567890; wp-settings-1=libraryContent%3Dbrowse\r\n\
     Upgrade-Insecure-Requests: 1\r\n\r\n";
 
+/// What load generators ask.
+const BARE: &str = "GET /bare HTTP/1.1\r\nHost: www.example.test\r\n\r\n";
+
 /// A form of 64 bytes.
 const FORM: &str = "POST /wp-comments-post.php HTTP/1.1\r\nHost: www.example.test\r\n\
     User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0\r\nAccept: */*\r\n\
     Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 64\r\n\r\n\
     author=a&email=a%40a.test&comment=012345678901234567890123456789";
 
-pub(crate) const SCRIPTS: [Script; 5] = [
+pub(crate) const SCRIPTS: [Script; 6] = [
+    Script { name: "bare", flags: &[], backend: plain, request: BARE, connects: false },
     Script { name: "keep-alive", flags: &[], backend: plain, request: PAGE, connects: false },
     Script { name: "connections", flags: &[], backend: plain, request: PAGE, connects: true },
     Script { name: "form", flags: &[], backend: plain, request: FORM, connects: false },
@@ -107,13 +111,13 @@ impl Server {
 /// Answers requests whose heads end as they should and whose bodies are those of scripts.
 fn answer(mut stream: TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
-    let answer = [ANSWER, BODY].concat();
     let mut got = Vec::new();
     let mut buffer = [0; 16 * 1024];
     loop {
         while let Some(length) = whole(&got) {
+            let head = if got.starts_with(b"GET /bare ") { BARE_ANSWER } else { ANSWER };
             got.drain(..length);
-            stream.write_all(answer.as_bytes())?;
+            stream.write_all([head, BODY].concat().as_bytes())?;
         }
         let read = stream.read(&mut buffer)?;
         if read == 0 {
@@ -151,6 +155,10 @@ pub(crate) fn post(admin: SocketAddr, path: &str, value: &Value) -> anyhow::Resu
 const ANSWER: &str = "HTTP/1.1 200 OK\r\nServer: Apache\r\nDate: Sat, 21 Nov 2026 18:26:56 GMT\r\n\
     Content-Type: text/html; charset=UTF-8\r\nContent-Length: 130\r\nX-Powered-By: PHP/8.2\r\n\
     Cache-Control: max-age=3\r\nVary: Accept-Encoding\r\nLink: <https://www.example.test/wp-json/>; rel=\"https://api.w.org/\"\r\n\r\n";
+/// As a server of files answers.
+const BARE_ANSWER: &str = "HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Sat, 21 Nov 2026 18:26:56 GMT\r\n\
+    Content-Type: text/plain\r\nContent-Length: 130\r\nLast-Modified: Sat, 21 Nov 2026 10:00:00 GMT\r\n\
+    Connection: keep-alive\r\nETag: \"6920371c-82\"\r\nAccept-Ranges: bytes\r\n\r\n";
 const BODY: &str = "<!doctype html><title>Hello world</title><p>Welcome to WordPress. This is your first post. Edit or \
     delete it, then start writing..";
 

@@ -170,8 +170,13 @@ impl Handle {
         let its = clock.clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-            let local = LocalSet::new();
-            runtime.block_on(local.run_until(run(shared, its, inbox)));
+            // In a task of its own: what a set runs until is polled each time that any of its tasks is.
+            let worker = async { tokio::task::spawn_local(run(shared, its, inbox)).await };
+            if let Err(error) = runtime.block_on(LocalSet::new().run_until(worker))
+                && let Ok(panic) = error.try_into_panic()
+            {
+                std::panic::resume_unwind(panic);
+            }
         })?;
         Ok(Handle { commands, clock, thread: Some(thread) })
     }

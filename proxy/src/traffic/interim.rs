@@ -9,9 +9,9 @@ use std::cell::OnceCell;
 use std::rc::Weak;
 use std::task::Context;
 
-use http::header::{CONTENT_LENGTH, HeaderMap};
-use http::{Response, StatusCode};
+use http::StatusCode;
 
+use super::fields::Fields;
 use super::h1::wire::Wire;
 use super::h2::interim::Stream;
 
@@ -38,50 +38,34 @@ impl Interim {
     }
 
     /// Sends a server's interim head on, without the fields of one hop. Whoever calls it has no answer yet.
-    pub fn relay(&self, status: StatusCode, fields: HeaderMap, cx: &mut Context<'_>) {
-        let (Some(way), Some(head)) = (self.0.get(), head(status, fields)) else { return };
+    pub fn relay(&self, status: StatusCode, mut fields: Fields, cx: &mut Context<'_>) {
+        let Some(way) = self.0.get().filter(|_| is_for_clients(status)) else { return };
+        // Kept for HEAD by whoever read it, and never to be sent here (RFC 9110 section 8.6).
+        fields.retain(|field| field.name != b"content-length");
         match way {
             Way::H1(wire) => {
                 if let Some(wire) = wire.upgrade() {
-                    wire.relay(&head.into_parts().0, cx);
+                    wire.relay(status, &fields, cx);
                 }
             }
-            Way::H2(stream) => stream.relay(head),
+            Way::H2(stream) => stream.relay(status, &fields),
         }
     }
 }
 
-/// What of a server's interim head is for the client; `None`: it is for us.
-fn head(status: StatusCode, mut fields: HeaderMap) -> Option<Response<()>> {
-    if matches!(status, StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS) {
-        return None;
-    }
-    // Kept for HEAD by whoever read it, and never to be sent here (RFC 9110 section 8.6).
-    fields.remove(CONTENT_LENGTH);
-    let mut head = Response::new(());
-    *head.status_mut() = status;
-    *head.headers_mut() = fields;
-    Some(head)
+/// Whether an interim head is for the client, not for us.
+fn is_for_clients(status: StatusCode) -> bool {
+    !matches!(status, StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
 
     #[test]
     fn what_asks_for_a_body_or_switches_is_not_for_the_client() {
-        let mut fields = HeaderMap::new();
-        fields.insert("link", HeaderValue::from_static("</a>; rel=preload"));
-        fields.insert("content-length", HeaderValue::from_static("7"));
-        for (status, goes) in [(100, false), (101, false), (102, true), (103, true), (199, true)] {
-            let status = StatusCode::from_u16(status).unwrap();
-            assert_eq!(head(status, fields.clone()).is_some(), goes, "{status}");
+        for (status, is) in [(100, false), (101, false), (102, true), (103, true), (199, true)] {
+            assert_eq!(is_for_clients(StatusCode::from_u16(status).unwrap()), is, "{status}");
         }
-        let head = head(StatusCode::EARLY_HINTS, fields).unwrap();
-        assert_eq!(
-            (head.headers().len(), &head.headers()["link"]),
-            (1, &HeaderValue::from_static("</a>; rel=preload"))
-        );
     }
 }

@@ -22,6 +22,7 @@ use crate::backend::InFlight;
 use crate::backend::framing::{Framing, Malformed, may_trail};
 use crate::backend::sending::{Outflow, Sending};
 use crate::backend::wire::{Broken, Head, MOST_INTERIM, is_for_one_hop};
+use crate::traffic::fields::Fields;
 use crate::traffic::interim::Interim;
 
 /// A place on a connection, and once a request was sent on it, what that holds.
@@ -102,7 +103,7 @@ impl Call {
                     return Poll::Ready(Err(Malformed::TooLong.into()));
                 }
                 let (head, ()) = head.into_parts();
-                to.relay(head.status, without_hop(head.headers, false), cx);
+                to.relay(head.status, Fields::from(&without_hop(head.headers, false)), cx);
             }
             Pin::new(&mut response).poll(cx).map_err(|error| fault(error, has_body))
         })
@@ -225,12 +226,13 @@ fn read(status: StatusCode, fields: HeaderMap, method: &Method, ended: bool) -> 
         Some(length) if !informative => Framing::Length(length),
         _ => Framing::UntilClose,
     };
-    Ok(Head { status, fields, framing, reusable: true, keep_alive: None })
+    Ok(Head { status, fields: Fields::from(&fields), framing, reusable: true, keep_alive: None })
 }
 
 /// Fields without those of one hop; with a length only where it informs.
 fn without_hop(mut fields: HeaderMap, informative: bool) -> HeaderMap {
-    let hop: Vec<_> = fields.keys().filter(|name| is_for_one_hop(name.as_str(), informative)).cloned().collect();
+    let hop: Vec<_> =
+        fields.keys().filter(|name| is_for_one_hop(name.as_str().as_bytes(), informative)).cloned().collect();
     for name in hop {
         fields.remove(name);
     }
@@ -266,7 +268,7 @@ mod tests {
         assert_eq!(get.fields.len(), 1);
         let head = read(StatusCode::OK, answer.clone(), &Method::HEAD, true).unwrap();
         assert!(matches!(head.framing, Framing::Done));
-        assert_eq!(head.fields["content-length"], "10");
+        assert_eq!(head.fields.get("content-length"), Some(&b"10"[..]));
         assert!(matches!(
             read(StatusCode::OK, HeaderMap::new(), &Method::GET, false).unwrap().framing,
             Framing::UntilClose

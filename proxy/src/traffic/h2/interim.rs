@@ -4,12 +4,13 @@ use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 
 use h2::server::SendResponse;
-use http::Response;
+use http::{Response, StatusCode};
 
 use super::calm::Calm;
 use super::unsent::Piece;
 use super::upload::Respond;
 use crate::listener::watch::Waiting;
+use crate::traffic::fields::Fields;
 
 /// A stream whose answer has not begun.
 #[derive(Clone)]
@@ -25,11 +26,14 @@ impl Stream {
 
     /// Sends an interim head, unless the connection's client does not read: what waits for it then is what was given
     /// before that showed, no more.
-    pub(in crate::traffic) fn relay(&self, head: Response<()>) {
+    pub(in crate::traffic) fn relay(&self, status: StatusCode, fields: &Fields) {
         if self.calm.watch().is_waiting_for(Waiting::Reader) {
             return;
         }
         if let Some(respond) = self.respond.upgrade() {
+            let mut head = Response::new(());
+            *head.status_mut() = status;
+            *head.headers_mut() = fields.to_map();
             // One that can no longer be sent is not needed.
             let _ = respond.borrow_mut().send_informational(head);
         }
@@ -45,13 +49,16 @@ mod tests {
 
     use bytes::Bytes;
     use http::Request;
+    use http::header::{HeaderValue, LINK};
 
     use crate::listener::watch::Watch;
     use crate::traffic::h2::meter::Meter;
     use crate::traffic::h2::settings;
 
-    fn hint() -> Response<()> {
-        Response::builder().status(103).header("link", "x".repeat(8000)).body(()).unwrap()
+    fn hint() -> Fields {
+        let mut fields = Fields::default();
+        fields.append(&LINK, &HeaderValue::from_str(&"x".repeat(8000)).unwrap());
+        fields
     }
 
     #[tokio::test]
@@ -71,7 +78,7 @@ mod tests {
         // The server writes as far as it can, and the client reads nothing.
         let stream = Stream::new(&respond, &calm);
         for _ in 0..100 {
-            stream.relay(hint());
+            stream.relay(StatusCode::EARLY_HINTS, &hint());
             assert!(poll_fn(|cx| Poll::Ready(server.poll_accept(cx).is_pending())).await);
         }
         assert!(calm.watch().is_waiting_for(Waiting::Reader));

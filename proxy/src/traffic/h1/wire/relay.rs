@@ -4,24 +4,24 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use http::response::Parts;
-use http::{Method, Version};
+use http::{Method, StatusCode, Version};
 use tokio::io::AsyncWrite as _;
 
 use super::Wire;
+use crate::traffic::fields::Fields;
 use crate::traffic::h1::answer::{self, Asked, Delimiter};
 
 impl Wire {
     /// Writes an interim head, if the client knows such and its answer has not begun. One that does not go out at once is
     /// dropped; of one that goes out in part the rest is kept, of one at most, and goes out before anything else does.
-    pub(in crate::traffic) fn relay(&self, head: &Parts, cx: &mut Context<'_>) {
+    pub(in crate::traffic) fn relay(&self, status: StatusCode, fields: &Fields, cx: &mut Context<'_>) {
         let is_time = self.knows_interim.get() && self.answering.get().is_none();
         if !is_time || !matches!(self.poll_begun(cx), Poll::Ready(Ok(()))) {
             return;
         }
         let mut bytes = Vec::new();
         let asked = Asked { method: Method::GET, version: Version::HTTP_11 };
-        answer::write(&mut bytes, head, &asked, Delimiter::Nothing, true, "");
+        answer::write(&mut bytes, (status, fields), &asked, Delimiter::Nothing, true, "");
         // Past the watch: nobody waits for a client to read this.
         if let Poll::Ready(Ok(written @ 1..)) = Pin::new(&mut *self.stream.borrow_mut()).poll_write(cx, &bytes) {
             self.begun.replace(bytes.split_off(written));
@@ -58,6 +58,7 @@ mod tests {
     use crate::listener::stream::Stream;
     use crate::listener::watch::{Waiting, Watch};
     use crate::traffic::h1::wire::Scratch;
+    use http::header::{HeaderValue, LINK};
     use tokio::io::AsyncReadExt as _;
     use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -74,13 +75,14 @@ mod tests {
         (Wire::new(Stream::Plain(stream), Arc::new(Watch::new(Arc::default())), Rc::new(Scratch::default())), client)
     }
 
-    fn hint(length: usize) -> Parts {
-        let head = http::Response::builder().status(103).header("link", "x".repeat(length));
-        head.body(()).unwrap().into_parts().0
+    fn hint(length: usize) -> Fields {
+        let mut fields = Fields::default();
+        fields.append(&LINK, &HeaderValue::from_str(&"x".repeat(length)).unwrap());
+        fields
     }
 
-    fn relay(wire: &Wire, head: &Parts) {
-        wire.relay(head, &mut Context::from_waker(Waker::noop()));
+    fn relay(wire: &Wire, fields: &Fields) {
+        wire.relay(StatusCode::EARLY_HINTS, fields, &mut Context::from_waker(Waker::noop()));
     }
 
     /// What the client gets until nothing more is on its way.
