@@ -3,18 +3,21 @@
 //! It opens only after the server answered 101 to a request that asked for it; the client's bytes wait until then.
 
 use std::any::Any;
-use std::pin::pin;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf, copy, sink};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::h1::wire::Wire;
+use super::h1::wire::{Scratch, Wire};
 use super::recorded::Counted;
 use crate::access::record::Broken;
 use crate::backend::InFlight;
@@ -88,8 +91,8 @@ impl Tunnel {
             client.flush().await?;
             server.write_all(ahead).await?;
             server.flush().await?;
-            join_both(client, server).await;
-            std::io::Result::Ok(())
+            join_both(client, server, &of.worker.scratch).await;
+            io::Result::Ok(())
         };
         // Both sides are closed by leaving.
         tokio::select! {
@@ -102,10 +105,14 @@ impl Tunnel {
 }
 
 /// Brings bytes both ways until both have ended, or one side is gone.
-async fn join_both(client: impl AsyncRead + AsyncWrite + Unpin, server: impl AsyncRead + AsyncWrite + Unpin) {
+async fn join_both(
+    client: impl AsyncRead + AsyncWrite + Unpin,
+    server: impl AsyncRead + AsyncWrite + Unpin,
+    scratch: &Scratch,
+) {
     let (from_client, to_client) = tokio::io::split(client);
     let (from_server, to_server) = tokio::io::split(server);
-    match select(pin!(bring(from_client, to_server)), pin!(bring(from_server, to_client))).await {
+    match select(pin!(bring(from_client, to_server, scratch)), pin!(bring(from_server, to_client, scratch))).await {
         Either::Left((Way::Ended, down)) => drop(down.await),
         Either::Right((Way::Ended, up)) => drop(up.await),
         _ => {}
@@ -123,27 +130,47 @@ enum Way {
 
 /// Brings bytes one way. Who takes no more may have said something last, which is still on its way back, and is lost
 /// if the one it goes to is not listened to any more: that goes on for a while.
-async fn bring(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> Way {
-    let mut buffer = [0; BUFFER];
+async fn bring(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, scratch: &Scratch) -> Way {
     loop {
-        let read = match from.read(&mut buffer).await {
-            Ok(0) => {
+        let rest = match poll_fn(|cx| poll_pass(&mut from, &mut to, scratch, cx)).await {
+            Ok(Some(rest)) => rest,
+            Ok(None) => {
                 let _ = to.shutdown().await;
                 return Way::Ended;
             }
-            Ok(read) => read,
             Err(_) => return Way::Broken,
         };
         let written = async {
-            to.write_all(&buffer[..read]).await?;
+            to.write_all(&rest?).await?;
             to.flush().await
         };
         if written.await.is_err() {
-            let rest = async { while from.read(&mut buffer).await.is_ok_and(|read| read > 0) {} };
-            let _ = timeout(LAST_WORDS, rest).await;
+            let _ = timeout(LAST_WORDS, copy(&mut from, &mut sink())).await;
             return Way::Broken;
         }
     }
+}
+
+/// Reads something and passes it on; what of it was not taken at once, or why nothing is taken any more. `None` when
+/// nothing more comes. Where most tunnels wait, none has a buffer of its own.
+fn poll_pass(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    scratch: &Scratch,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<Option<io::Result<Vec<u8>>>>> {
+    let mut room = scratch.room();
+    let mut room = ReadBuf::new(&mut room);
+    ready!(Pin::new(from).poll_read(cx, &mut room))?;
+    let read = room.filled();
+    if read.is_empty() {
+        return Poll::Ready(Ok(None));
+    }
+    Poll::Ready(Ok(Some(match Pin::new(to).poll_write(cx, read) {
+        Poll::Ready(Ok(written)) => Ok(read[written..].to_vec()),
+        Poll::Ready(Err(error)) => Err(error),
+        Poll::Pending => Ok(read.to_vec()),
+    })))
 }
 
 /// Nothing need be said in a tunnel for hours: the kernel asks whether the other side is still there.
@@ -156,5 +183,3 @@ const ASK_AFTER: Duration = Duration::from_secs(60);
 const ASK_EVERY: Duration = Duration::from_secs(10);
 /// How long what a side said last may take that takes no more.
 const LAST_WORDS: Duration = Duration::from_secs(5);
-/// Bytes on their way, each way.
-const BUFFER: usize = 4 * 1024;

@@ -34,7 +34,7 @@ pub(super) async fn run(length: Length) -> Outcome {
         ground.check(name, stayed.is_none(), || format!("between: not told to go: {stayed:?}"));
         let told = all.iter().all(|one| one.statuses.keys().eq(&[431]));
         ground.check(name, told, || format!("between: not all told 431: {:?}", all.first()));
-        let cost = ground.over(&format!("{name}, between"), attack).await;
+        let cost = ground.over_in_turn(&format!("{name}, between"), attack, many).await;
         ground.check(name, cost.memory < MOST_MB, || format!("between: memory +{:.1} MB (< {MOST_MB})", cost.memory));
     }
     waiting(&mut ground, many, length).await;

@@ -93,6 +93,21 @@ impl Ground {
 
     /// An attack is over: what it cost, and others must not have noticed.
     pub(super) async fn over(&mut self, name: &str, attack: Attack) -> Cost {
+        let (cost, noticed) = self.end(name, attack).await;
+        self.check(name, noticed.is_empty(), || noticed.join("; "));
+        cost
+    }
+
+    /// The same of one that asks for so much at once as honest clients might: others may have to wait for their turn, but
+    /// are all served, and none of its `many` connections may take more than its share of a core.
+    pub(super) async fn over_in_turn(&mut self, name: &str, attack: Attack, many: usize) -> Cost {
+        let (cost, _) = self.end(name, attack).await;
+        let one = cost.processor / many as f64 * 1000.0;
+        self.check(name, one <= MOST_MS, || format!("{one:.1} ms of a core for each connection (<= {MOST_MS})"));
+        cost
+    }
+
+    async fn end(&mut self, name: &str, attack: Attack) -> (Cost, Vec<String>) {
         // As long as nobody could have noticed, there is nothing to be seen.
         tokio::time::sleep((SECOND / 2).saturating_sub(attack.began.elapsed())).await;
         let took = attack.began.elapsed();
@@ -116,8 +131,7 @@ impl Ground {
             http1.p99(),
             http2.p99()
         ));
-        self.check(name, noticed.is_empty(), || noticed.join("; "));
-        Cost { memory, processor, took }
+        (Cost { memory, processor, took }, noticed)
     }
 
     /// Something that must be so.
@@ -148,5 +162,7 @@ impl Ground {
 }
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
+/// Of a core, for all that a connection asks for at once.
+const MOST_MS: f64 = 50.0;
 /// Of the kernel's clock in a second (`getconf CLK_TCK`).
 const TICKS: f64 = 100.0;

@@ -45,7 +45,7 @@ pub(super) async fn run(ground: &mut Ground, length: Length) {
     let one = after.saturating_sub(before) as f64 / MB / many as f64;
     let name = "responses unread";
     drop(wires);
-    ground.over(name, attack).await;
+    ground.over_in_turn(name, attack, many).await;
     ground.tell(format!(
         "of each of {many} connections with {STREAMS} unread responses {one:.2} MB wait (<= {MOST_MB:.2})"
     ));

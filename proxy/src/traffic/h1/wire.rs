@@ -5,7 +5,7 @@
 
 mod relay;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -62,6 +62,13 @@ pub struct Scratch(RefCell<Box<[u8]>>);
 impl Default for Scratch {
     fn default() -> Scratch {
         Scratch(RefCell::new(vec![0; HEAD_READ].into()))
+    }
+}
+
+impl Scratch {
+    /// The room, until it is asked for again: it holds nothing from one poll to the next.
+    pub fn room(&self) -> RefMut<'_, [u8]> {
+        RefMut::map(self.0.borrow_mut(), |room| &mut **room)
     }
 }
 
@@ -314,7 +321,7 @@ impl Wire {
 
     /// Reads what has arrived of heads.
     fn poll_arrived(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let mut scratch = self.scratch.0.borrow_mut();
+        let mut scratch = self.scratch.room();
         let mut room = ReadBuf::new(&mut scratch);
         ready!(Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, &mut room))?;
         self.inbox.borrow_mut().extend_from_slice(room.filled());
