@@ -267,6 +267,9 @@ fn path(table: &Table, route: &Route, asked: &Asked) -> Value {
         "elsewhere": frontend.spec.elsewhere.as_ref().map(|elsewhere| {
             json!({ "id": &*elsewhere.backend, "statuses": elsewhere.statuses, "exists": route.elsewhere.is_some() })
         }),
+        "answers_within": used.map(|used| {
+            etna_store::duration::format(used.spec.timeouts.answer(frontend.spec.answer_within))
+        }),
         "sticky": cookie.map(|cookie| json!({ "cookie": &**cookie, "server": stuck_id })),
         "balancing": used.map(|used| servers::balancing(used, key)),
         "failover": frontend.spec.settings.failover_predicate.as_deref(),
