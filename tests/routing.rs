@@ -66,6 +66,31 @@ async fn a_prefix_is_not_the_beginning_of_another() {
 }
 
 #[tokio::test]
+async fn no_spelling_of_a_path_steps_around_a_prefix() {
+    let scene = Scene::open("around").await;
+    let (inner, open) = (StandIn::start("inner").await, StandIn::start("open").await);
+    scene.put(&server_key("inner", "s"), server_at(inner.address)).await;
+    scene.put(&frontend_key("inner"), frontend("Host(`a.test`) && PathPrefix(`/admin`)", "inner")).await;
+    scene.route("open", "a.test", &[("s", open.address)]).await;
+    let proxy = scene.proxy("etna").await;
+    for path in ["/x/../admin", "/%61dmin/x", "//admin", "/x/..%2fadmin", "/admin/../x"] {
+        let answer = proxy.get("a.test", path).await.unwrap();
+        assert_eq!(answer.status, 400, "{path}: {}", answer.text());
+        assert!(answer.text().contains("leads elsewhere"), "{}", answer.text());
+    }
+    assert_eq!((inner.requests(), open.requests()), (0, 0));
+    for (path, server) in [("/admin/a//b", "inner"), ("/x/../y%20z/%C3%A9", "open")] {
+        let answer = proxy.get("a.test", path).await.unwrap();
+        assert_eq!((answer.status, answer.server()), (200, server), "{path}");
+        assert_eq!(answer.json()["path"], path);
+    }
+    let explained = proxy.json("/v3/explain?url=http://a.test/x/../admin").await;
+    assert!(explained["outcome"].as_str().is_some_and(|outcome| outcome.starts_with("400")), "{explained}");
+    let why = explained["why"].as_str().unwrap_or_default();
+    assert!(why.contains("read it as /admin, which inner would have"), "{why}");
+}
+
+#[tokio::test]
 async fn the_more_specific_rule_wins_and_priority_wins_over_that() {
     let scene = Scene::open("specific").await;
     let proxy = scene.proxy("etna").await;
