@@ -35,6 +35,9 @@ pub enum Error {
     Method,
     /// The client asked TLS for one name and this request is for another, which has another certificate.
     #[error("this connection was made for another host")]
+    /// The request was here before: what it was forwarded to sends it back (RFC 5842 section 7.2).
+    #[error("this proxy forwarded this request before: a server of its backend leads back to the proxy")]
+    Loop,
     Misdirected,
     /// The body is longer than the frontend allows.
     #[error("request body too large")]
@@ -87,6 +90,7 @@ impl Error {
             Error::Method => StatusCode::METHOD_NOT_ALLOWED,
             Error::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Error::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Error::Loop => StatusCode::LOOP_DETECTED,
             Error::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Error::TargetTooLong => StatusCode::URI_TOO_LONG,
             Error::NotImplemented => StatusCode::NOT_IMPLEMENTED,
@@ -115,7 +119,7 @@ impl Error {
             | Error::SlowClient
             | Error::Limited(_) => Fault::Client,
             Error::Connect | Error::Upstream | Error::Timeout => Fault::Server,
-            Error::Starting | Error::Broken | Error::NoServer | Error::Overloaded => Fault::Us,
+            Error::Loop | Error::Starting | Error::Broken | Error::NoServer | Error::Overloaded => Fault::Us,
         }
     }
 
@@ -130,6 +134,7 @@ impl Error {
             | Error::Method
             | Error::Misdirected
             | Error::TooLarge
+            | Error::Loop
             | Error::HeadTooLarge
             | Error::TargetTooLong
             | Error::NotImplemented
@@ -159,6 +164,7 @@ impl Error {
             Error::Method => "method",
             Error::Misdirected => "misdirected",
             Error::TooLarge => "too_large",
+            Error::Loop => "loop",
             Error::HeadTooLarge => "head_too_large",
             Error::TargetTooLong => "target_too_long",
             Error::NotImplemented => "not_implemented",

@@ -8,6 +8,7 @@ mod acme;
 pub mod compile;
 pub(crate) mod edge;
 mod otherwise;
+mod own;
 pub(crate) mod servers;
 mod slots;
 

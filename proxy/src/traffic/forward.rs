@@ -199,6 +199,7 @@ async fn send(
                     certificate: client.secured.as_ref().and_then(|secured| secured.client.as_deref()),
                     server_name: outgoing.server_name,
                     host: if outgoing.pass_host { None } else { Some(live.authority.as_bytes()) },
+                    mark: worker.mark.line(),
                     authority: live.authority.as_bytes(),
                     websocket: outgoing.websocket,
                     expect: outgoing.expect,

@@ -24,6 +24,8 @@ pub struct Outbound<'a> {
     pub server_name: Option<&'a str>,
     /// `Host` for the server; `None`: the client's.
     pub host: Option<&'a [u8]>,
+    /// A field of ours by which we know the request if it comes back.
+    pub mark: &'a [u8],
     /// The server's own, for clients that have none.
     pub authority: &'a [u8],
     /// Whether it asks for a WebSocket.
@@ -81,6 +83,7 @@ pub fn write(out: &mut Vec<u8>, head: &Parts, how: &Outbound<'_>) {
     }
     forwarding(out, headers, client_host, how);
     out.extend_from_slice(how.certificate.unwrap_or_default().as_bytes());
+    out.extend_from_slice(how.mark);
     if how.websocket {
         out.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
     }
@@ -268,6 +271,7 @@ mod tests {
             certificate: None,
             server_name: None,
             host: None,
+            mark: b"cdn-loop: etna-1\r\n",
             authority: b"s",
             websocket: wants_websocket(&head.headers),
             expect: false,
@@ -311,7 +315,7 @@ mod tests {
         for gone in ["x-forwarded-prefix", "x_forwarded_for", "proxy", "client-cert-subject"] {
             assert!(!sent.contains_key(gone), "{gone}");
         }
-        assert_eq!(sent["accept"], "*/*");
+        assert_eq!((sent["accept"].as_str(), sent["cdn-loop"].as_str()), ("*/*", "etna-1"));
     }
 
     #[test]
@@ -358,6 +362,7 @@ mod tests {
                 certificate: None,
                 server_name: None,
                 host: None,
+                mark: b"",
                 authority: b"s1:80",
                 websocket: false,
                 expect: false,

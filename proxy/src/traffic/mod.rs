@@ -2,7 +2,7 @@
 //!
 //! Read in this order: `h1` and `h2` (a client's connection), `incoming` (a request's body), `service` (the walk),
 //! `forward` (servers), `outgoing` and `connecting` (what is sent, and on what), `waiting` (for a server's place), `again` (retries), `headers` (what is changed on the way),
-//! `trust` (whom to believe), `secure` (who should come over TLS), `tunnel` (after a 101), `respond` (our own answers),
+//! `trust` (whom to believe), `mark` (what comes back), `secure` (who should come over TLS), `tunnel` (after a 101), `respond` (our own answers),
 //! `body` (streams and what ends with them), `recorded` (what the access log is told).
 
 mod again;
@@ -13,6 +13,7 @@ pub mod h1;
 pub mod h2;
 pub mod headers;
 pub mod incoming;
+pub mod mark;
 mod outgoing;
 mod recorded;
 pub mod respond;

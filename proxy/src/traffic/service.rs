@@ -115,6 +115,10 @@ fn route(client: &Client, head: &Parts) -> Result<(Route, std::net::IpAddr), Err
     if head.method == Method::CONNECT {
         return Err(Error::Method);
     }
+    if client.worker.mark.is_in(&head.headers) {
+        client.worker.process.loops.add(1);
+        return Err(Error::Loop);
+    }
     let host = headers::host(head).map_err(Error::BadRequest)?;
     let host = host_of(host);
     let ip = client.worker.trusted.client(client.peer.address, &head.headers);
