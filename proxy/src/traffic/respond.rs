@@ -1,6 +1,6 @@
 //! Answers of our own: an error becomes a short response, JSON or text as the client prefers.
 
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 
 use super::body::ResponseBody;
 use crate::error::Error;
@@ -36,11 +36,19 @@ pub fn error(error: Error, json: bool) -> Response {
     if let Some(seconds) = error.retry_after() {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
+    if let Error::Limited(wait) = error
+        && let Ok(wait) = HeaderValue::from_str(&etna_store::duration::format(wait))
+    {
+        headers.insert(X_RETRY_IN, wait);
+    }
     if error.ends_connection() {
         response.extensions_mut().insert(EndsConnection);
     }
     response
 }
+
+/// What vulcand says beside 429, exactly where `Retry-After` knows whole seconds: a duration of Go's.
+const X_RETRY_IN: HeaderName = HeaderName::from_static("x-retry-in");
 
 #[cfg(test)]
 mod tests {
@@ -65,6 +73,11 @@ mod tests {
         let response = error(Error::NoServer, false);
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(response.headers()[RETRY_AFTER], "1");
+        let response = error(Error::Limited(std::time::Duration::from_millis(1500)), false);
+        assert_eq!(
+            (&response.headers()[RETRY_AFTER], &response.headers()[X_RETRY_IN]),
+            (&"2".parse().unwrap(), &"1.5s".parse().unwrap())
+        );
         assert!(!error(Error::Connect, true).headers().contains_key(RETRY_AFTER));
     }
 }
