@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use etna_tests::client::{request, send};
 use etna_tests::proxy::Proxy;
 use etna_tests::scene::{Scene, server_at, server_key};
 use etna_tests::stand_in::{Manner, StandIn};
 use etna_tests::wait::{ensure, eventually};
+use http_body_util::Full;
 use serde_json::{Value, json};
 
 /// A site `w.test` with a public and an admin server, which nobody checks.
@@ -54,4 +56,28 @@ async fn who_logs_in_is_given_more_time_than_visitors() {
     })
     .await;
     assert_eq!(status(&proxy, "/wp-admin/").await, 504);
+}
+
+#[tokio::test]
+async fn of_the_login_page_only_unlocking_a_post_is_public() {
+    let scene = Scene::open("site-postpass").await;
+    let _servers = site(&scene, json!({})).await;
+    let proxy = scene.proxy("etna").await;
+    proxy.until_status("w.test", "/", 200).await;
+    for (method, query, server) in [
+        ("POST", "action=postpass", "public"),
+        ("POST", "x=1&action=postpass", "public"),
+        ("GET", "action=postpass", "admin"),
+        ("POST", "action=login", "admin"),
+        ("POST", "action=postpass&action=login", "admin"),
+        ("POST", "action=postpass&%61ction=login", "admin"),
+        ("POST", "action=login&action=postpass", "admin"),
+        ("POST", "action=postpass&action[]=x", "admin"),
+        ("POST", "action=postpass&action%5Bx%5D=login", "admin"),
+        ("POST", "action=postpass&+action=login", "admin"),
+    ] {
+        let asked = request(method, "w.test", &format!("/wp-login.php?{query}"));
+        let answer = send(proxy.listen, asked.body(Full::default()).unwrap()).await.unwrap();
+        assert_eq!((answer.status, answer.server()), (200, server), "{method} {query}");
+    }
 }

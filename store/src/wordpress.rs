@@ -83,7 +83,7 @@ impl Rows<'_> {
 
     /// A visitor unlocks a post that has a password: the one anonymous use of the login page.
     fn postpass(&self, admin: &Id) -> Frontend {
-        let route = r#"Segment("wp-login.php") && Method("POST") && Query("action", "postpass")"#;
+        let route = r#"Segment("wp-login.php") && Method("POST") && QueryOnly("action", "postpass")"#;
         let row = self.row("postpass", 160, route, &self.site.public);
         self.outside(Frontend { elsewhere: elsewhere(403, admin), ..row })
     }
