@@ -251,6 +251,7 @@ fn heads(criterion: &mut Criterion) {
                 certificate: None,
                 server_name: None,
                 host: None,
+                mark: b"cdn-loop: etna-0123456789abcdef\r\n",
                 authority: b"127.0.0.1:8080",
                 websocket: false,
                 expect: false,

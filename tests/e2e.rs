@@ -29,6 +29,7 @@ mod servers_h2;
 mod servers_h2_hostile;
 mod servers_tls;
 mod sidekick;
+mod sites;
 mod store_fails;
 mod store_gone;
 mod tls;

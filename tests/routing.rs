@@ -66,6 +66,80 @@ async fn a_prefix_is_not_the_beginning_of_another() {
 }
 
 #[tokio::test]
+async fn no_spelling_of_a_path_steps_around_a_prefix() {
+    let scene = Scene::open("around").await;
+    let (inner, open) = (StandIn::start("inner").await, StandIn::start("open").await);
+    scene.put(&server_key("inner", "s"), server_at(inner.address)).await;
+    scene.put(&frontend_key("inner"), frontend("Host(`a.test`) && PathPrefix(`/admin`)", "inner")).await;
+    scene.route("open", "a.test", &[("s", open.address)]).await;
+    let proxy = scene.proxy("etna").await;
+    for path in ["/x/../admin", "/%61dmin/x", "//admin", "/x/..%2fadmin", "/admin/../x"] {
+        let answer = proxy.get("a.test", path).await.unwrap();
+        assert_eq!(answer.status, 400, "{path}: {}", answer.text());
+        assert!(answer.text().contains("leads elsewhere"), "{}", answer.text());
+    }
+    assert_eq!((inner.requests(), open.requests()), (0, 0));
+    for (path, server) in [("/admin/a//b", "inner"), ("/x/../y%20z/%C3%A9", "open")] {
+        let answer = proxy.get("a.test", path).await.unwrap();
+        assert_eq!((answer.status, answer.server()), (200, server), "{path}");
+        assert_eq!(answer.json()["path"], path);
+    }
+    let explained = proxy.json("/v3/explain?url=http://a.test/x/../admin").await;
+    assert!(explained["outcome"].as_str().is_some_and(|outcome| outcome.starts_with("400")), "{explained}");
+    let why = explained["why"].as_str().unwrap_or_default();
+    assert!(why.contains("read it as /admin, which inner would have"), "{why}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_the_proxy_itself_takes_no_requests() {
+    let scene = Scene::open("itself").await;
+    let a = StandIn::start("a").await;
+    let proxy = scene.proxy("etna").await;
+    let passing = |backend: &str| {
+        let mut value = frontend("Host(`a.test`)", backend);
+        value["Settings"] = json!({ "PassHostHeader": true });
+        value
+    };
+    scene.put(&frontend_key("f"), passing("b")).await;
+    scene.put(&server_key("b", "listener"), server_at(proxy.listen)).await;
+    let revision = scene.put(&server_key("b", "admin"), server_at(proxy.admin)).await;
+    proxy.until_revision(revision).await;
+    assert_eq!(proxy.get("a.test", "/").await.unwrap().status, 503);
+    let problems = proxy.problems().await;
+    let own = problems.iter().filter(|problem| problem["reason"].as_str().is_some_and(|why| why.contains("itself")));
+    assert_eq!(own.count(), 2, "{problems:?}");
+    scene.put(&server_key("b", "a"), server_at(a.address)).await;
+    proxy.until_status("a.test", "/", 200).await;
+    for _ in 0..8 {
+        assert_eq!(proxy.get("a.test", "/").await.unwrap().server(), "a");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_comes_back_over_another_proxy_ends() {
+    let (here, there) = (Scene::open("loop-here").await, Scene::open("loop-there").await);
+    let a = StandIn::start("a").await;
+    let (first, second) = (here.proxy("first").await, there.proxy("second").await);
+    for (scene, next) in [(&here, &second), (&there, &first)] {
+        let mut value = frontend("Host(`a.test`)", "b");
+        value["Settings"] = json!({ "PassHostHeader": true });
+        scene.put(&server_key("b", "s"), server_at(next.listen)).await;
+        scene.put(&frontend_key("f"), value).await;
+    }
+    let answer = first.until_status("a.test", "/", 508).await;
+    assert!(answer.text().contains("leads back"), "{}", answer.text());
+    second.until_status("a.test", "/", 508).await;
+    let loops =
+        [first.metrics().await.sum("etna_loops_total", &[]), second.metrics().await.sum("etna_loops_total", &[])];
+    assert!(loops.iter().all(|loops| loops.is_some_and(|loops| loops >= 1.0)), "{loops:?}");
+
+    // Two tiers in a row are none.
+    there.put(&server_key("b", "s"), server_at(a.address)).await;
+    let answer = first.until_status("a.test", "/", 200).await;
+    assert_eq!(answer.text().matches("etna-").count(), 2, "{}", answer.text());
+}
+
+#[tokio::test]
 async fn the_more_specific_rule_wins_and_priority_wins_over_that() {
     let scene = Scene::open("specific").await;
     let proxy = scene.proxy("etna").await;

@@ -72,6 +72,9 @@ fn tell(output: &Output, answer: &Value) {
             facts.push(plain(name, &answer[name]["id"]));
         }
     }
+    if !answer["answers_within"].is_null() {
+        facts.push(plain("answers within", &answer["answers_within"]));
+    }
     if !answer["failover"].is_null() {
         facts.push(plain("failover", &answer["failover"]));
     }

@@ -2,6 +2,8 @@
 //!
 //! One exhaustive match turns an error into a status; nothing else in the crate invents a status for a failure.
 
+use std::time::Duration;
+
 use http::StatusCode;
 
 /// Who has to change something.
@@ -33,6 +35,9 @@ pub enum Error {
     /// The method is never forwarded (CONNECT).
     #[error("method not allowed")]
     Method,
+    /// The request was here before: what it was forwarded to sends it back (RFC 5842 section 7.2).
+    #[error("this proxy forwarded this request before: a server of its backend leads back to the proxy")]
+    Loop,
     /// The client asked TLS for one name and this request is for another, which has another certificate.
     #[error("this connection was made for another host")]
     Misdirected,
@@ -54,9 +59,9 @@ pub enum Error {
     /// The client sends too slowly.
     #[error("the request did not arrive in time")]
     SlowClient,
-    /// A rate or connection limit was reached; the value is the seconds until it may be tried again.
+    /// A rate or connection limit was reached; the value is the time until it may be tried again.
     #[error("too many requests")]
-    Limited(u32),
+    Limited(Duration),
     /// The frontend cannot be served as written: see the problems.
     #[error("this frontend has a problem")]
     Broken,
@@ -85,6 +90,7 @@ impl Error {
             Error::NoRoute => StatusCode::NOT_FOUND,
             Error::Denied(status) => status,
             Error::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Error::Loop => StatusCode::LOOP_DETECTED,
             Error::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Error::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Error::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -115,19 +121,20 @@ impl Error {
             | Error::SlowClient
             | Error::Limited(_) => Fault::Client,
             Error::Connect | Error::Upstream | Error::Timeout => Fault::Server,
-            Error::Starting | Error::Broken | Error::NoServer | Error::Overloaded => Fault::Us,
+            Error::Loop | Error::Starting | Error::Broken | Error::NoServer | Error::Overloaded => Fault::Us,
         }
     }
 
     /// Whether the client may send the same request again, and after how many seconds.
     pub fn retry_after(self) -> Option<u32> {
         match self {
-            Error::Limited(seconds) => Some(seconds),
+            Error::Limited(wait) => Some(whole_seconds(wait)),
             Error::Starting | Error::NoServer | Error::Overloaded | Error::Broken => Some(1),
             Error::BadRequest(_)
             | Error::NoRoute
             | Error::Denied(_)
             | Error::Method
+            | Error::Loop
             | Error::Misdirected
             | Error::TooLarge
             | Error::HeadTooLarge
@@ -157,6 +164,7 @@ impl Error {
             Error::Starting => "starting",
             Error::Denied(_) => "denied",
             Error::Method => "method",
+            Error::Loop => "loop",
             Error::Misdirected => "misdirected",
             Error::TooLarge => "too_large",
             Error::HeadTooLarge => "head_too_large",
@@ -173,4 +181,8 @@ impl Error {
             Error::Overloaded => "overloaded",
         }
     }
+}
+
+fn whole_seconds(wait: Duration) -> u32 {
+    u32::try_from(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).unwrap_or(u32::MAX)
 }

@@ -87,6 +87,7 @@ async fn start(
     listen(&config, &mut listeners).await?;
     let admin = admin::bind_or_adopt(&config, state.clone(), inherited.admin).await?;
     tracing::info!(address = %admin.address(), "admin API");
+    state.set_admin(admin.address());
 
     let (upgrade, asked) = mpsc::channel(1);
     if let Some(program) = program {
@@ -176,6 +177,7 @@ fn start_workers(
         live: state.live.clone(),
         process: state.process.clone(),
         trusted: trusted.clone(),
+        mark: Arc::default(),
         admission: Arc::new(admission(config)),
         tickets: state.tickets.clone(),
         terms: Arc::new(Terms::usual()),

@@ -213,6 +213,8 @@ pub struct Process {
     pub server_handshakes: ServerHandshakes,
     /// Connections turned away because there were too many.
     pub shed_connections: Counter,
+    /// Requests that came back to this proxy.
+    pub loops: Counter,
     /// Requests turned away because a worker had more to do than it could.
     pub shed_requests: Counter,
     /// What came instead of a request and was refused.

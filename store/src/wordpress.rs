@@ -72,16 +72,18 @@ impl Rows<'_> {
     fn cron(&self) -> Frontend {
         let row = self.row("cron", 180, r#"Segment("wp-cron.php")"#, self.inside());
         // They do not follow a redirect, either.
-        Frontend { on_client_abort: OnClientAbort::Continue, https: HttpsMode::Off, ..row }
+        let answer_within = Some(self.site.timeouts.cron);
+        Frontend { on_client_abort: OnClientAbort::Continue, https: HttpsMode::Off, answer_within, ..row }
     }
 
     fn xmlrpc(&self, admin: &Id) -> Frontend {
-        self.row("xmlrpc", 170, r#"Segment("xmlrpc.php")"#, admin)
+        let answer_within = Some(self.site.timeouts.admin);
+        Frontend { answer_within, ..self.row("xmlrpc", 170, r#"Segment("xmlrpc.php")"#, admin) }
     }
 
     /// A visitor unlocks a post that has a password: the one anonymous use of the login page.
     fn postpass(&self, admin: &Id) -> Frontend {
-        let route = r#"Segment("wp-login.php") && Method("POST") && Query("action", "postpass")"#;
+        let route = r#"Segment("wp-login.php") && Method("POST") && QueryOnly("action", "postpass")"#;
         let row = self.row("postpass", 160, route, &self.site.public);
         self.outside(Frontend { elsewhere: elsewhere(403, admin), ..row })
     }
@@ -150,7 +152,8 @@ impl Rows<'_> {
     fn sticky(&self, row: Frontend) -> Frontend {
         let cookie = self.site.sticky.cookie.clone().unwrap_or_else(|| COOKIE.into());
         let https = if self.site.https == HttpsMode::Admin { HttpsMode::Auto } else { row.https };
-        Frontend { sticky: Some(Sticky { cookie: Some(cookie) }), https, ..row }
+        let answer_within = Some(self.site.timeouts.admin);
+        Frontend { sticky: Some(Sticky { cookie: Some(cookie) }), https, answer_within, ..row }
     }
 
     fn row(&self, name: &str, priority: i64, condition: &str, backend: &Id) -> Frontend {
@@ -167,6 +170,7 @@ impl Rows<'_> {
         row.site = Some(Arc::clone(&self.site.id));
         row.https = if self.site.https == HttpsMode::Admin { HttpsMode::Off } else { self.site.https };
         row.hsts = self.site.hsts;
+        row.answer_within = Some(self.site.timeouts.public);
         row
     }
 }
@@ -219,6 +223,7 @@ mod tests {
     use regex::Regex;
 
     use super::*;
+    use crate::object::SiteTimeouts;
 
     fn site(admin: Option<&str>, ajax: Ajax) -> Site {
         Site {
@@ -232,6 +237,7 @@ mod tests {
             https: HttpsMode::default(),
             hsts: 0,
             acme: None,
+            timeouts: SiteTimeouts::default(),
         }
     }
 
@@ -256,6 +262,24 @@ mod tests {
         assert_eq!(modes(Always), [Always, Always, Always, Always, Always, Off]);
         assert_eq!(modes(Admin), [Off, Off, Auto, Auto, Auto, Off]);
         assert_eq!(modes(Off), [Off; 6]);
+    }
+
+    #[test]
+    fn who_logs_in_may_ask_for_what_takes_long() {
+        for mut site in [site(Some("adm"), Ajax::Auto), site(None, Ajax::Auto)] {
+            let seconds = |site: &Site| {
+                let rows = expand(site).into_iter();
+                rows.map(|row| (row.id.rsplit(':').next().unwrap().to_owned(), row.answer_within.unwrap().as_secs()))
+                    .collect::<std::collections::BTreeMap<_, _>>()
+            };
+            for (name, is) in seconds(&site) {
+                let is_long = ["cron", "xmlrpc", "admin", "rest", "preview"].contains(&&*name);
+                assert_eq!(is, if is_long { 300 } else { 60 }, "{name}");
+            }
+            let of = |seconds| std::time::Duration::from_secs(seconds);
+            site.timeouts = SiteTimeouts { public: of(1), admin: of(2), cron: of(3) };
+            assert_eq!(["public", "admin", "cron"].map(|name| seconds(&site)[name]), [1, 2, 3]);
+        }
     }
 
     #[test]

@@ -80,6 +80,7 @@ fn passed_on(head: &Head, believe: bool) {
         certificate: None,
         server_name: Some("etna"),
         host: None,
+        mark: b"",
         authority: b"192.0.2.1:80",
         websocket: headers::wants_websocket(&parts.fields),
         expect: head.expects_continue && !matches!(head.framing, Framing::Done),

@@ -22,7 +22,7 @@ use crate::control::State;
 use crate::error::Error;
 use crate::router::Candidate;
 use crate::rule::{Head, host_of};
-use crate::table::{Frontend, Route, Table};
+use crate::table::{Frontend, Otherwise, Route, Table};
 use crate::traffic::fields::Fields;
 use crate::traffic::request::RequestHead;
 use crate::traffic::secure;
@@ -133,6 +133,9 @@ fn answer(table: &Table, asked: &Asked) -> Value {
         Method::CONNECT => Err(Error::Method),
         _ => table.route(&asked.listener, &head),
     };
+    // Of a request that is refused because its path means something else to servers.
+    let passed = table.router.find(&head).filter(|_| matches!(route, Err(Error::BadRequest(_))));
+    let otherwise = passed.and_then(|passed| Some((passed, table.otherwise(&asked.listener, &head, passed)?)));
     let candidates = table.router.candidates(&head);
     let chosen = route.as_ref().ok().map(|route| &route.frontend);
     let mut answer = json!({
@@ -146,8 +149,11 @@ fn answer(table: &Table, asked: &Asked) -> Value {
         },
         "revision": table.revision.0,
         "frontend": chosen.map(|frontend| shape(frontend)),
-        "why": why(table, chosen.map(|frontend| &**frontend), &candidates, scoped_out, asked),
-        "candidates": candidates.iter().take(MOST_SHOWN).map(|candidate| considered(candidate, chosen, &head)).collect::<Vec<_>>(),
+        "why": match &otherwise {
+            Some((passed, otherwise)) => ambiguous(passed, otherwise),
+            None => why(table, chosen.map(|frontend| &**frontend), &candidates, scoped_out, asked),
+        },
+        "candidates": candidates.iter().take(MOST_SHOWN).map(|candidate| considered(candidate, chosen, otherwise.is_some(), &head)).collect::<Vec<_>>(),
     });
     let more = match &route {
         Ok(route) => path(table, route, asked),
@@ -198,7 +204,22 @@ fn why(
     }
 }
 
-fn considered(candidate: &Candidate<Arc<Frontend>>, chosen: Option<&Arc<Frontend>>, head: &Head<'_>) -> Value {
+/// Why a request is refused whose path means something else to servers.
+fn ambiguous(passed: &Frontend, otherwise: &Otherwise) -> String {
+    let by = otherwise.frontend.as_ref().map_or_else(|| "no frontend".into(), |frontend| format!("{}", frontend.id));
+    format!(
+        "{} matches the path as it is sent, but a server may read it as {}, which {by} would have: \
+         send it without needless escapes, .. and //",
+        passed.id, otherwise.path
+    )
+}
+
+fn considered(
+    candidate: &Candidate<Arc<Frontend>>,
+    chosen: Option<&Arc<Frontend>>,
+    is_refused: bool,
+    head: &Head<'_>,
+) -> Value {
     let is_chosen = chosen.is_some_and(|chosen| chosen.id == candidate.id);
     let reason = match (is_chosen, candidate.matches) {
         (true, _) => "chosen".to_owned(),
@@ -217,6 +238,7 @@ fn considered(candidate: &Candidate<Arc<Frontend>>, chosen: Option<&Arc<Frontend
                 format!("matches, but {} has a higher priority", chosen.id)
             }
             Some(chosen) => format!("matches, but the rule of {} is more specific", chosen.id),
+            None if is_refused => "matches, but the request is refused".into(),
             None => "matches, but is not served on this listener".into(),
         },
     };
@@ -266,6 +288,9 @@ fn path(table: &Table, route: &Route, asked: &Asked) -> Value {
         "fallback": frontend.spec.fallback.as_ref().map(|id| json!({ "id": &**id, "exists": route.fallback.is_some() })),
         "elsewhere": frontend.spec.elsewhere.as_ref().map(|elsewhere| {
             json!({ "id": &*elsewhere.backend, "statuses": elsewhere.statuses, "exists": route.elsewhere.is_some() })
+        }),
+        "answers_within": used.map(|used| {
+            etna_store::duration::format(used.spec.timeouts.answer(frontend.spec.answer_within))
         }),
         "sticky": cookie.map(|cookie| json!({ "cookie": &**cookie, "server": stuck_id })),
         "balancing": used.map(|used| servers::balancing(used, key)),

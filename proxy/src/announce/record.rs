@@ -269,6 +269,6 @@ mod tests {
         let mut flaws = Vec::new();
         let backend = etna_store::Backend::decode("cores".into(), &backend("cores"), &mut flaws).unwrap();
         assert!(flaws.is_empty());
-        assert_eq!(backend.timeouts.read, Duration::from_secs(3600));
+        assert_eq!(backend.timeouts.read, Some(Duration::from_secs(3600)));
     }
 }

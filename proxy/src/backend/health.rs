@@ -47,8 +47,8 @@ pub enum Outcome {
     Unsecured,
     /// The connection broke, or the answer was no HTTP.
     Broken,
-    /// It did not answer in time.
-    Late,
+    /// It did not answer in time, which is so long.
+    Late(Duration),
 }
 
 /// A server's health, for people.
@@ -243,9 +243,10 @@ impl Backend {
             Outcome::Unreachable => Reason::Unreachable,
             Outcome::Unsecured => Reason::Tls,
             Outcome::Broken => Reason::Broken,
-            Outcome::Late => Reason::Timeout,
+            Outcome::Late(_) => Reason::Timeout,
         };
-        self.failed(at, server, failed, server.live.health.now());
+        let waited = if let Outcome::Late(limit) = outcome { limit } else { Duration::ZERO };
+        self.failed(at, server, (failed, waited), server.live.health.now());
     }
 
     /// How its servers are.
@@ -297,7 +298,7 @@ impl Backend {
     }
 
     #[cold]
-    fn failed(&self, at: u16, server: &Server, reason: Reason, now: u64) {
+    fn failed(&self, at: u16, server: &Server, (reason, waited): (Reason, Duration), now: u64) {
         let health = &server.live.health;
         let word = health.word.load(Acquire);
         if word & (DOWN | STARTING) != 0 {
@@ -306,8 +307,7 @@ impl Backend {
         }
         if word & EJECTED != 0 {
             // What ran into its limit may have been asked long before the server was tried again.
-            let limit = if reason == Reason::Timeout { self.spec.timeouts.read } else { Duration::ZERO };
-            let asked = now.saturating_sub(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+            let asked = now.saturating_sub(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX));
             if health.ejection.is_probed(asked.saturating_add(SLACK)) {
                 let length = health.ejection.eject_again(now, reason, fastrand::u64(..));
                 tracing::debug!(backend = %self.id, server = %server.spec.id, reason = reason.word(), length, "still ill");

@@ -65,6 +65,22 @@ impl Chores {
 }
 
 impl Control {
+    /// Compiles anew what has servers where this process listens only now, or no longer.
+    pub(super) fn look_for_ourselves(&mut self) {
+        let model = self.state.model();
+        let delta = self.compiler.answers_at(self.state.answers_at(), &model);
+        if delta.is_empty() {
+            return;
+        }
+        let current = self.state.live.table();
+        let mut next = self.compiler.compile(&model, &delta, &current);
+        next.revision = current.revision;
+        drop(model);
+        drop(self.state.live.publish(next));
+        self.compiler.tell_waiting();
+        self.news = true;
+    }
+
     pub(super) async fn do_chores(&mut self, release: bool) {
         let now = Instant::now();
         self.chores.done = now;

@@ -310,6 +310,7 @@ impl Control {
             let wanted = self.state.live.table().listeners.clone();
             self.listeners.reconcile(&wanted).await;
             self.state.set_addresses(self.listeners.addresses());
+            self.look_for_ourselves();
             self.news = true;
         }
     }
@@ -335,6 +336,7 @@ impl Control {
         if listeners_changed {
             self.listeners.reconcile(&listeners).await;
             self.state.set_addresses(self.listeners.addresses());
+            self.look_for_ourselves();
         }
         self.keep_tickets(!delta.shared.is_empty()).await;
         self.news |= delta.problems
@@ -357,7 +359,7 @@ impl Control {
 }
 
 fn compiler(state: &State, zone: Option<String>) -> Compiler {
-    Compiler::new(zone, state.keyring()).with_acme(state.acme.settings.clone())
+    Compiler::new(zone, state.keyring()).with_acme(state.acme.settings.clone()).answering_at(state.answers_at())
 }
 
 /// A pause that grows, with jitter, so that a fleet does not come back to its store all at once.

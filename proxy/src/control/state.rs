@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use tracing_appender::non_blocking::ErrorCounter;
 use super::suspect::Case;
 use super::upgrades::Upgrades;
 use crate::announce::Announced;
+use crate::config::AdminAddress;
 use crate::stats::Process;
 use crate::table::LiveTable;
 use crate::tls::tickets::{Epoch, Tickets};
@@ -54,6 +55,8 @@ pub struct State {
     problems: watch::Sender<Arc<[Problem]>>,
     store: watch::Sender<StoreStatus>,
     addresses: watch::Sender<BTreeMap<Id, SocketAddr>>,
+    /// Of the admin API, where it has one that servers could have.
+    admin: OnceLock<SocketAddr>,
     suspects: watch::Sender<SuspectStatus>,
     pub(super) release: Notify,
     pub(super) reread: AtomicBool,
@@ -149,6 +152,7 @@ impl State {
             problems: watch::Sender::new(Arc::from([])),
             store: watch::Sender::new(store),
             addresses: watch::Sender::new(BTreeMap::new()),
+            admin: OnceLock::new(),
             suspects: watch::Sender::default(),
             release: Notify::new(),
             reread: AtomicBool::new(false),
@@ -228,6 +232,18 @@ impl State {
 
     pub(super) fn set_addresses(&self, addresses: BTreeMap<Id, SocketAddr>) {
         self.addresses.send_replace(addresses);
+    }
+
+    /// Where the admin API is, from the beginning on.
+    pub fn set_admin(&self, address: &AdminAddress) {
+        if let AdminAddress::Tcp(address) = address {
+            let _ = self.admin.set(*address);
+        }
+    }
+
+    /// Everywhere this process answers.
+    pub(super) fn answers_at(&self) -> Vec<SocketAddr> {
+        self.addresses.borrow().values().chain(self.admin.get()).copied().collect()
     }
 
     /// Whether requests can be served: a table is in force and nobody told us to go.

@@ -93,6 +93,7 @@ async fn a_panic_in_a_request_ends_that_connection_alone() {
         live,
         process: process.clone(),
         trusted: Arc::new(Trusted::default()),
+        mark: Arc::default(),
         admission: Arc::new(Admission::new(100, 0)),
         tickets: Tickets::new(Epoch(0)),
         terms: Arc::new(Terms::usual()),

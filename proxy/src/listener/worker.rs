@@ -34,6 +34,7 @@ use crate::table::LiveTable;
 use crate::tls::terms::Terms;
 use crate::tls::tickets::Tickets;
 use crate::traffic::h1::wire::Scratch;
+use crate::traffic::mark::Mark;
 use crate::traffic::trust::Trusted;
 
 pub use counted::{Running, Watched};
@@ -47,6 +48,8 @@ pub struct Shared {
     pub process: Arc<Process>,
     /// Whose forwarding headers are believed.
     pub trusted: Arc<Trusted>,
+    /// What tells a request that comes back.
+    pub mark: Arc<Mark>,
     /// Who is let in.
     pub admission: Arc<Admission>,
     /// How sessions of TLS go on.
@@ -69,6 +72,8 @@ pub struct Worker {
     pub process: Arc<Process>,
     /// Whose forwarding headers are believed.
     pub trusted: Arc<Trusted>,
+    /// What tells a request that comes back.
+    pub mark: Arc<Mark>,
     /// Who is let in.
     pub admission: Arc<Admission>,
     /// What TLS works with.
@@ -306,6 +311,7 @@ async fn run(shared: Shared, clock: Arc<AtomicU32>, mut inbox: mpsc::Receiver<Co
         live: shared.live,
         process: shared.process,
         trusted: shared.trusted,
+        mark: shared.mark,
         admission: shared.admission,
         tls: Configs::new(shared.tickets, shared.terms),
         access: shared.access.map(Lines::new),

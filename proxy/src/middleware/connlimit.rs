@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::RandomState;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -69,7 +70,7 @@ impl Middleware for ConnLimit {
         let permit =
             Permit::take(&self.running, self.variable.of(&request.head, request.client, &self.keys), self.most);
         Box::pin(async move {
-            let Some(permit) = permit else { return Err(Error::Limited(1)) };
+            let Some(permit) = permit else { return Err(Error::Limited(LATER)) };
             let response = next.run(request).await?;
             Ok(Response { body: response.body.guarded(permit), ..response })
         })
@@ -88,6 +89,9 @@ fn build(settings: &RawValue) -> Result<Arc<dyn Middleware>, BadSettings> {
         keys: RandomState::new(),
     }))
 }
+
+/// When it may be worth another try: nobody knows when a request ends.
+const LATER: Duration = Duration::from_secs(1);
 
 fn client_ip() -> String {
     "client.ip".into()

@@ -1,64 +1,68 @@
 //! `ratelimit`: so many requests per period for each value of a variable, as vulcand's token bucket.
 //!
-//! Buckets survive every change of the frontend and of its servers; vulcand's did not.
+//! Buckets survive every change of the frontend and of its servers; vulcand's did not. Which rates hold may be said by a
+//! header field of each request (`RateVar`); what that says badly, or not at all, leaves the rate of the settings.
 
-use std::collections::HashMap;
-use std::hash::RandomState;
+mod buckets;
+
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use http::header::HeaderName;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::variable::Variable;
 use super::{Answer, BadSettings, Kind, Middleware, Next, Request};
 use crate::error::Error;
+use crate::traffic::fields::Fields;
+use buckets::{Buckets, Rate};
 
 /// What the store calls it.
 pub(super) const KIND: Kind = Kind { name: "ratelimit", build };
 
 #[derive(Deserialize)]
 struct Settings {
-    #[serde(alias = "requests")]
-    #[serde(rename = "Requests")]
+    #[serde(flatten)]
+    rate: Written,
+    #[serde(alias = "variable", rename = "Variable", default = "client_ip")]
+    variable: String,
+    #[serde(alias = "rateVar", alias = "ratevar", rename = "RateVar", default)]
+    rate_var: String,
+}
+
+/// A rate as it is written, in settings and in a field.
+#[derive(Deserialize)]
+struct Written {
+    #[serde(alias = "requests", rename = "Requests")]
     requests: u64,
     #[serde(alias = "periodSeconds", alias = "periodseconds", rename = "PeriodSeconds", default = "one")]
     period_seconds: u64,
-    #[serde(alias = "burst", rename = "Burst", default = "one")]
-    burst: u64,
-    #[serde(alias = "variable", rename = "Variable", default = "client_ip")]
-    variable: String,
+    #[serde(alias = "burst", rename = "Burst")]
+    burst: Option<u64>,
 }
 
 struct RateLimit {
-    /// How long one request's worth of the limit takes to come back.
-    interval: Duration,
-    burst: u64,
+    rate: Rate,
     variable: Variable,
-    /// For each value, when its bucket is full again.
-    full_at: Mutex<HashMap<u64, Instant>>,
+    /// The field that says which rates hold for a request.
+    rates: Option<HeaderName>,
+    buckets: Mutex<Buckets>,
     keys: RandomState,
 }
 
 impl RateLimit {
-    /// Takes one request out of a bucket, or says after how long that will be possible. The bucket is kept as the
-    /// moment when it is full again (GCRA): one instant per value, exact, nothing to refill.
-    fn take(&self, value: u64, now: Instant) -> Result<(), Duration> {
-        let mut buckets = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
-        if buckets.len() >= MOST_BUCKETS && !buckets.contains_key(&value) {
-            buckets.retain(|_, full_at| *full_at > now);
-            if buckets.len() >= MOST_BUCKETS {
-                return Err(self.interval);
-            }
-        }
-        let full_at = buckets.entry(value).or_insert(now);
-        let next = (*full_at).max(now) + self.interval;
-        let capacity = self.interval.saturating_mul(u32::try_from(self.burst).unwrap_or(u32::MAX));
-        match next.saturating_duration_since(now).checked_sub(capacity).filter(|over| !over.is_zero()) {
-            Some(over) => Err(over),
-            None => {
-                *full_at = next;
-                Ok(())
+    /// Takes one request out of a value's buckets, or says after how long that will be possible.
+    fn take(&self, value: u64, fields: &Fields, now: Instant) -> Result<(), Duration> {
+        let said = self.rates.as_ref().and_then(|name| said(fields, name));
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        match said {
+            None => buckets.take(&[(value, self.rate)], now),
+            // Each rate has its own bucket, which is another where the rate is another.
+            Some(rates) => {
+                let each = rates.into_iter().map(|rate| (self.keys.hash_one((value, rate)), rate));
+                buckets.take(&each.collect::<Vec<_>>(), now)
             }
         }
     }
@@ -66,40 +70,65 @@ impl RateLimit {
 
 impl Middleware for RateLimit {
     fn handle<'a>(&'a self, request: Request, next: Next<'a>) -> Answer<'a> {
-        match self.take(self.variable.of(&request.head, request.client, &self.keys), Instant::now()) {
+        let value = self.variable.of(&request.head, request.client, &self.keys);
+        match self.take(value, &request.head.fields, Instant::now()) {
             Ok(()) => next.run(request),
-            Err(wait) => Box::pin(std::future::ready(Err(Error::Limited(whole_seconds(wait))))),
+            Err(wait) => Box::pin(std::future::ready(Err(Error::Limited(wait)))),
         }
     }
 }
 
+impl Written {
+    /// The rate that is meant; `None` where there is no such rate. `Burst` that is not given is 1 in settings, and as
+    /// many as the requests in a field, as in vulcand.
+    fn rate(&self, burst: u64) -> Option<Rate> {
+        let burst = self.burst.unwrap_or(burst);
+        let is_one = self.requests > 0 && burst > 0 && self.period_seconds > 0 && self.period_seconds <= LONGEST_PERIOD;
+        is_one.then(|| Rate::new(self.requests, Duration::from_secs(self.period_seconds), burst))
+    }
+}
+
+/// The rates that a field of a request says: `[{"PeriodSeconds":1,"Requests":2,"Burst":3}]`.
+fn said(fields: &Fields, name: &HeaderName) -> Option<Vec<Rate>> {
+    let field = fields.get(name.as_str()).filter(|field| field.len() <= LONGEST_FIELD)?;
+    let written: Vec<Written> = serde_json::from_slice(field).ok()?;
+    if written.is_empty() || written.len() > MOST_RATES {
+        return None;
+    }
+    let of = |written: &Written| match written.burst {
+        Some(0) => Written { burst: None, ..*written }.rate(written.requests),
+        _ => written.rate(written.requests),
+    };
+    written.iter().map(of).collect()
+}
+
 fn build(settings: &RawValue) -> Result<Arc<dyn Middleware>, BadSettings> {
-    let settings: Settings = serde_json::from_str(settings.get())
-        .map_err(|error| BadSettings { reason: format!("ratelimit: {error}"), hint: EXAMPLE.into() })?;
-    if settings.requests == 0 || settings.period_seconds == 0 || settings.burst == 0 {
-        return Err(BadSettings {
-            reason: "ratelimit: Requests, PeriodSeconds and Burst must be above 0".into(),
-            hint: EXAMPLE.into(),
-        });
+    let bad = |reason: String| BadSettings { reason: format!("ratelimit: {reason}"), hint: EXAMPLE.into() };
+    let settings: Settings = serde_json::from_str(settings.get()).map_err(|error| bad(error.to_string()))?;
+    if settings.rate.period_seconds > LONGEST_PERIOD {
+        return Err(bad(format!("PeriodSeconds must be at most {LONGEST_PERIOD}, a year")));
     }
-    if settings.period_seconds > LONGEST_PERIOD {
-        return Err(BadSettings {
-            reason: format!("ratelimit: PeriodSeconds must be at most {LONGEST_PERIOD}, a year"),
-            hint: EXAMPLE.into(),
-        });
-    }
-    let interval = Duration::from_secs(settings.period_seconds).div_f64(settings.requests as f64);
+    let rate = settings.rate.rate(1);
+    let rate = rate.ok_or_else(|| bad("Requests, PeriodSeconds and Burst must be above 0".into()))?;
     Ok(Arc::new(RateLimit {
-        interval: interval.max(Duration::from_nanos(1)),
-        burst: settings.burst,
+        rate,
         variable: Variable::parse(&settings.variable)?,
-        full_at: Mutex::default(),
+        rates: field_of(&settings.rate_var)?,
+        buckets: Mutex::default(),
         keys: RandomState::new(),
     }))
 }
 
-fn whole_seconds(wait: Duration) -> u32 {
-    u32::try_from(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).unwrap_or(u32::MAX)
+/// The field that `RateVar` names.
+fn field_of(text: &str) -> Result<Option<HeaderName>, BadSettings> {
+    match Variable::parse(text) {
+        _ if text.is_empty() => Ok(None),
+        Ok(Variable::Header(name)) => Ok(Some(name)),
+        Ok(_) | Err(_) => Err(BadSettings {
+            reason: format!("ratelimit: RateVar {text:?} is not a header of the request"),
+            hint: "write request.header.<Name>".into(),
+        }),
+    }
 }
 
 fn one() -> u64 {
@@ -112,45 +141,71 @@ fn client_ip() -> String {
 
 /// In seconds.
 const LONGEST_PERIOD: u64 = 365 * 24 * 60 * 60;
-/// Values counted at once; past that new ones are limited, as memory is.
-const MOST_BUCKETS: usize = 65_536;
+/// Of a field that says rates, in bytes; one that is longer says none.
+const LONGEST_FIELD: usize = 1024;
+/// That a field may say.
+const MOST_RATES: usize = 8;
 const EXAMPLE: &str = r#"write {"Requests":10,"PeriodSeconds":1,"Burst":20,"Variable":"client.ip"}"#;
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
-    fn limit(requests: u64, burst: u64) -> RateLimit {
-        RateLimit {
-            interval: Duration::from_secs(1).div_f64(requests as f64),
-            burst,
-            variable: Variable::ClientIp,
-            full_at: Mutex::default(),
-            keys: RandomState::new(),
-        }
-    }
-
-    #[test]
-    fn a_burst_passes_and_then_the_rate_holds() {
-        let limit = limit(10, 3);
-        let start = Instant::now();
-        for _ in 0..3 {
-            assert_eq!(limit.take(1, start), Ok(()));
-        }
-        assert_eq!(limit.take(1, start), Err(Duration::from_millis(100)));
-        assert_eq!(limit.take(2, start), Ok(()));
-        assert_eq!(limit.take(1, start + Duration::from_millis(100)), Ok(()));
-        assert!(limit.take(1, start + Duration::from_millis(150)).is_err());
+    fn read(text: &str) -> Result<(), BadSettings> {
+        build(&RawValue::from_string(text.into()).unwrap()).map(|_| ())
     }
 
     #[test]
     fn settings_are_read_as_vulcand_writes_them() {
-        let read = |text: &str| build(&RawValue::from_string(text.into()).unwrap()).map(|_| ());
         assert!(read(r#"{"Requests":1,"PeriodSeconds":1,"Burst":3,"Variable":"client.ip"}"#).is_ok());
         assert!(read(r#"{"requests":1,"variable":"request.header.X-Key"}"#).is_ok());
-        assert!(read(r#"{"Requests":0}"#).is_err());
-        assert!(read(r#"{"Requests":1,"PeriodSeconds":9223372036854775807}"#).is_err());
-        assert!(read(r#"{"Requests":1,"Variable":"moon"}"#).is_err());
-        assert!(read(r#"[]"#).is_err());
+        assert!(read(r#"{"Requests":1,"RateVar":""}"#).is_ok());
+        assert!(read(r#"{"Requests":1,"RateVar":"request.header.X-Rates"}"#).is_ok());
+        for bad in [
+            r#"{"Requests":0}"#,
+            r#"{"Requests":1,"Burst":0}"#,
+            r#"{"Requests":1,"PeriodSeconds":9223372036854775807}"#,
+            r#"{"Requests":1,"Variable":"moon"}"#,
+            r#"{"Requests":1,"RateVar":"client.ip"}"#,
+            r#"{"Requests":1,"RateVar":"X-Rates"}"#,
+            "[]",
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_request_may_say_its_rates() {
+        let limit = RateLimit {
+            rate: Rate::new(1, Duration::from_secs(1), 1),
+            variable: Variable::ClientIp,
+            rates: Some("x-rates".parse().unwrap()),
+            buckets: Mutex::default(),
+            keys: RandomState::new(),
+        };
+        let start = Instant::now();
+        let passed = |value: u64, said: &str| {
+            let mut fields = Fields::default();
+            if !said.is_empty() {
+                fields.append(&HeaderName::from_static("x-rates"), &HeaderValue::from_str(said).unwrap());
+            }
+            (0..20).filter(|_| limit.take(value, &fields, start).is_ok()).count()
+        };
+        assert_eq!(passed(1, ""), 1);
+        assert_eq!(passed(1, r#"[{"PeriodSeconds":1,"Requests":2,"Burst":3}]"#), 3);
+        // As many as the requests, where there is no burst.
+        assert_eq!(passed(1, r#"[{"periodSeconds":1,"requests":5,"Burst":0}]"#), 5);
+        assert_eq!(passed(2, r#"[{"Requests":4}]"#), 4);
+        // All of them must admit it.
+        assert_eq!(passed(3, r#"[{"Requests":9},{"PeriodSeconds":60,"Requests":6},{"Requests":7}]"#), 6);
+        // What is said badly leaves the rate of the settings.
+        let many = format!("[{}]", [r#"{"Requests":9}"#; 9].join(","));
+        let long = format!(r#"[{{"Requests":9}}]{}"#, " ".repeat(1024));
+        let bad = ["[]", "{}", "9", r#"[{"Requests":0}]"#, r#"[{"Requests":9},{"Requests":-1}]"#, &many, &long];
+        for (value, said) in bad.iter().enumerate() {
+            assert_eq!(passed(100 + value as u64, said), 1, "{said}");
+        }
     }
 }

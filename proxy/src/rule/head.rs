@@ -42,6 +42,16 @@ impl<'a> Head<'a> {
         self.host
     }
 
+    /// The path as it was sent.
+    pub(crate) fn path(&self) -> &'a str {
+        self.path
+    }
+
+    /// The same request for another path.
+    pub(crate) fn with_path<'b>(&'b self, path: &'b str) -> Head<'b> {
+        Head { path, segments: OnceCell::new(), ..*self }
+    }
+
     /// The first value of a header; empty when it is absent, as in vulcand.
     pub(crate) fn header(&self, name: &HeaderName) -> Cow<'a, str> {
         self.fields.get(name.as_str()).map_or(Cow::Borrowed(""), String::from_utf8_lossy)

@@ -32,6 +32,8 @@ pub(crate) enum Matcher {
     HeaderRegexp(HeaderName, Expression),
     /// `Query`: present, or with this value.
     Query(Box<str>, Option<Box<str>>),
+    /// `QueryOnly`: with this value, and never with another.
+    QueryOnly(Box<str>, Box<str>),
     /// `QueryRegexp`
     QueryRegexp(Box<str>, Expression),
     /// `Cookie`: present, or with this value.
@@ -76,6 +78,10 @@ impl Matcher {
             Matcher::HeaderRegexp(name, expression) => expression.matches(&head.header(name)),
             Matcher::Query(name, None) => head.query().any(|(key, _)| key == **name),
             Matcher::Query(name, Some(value)) => head.query().any(|(key, is)| key == **name && is == **value),
+            Matcher::QueryOnly(name, value) => {
+                let mut named = head.query().filter(|(key, _)| variable(key) == &**name).peekable();
+                named.peek().is_some() && named.all(|(key, is)| key == **name && is == **value)
+            }
             Matcher::QueryRegexp(name, expression) => {
                 head.query().any(|(key, value)| key == **name && expression.matches(&value))
             }
@@ -98,6 +104,11 @@ fn has_prefix(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| prefix.ends_with('/') || rest.is_empty() || rest.starts_with('/'))
 }
 
+/// The variable that PHP makes of a parameter: of `a[x]`, `a` with a NUL behind it and spaces before, it is `a`.
+fn variable(key: &str) -> &str {
+    key.trim_start_matches(' ').split(['[', '\0']).next().unwrap_or_default()
+}
+
 fn is_one_of(segment: &[u8], names: &[Box<str>]) -> bool {
     names.iter().any(|name| segment == name.as_bytes())
 }
@@ -118,6 +129,7 @@ impl fmt::Display for Matcher {
                 ("HeaderRegexp", two(name.as_str(), Some(expression.0.as_str())))
             }
             Matcher::Query(name, value) => ("Query", two(name, value.as_deref())),
+            Matcher::QueryOnly(name, value) => ("QueryOnly", two(name, Some(value))),
             Matcher::QueryRegexp(name, expression) => ("QueryRegexp", two(name, Some(expression.0.as_str()))),
             Matcher::Cookie(name, value) => ("Cookie", two(name, value.as_deref())),
             Matcher::CookieRegexp(expression) => ("CookieRegexp", one(expression.0.as_str())),

@@ -16,6 +16,7 @@ mod never;
 mod parse;
 mod pattern;
 mod rank;
+mod reading;
 mod segments;
 
 use std::fmt;
@@ -26,6 +27,7 @@ pub use head::{Head, host_of};
 pub(crate) use matcher::{Expression, Matcher};
 pub(crate) use pattern::Pattern;
 pub use rank::Rank;
+pub(crate) use reading::{is_odd, readings};
 
 /// A parsed route expression. Two are equal when they ask the same, however they are written.
 #[derive(Clone, Debug)]

@@ -76,6 +76,7 @@ const NAMES: &[Name] = &[
     name("Header", 2, 2, r#"Header("X-Version", "2")"#),
     name("HeaderRegexp", 2, 2, r#"HeaderRegexp("User-Agent", "curl/.*")"#),
     name("Query", 1, 2, r#"Query("page") or Query("page", "2")"#),
+    name("QueryOnly", 2, 2, r#"QueryOnly("action", "view")"#),
     name("QueryRegexp", 2, 2, r#"QueryRegexp("page", "^[0-9]+$")"#),
     name("Cookie", 1, 2, r#"Cookie("session") or Cookie("beta", "yes")"#),
     name("CookieRegexp", 1, 1, r#"CookieRegexp("^wordpress_logged_in_")"#),

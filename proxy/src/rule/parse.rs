@@ -129,6 +129,7 @@ impl Parser<'_> {
             "Header" => Matcher::Header(self.header(first)?, self.pattern(last, '/')?),
             "HeaderRegexp" => Matcher::HeaderRegexp(self.header(first)?, self.expression(last, false)?),
             "Query" => Matcher::Query(text(first), second.map(text)),
+            "QueryOnly" => Matcher::QueryOnly(text(first), text(last)),
             "QueryRegexp" => Matcher::QueryRegexp(text(first), self.expression(last, false)?),
             "Cookie" => Matcher::Cookie(text(first), second.map(text)),
             "CookieRegexp" => Matcher::CookieRegexp(self.expression(first, false)?),

@@ -64,6 +64,7 @@ fn of_matcher(matcher: &Matcher) -> Weight {
         | Matcher::Header(..)
         | Matcher::HeaderRegexp(..)
         | Matcher::Query(..)
+        | Matcher::QueryOnly(..)
         | Matcher::QueryRegexp(..)
         | Matcher::Cookie(..)
         | Matcher::CookieRegexp(_)

@@ -263,6 +263,20 @@ fn queries_headers_and_clients() {
     assert!(get(r#"Query("s", "a b")"#, "a/?s=a+b") && get(r#"Query("s", "a b")"#, "a/?s=a%20b"));
     assert!(get(r#"Query("s", "2")"#, "a/?s=1&s=2") && get(r#"Query("s", "")"#, "a/?s"));
     assert!(get(r#"QueryRegexp("p", "^[0-9]+$")"#, "a/?p=%31") && !get(r#"QueryRegexp("p", "^[0-9]+$")"#, "a/?p=x"));
+    for (query, only) in [
+        ("s=1", true),
+        ("x=2&s=%31&s=1&ss=2", true),
+        ("s", false),
+        ("x=1", false),
+        ("s=1&s=2", false),
+        ("s=2&s=1", false),
+        ("s=1&s[]=1", false),
+        ("s=1&s%5Bx%5D=2", false),
+        ("s=1&+s=2", false),
+        ("s=1&s%00x=2", false),
+    ] {
+        assert_eq!(get(r#"QueryOnly("s", "1")"#, &format!("a/?{query}")), only, "{query}");
+    }
     assert!(!get(r#"Query("s")"#, "a/?ss=1") && !get(r#"Query("s")"#, "a/"));
     assert!(get(r#"ClientIP("10.1.0.0/16")"#, "a/") && !get(r#"ClientIP("10.2.0.0/16", "::1")"#, "a/"));
     let json: &[(&'static str, &[u8])] = &[("content-type", b"application/json"), ("x-name", b"J\xfcrg")];

@@ -5,6 +5,7 @@
 //! name, a server by name and address, a middleware by its unchanged settings.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -37,6 +38,8 @@ pub struct Compiler {
     moved: Vec<(Arc<BackendLive>, Option<Arc<Backend>>)>,
     /// The zone this proxy is in.
     zone: Option<String>,
+    /// Where this proxy itself answers.
+    pub(super) own: Vec<SocketAddr>,
     /// What opens sealed keys.
     pub(super) keyring: Option<Arc<Keyring>>,
     /// What the command line says about ACME.
@@ -135,6 +138,9 @@ impl Compiler {
         let tls = is_needed.then(|| self.server_tls(spec, old, &mut problems)).flatten();
         for server in model.servers(&spec.id) {
             let is_https = server.scheme == Scheme::Https;
+            if !self.is_another(server, &spec.id, &mut problems) {
+                continue;
+            }
             if is_https && !servers::is_usable(tls.as_deref(), server, &spec.id, &mut problems) {
                 continue;
             }

@@ -7,6 +7,8 @@
 mod acme;
 pub mod compile;
 pub(crate) mod edge;
+mod otherwise;
+mod own;
 pub(crate) mod servers;
 mod slots;
 
@@ -20,6 +22,8 @@ use etna_store::object::{HttpsMode, Id};
 use etna_store::{Problem, Revision};
 use http::StatusCode;
 use tokio::sync::watch;
+
+pub use otherwise::Otherwise;
 
 use crate::acme::Subject;
 use crate::acme::challenge::Challenges;
@@ -156,17 +160,26 @@ impl Table {
 
     /// The route of a request that came in on a listener.
     pub fn route(&self, listener: &str, head: &Head<'_>) -> Result<Route, Error> {
-        if !self.scopes.is_empty() && self.scopes.get(listener).is_some_and(|scope| !scope.matches(head)) {
+        if !self.is_in_scope(listener, head) {
             return Err(Error::NoRoute);
         }
         let none = if self.loaded { Error::NoRoute } else { Error::Starting };
-        let mut route = self.route_of(self.router.find(head).ok_or(none)?);
+        let frontend = self.router.find(head).ok_or(none)?;
+        if self.otherwise(listener, head, frontend).is_some() {
+            return Err(Error::BadRequest(AMBIGUOUS));
+        }
+        let mut route = self.route_of(frontend);
         route.wants_tls = match route.frontend.spec.https {
             HttpsMode::Off => false,
             HttpsMode::Always => true,
             HttpsMode::Auto | HttpsMode::Admin => self.certificates.find(head.host()).is_some(),
         };
         Ok(route)
+    }
+
+    /// Whether a listener serves a request at all.
+    fn is_in_scope(&self, listener: &str, head: &Head<'_>) -> bool {
+        self.scopes.is_empty() || self.scopes.get(listener).is_none_or(|scope| scope.matches(head))
     }
 
     /// The route of a frontend's requests, if it is still there, for one that was on its way when the table changed.
@@ -198,6 +211,9 @@ impl Table {
         self.backends.get(slot.0 as usize)?.as_ref()
     }
 }
+
+/// Why a request is refused that [`Table::otherwise`] finds another place for.
+const AMBIGUOUS: &str = "its path leads elsewhere once escapes, .. and // in it are resolved";
 
 /// The table in force.
 pub struct LiveTable {

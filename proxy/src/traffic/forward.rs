@@ -199,6 +199,7 @@ async fn send(
                     certificate: client.secured.as_ref().and_then(|secured| secured.client.as_deref()),
                     server_name: outgoing.server_name,
                     host: if outgoing.pass_host { None } else { Some(live.authority.as_bytes()) },
+                    mark: worker.mark.line(),
                     authority: live.authority.as_bytes(),
                     websocket: outgoing.websocket,
                     expect: outgoing.expect,
@@ -207,7 +208,7 @@ async fn send(
                 headers::write(out, &outgoing.head, &how);
             });
             let progress = Cell::new(0);
-            let limit = backend.spec.timeouts.answer();
+            let limit = answer_limit(route, backend);
             let (method, body) = (&outgoing.head.method, &mut outgoing.body);
             match &mut link {
                 Link::Http1(connection) => {
@@ -274,7 +275,8 @@ async fn send(
                 };
                 let error = other.and_then(Result::err);
                 tracing::debug!(backend = %backend.id, server = %server.spec.id, ?ended, ?error, "no answer");
-                backend.observe(at, if ended == Ended::Late { Outcome::Late } else { Outcome::Broken });
+                let late = Outcome::Late(answer_limit(route, backend));
+                backend.observe(at, if ended == Ended::Late { late } else { Outcome::Broken });
                 let (failover, method, body) = (outgoing.failover, &outgoing.head.method, &mut outgoing.body);
                 if !again.may(backend, (at, ended), failover, method, body, &ask) {
                     return Err(ended.error());
@@ -296,6 +298,11 @@ fn ask_at(client: &Client, backend: &Backend, outgoing: &Outgoing<'_>, now: Inst
         ramping: backend.is_ramping(now),
         tried: &[],
     }
+}
+
+/// How long a server has to begin its answer.
+fn answer_limit(route: &Route, backend: &Backend) -> Duration {
+    backend.spec.timeouts.answer(route.frontend.spec.answer_within)
 }
 
 /// Waits for an answer, or gives up when for so long nothing of the request could be sent either. Long limits are

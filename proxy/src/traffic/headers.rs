@@ -23,6 +23,8 @@ pub struct Outbound<'a> {
     pub server_name: Option<&'a str>,
     /// `Host` for the server; `None`: the client's.
     pub host: Option<&'a [u8]>,
+    /// A field of ours by which we know the request if it comes back.
+    pub mark: &'a [u8],
     /// The server's own, for clients that have none.
     pub authority: &'a [u8],
     /// Whether it asks for a WebSocket.
@@ -92,6 +94,7 @@ pub fn write(out: &mut Vec<u8>, head: &RequestHead, how: &Outbound<'_>) {
         self::forwarded(out, how.peer, client_host);
     }
     out.extend_from_slice(how.certificate.unwrap_or_default().as_bytes());
+    out.extend_from_slice(how.mark);
     if how.websocket {
         out.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
     }
@@ -281,6 +284,7 @@ mod tests {
             certificate: None,
             server_name: None,
             host: None,
+            mark: b"cdn-loop: etna-1\r\n",
             authority: b"s",
             websocket: wants_websocket(&head.fields),
             expect: false,
@@ -324,7 +328,7 @@ mod tests {
         for gone in ["x-forwarded-prefix", "x_forwarded_for", "proxy", "client-cert-subject"] {
             assert!(!sent.contains_key(gone), "{gone}");
         }
-        assert_eq!(sent["accept"], "*/*");
+        assert_eq!((sent["accept"].as_str(), sent["cdn-loop"].as_str()), ("*/*", "etna-1"));
     }
 
     #[test]
@@ -371,6 +375,7 @@ mod tests {
                 certificate: None,
                 server_name: None,
                 host: None,
+                mark: b"",
                 authority: b"s1:80",
                 websocket: false,
                 expect: false,

@@ -3,8 +3,9 @@
 //! Read in this order: `h1` and `h2` (a client's connection), `incoming` (a request's body), `service` (the walk),
 //! `forward` (servers), `outgoing` and `connecting` (what is sent, and on what), `waiting` (for a server's place),
 //! `again` (retries), `request` and `fields` (heads), `headers` (what is changed on the way), `trust` (whom to believe),
-//! `secure` (who should come over TLS), `tunnel` (after a 101), `respond` (our own answers), `body` (streams and what
-//! ends with them), `interim` (what comes before an answer), `recorded` (what the access log is told).
+//! `mark` (what comes back), `secure` (who should come over TLS), `tunnel` (after a 101), `respond` (our own answers),
+//! `body` (streams and what ends with them), `interim` (what comes before an answer), `recorded` (what the access log is
+//! told).
 
 mod again;
 pub mod body;
@@ -16,6 +17,7 @@ pub mod h2;
 pub mod headers;
 pub mod incoming;
 pub mod interim;
+pub mod mark;
 mod outgoing;
 mod recorded;
 pub mod request;

@@ -1,6 +1,6 @@
 //! Answers of our own: an error becomes a short response, JSON or text as the client prefers.
 
-use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 
 use super::body::ResponseBody;
 use super::fields::Fields;
@@ -32,9 +32,17 @@ pub fn error(error: Error, json: bool) -> Response {
     if let Some(seconds) = error.retry_after() {
         response.fields.append(&RETRY_AFTER, &HeaderValue::from(seconds));
     }
+    if let Error::Limited(wait) = error
+        && let Ok(wait) = HeaderValue::from_str(&etna_store::duration::format(wait))
+    {
+        response.fields.append(&X_RETRY_IN, &wait);
+    }
     response.ends_connection = error.ends_connection();
     response
 }
+
+/// What vulcand says beside 429, exactly where `Retry-After` knows whole seconds: a duration of Go's.
+const X_RETRY_IN: HeaderName = HeaderName::from_static("x-retry-in");
 
 #[cfg(test)]
 mod tests {
@@ -60,6 +68,9 @@ mod tests {
         let response = error(Error::NoServer, false);
         assert_eq!(response.status, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(response.fields.get("retry-after"), Some(&b"1"[..]));
+        let response = error(Error::Limited(std::time::Duration::from_millis(1500)), false);
+        assert_eq!(response.fields.get("retry-after"), Some(&b"2"[..]));
+        assert_eq!(response.fields.get("x-retry-in"), Some(&b"1.5s"[..]));
         assert!(!error(Error::Connect, true).fields.contains("retry-after"));
     }
 }

@@ -114,6 +114,10 @@ fn route(client: &Client, head: &RequestHead) -> Result<(Route, std::net::IpAddr
     if head.method == Method::CONNECT {
         return Err(Error::Method);
     }
+    if client.worker.mark.is_in(&head.fields) {
+        client.worker.process.loops.add(1);
+        return Err(Error::Loop);
+    }
     let host = headers::host(head).map_err(Error::BadRequest)?;
     let host = host_of(host);
     let ip = client.worker.trusted.client(client.peer.address, &head.fields);

@@ -195,7 +195,7 @@ fn the_layout_of_vulcand_up_to_0_7() {
     put(&mut model, "upstreams/wordpress/endpoints/core-01-wordpress-0a.service", "http://10.0.0.1:49153");
     assert_eq!(model.server("wordpress", "core-01-wordpress-0a.service").unwrap().port, 49153);
     put(&mut model, "upstreams/wordpress/options", r#"{"Timeouts":{"Read":"7s","TlsHandshake":"1s"}}"#);
-    assert_eq!(model.backend("wordpress").unwrap().timeouts.read.as_secs(), 7);
+    assert_eq!(model.backend("wordpress").unwrap().timeouts.answer(None).as_secs(), 7);
 
     put(&mut model, "hosts/wordpress.local/locations/home/path", "/");
     assert_eq!(model.frontends().count(), 0);

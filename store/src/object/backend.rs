@@ -69,8 +69,8 @@ impl HttpVersion {
 /// vulcand's `Settings.Timeouts`; absent fields take the defaults, and zero, Go's "no limit", is a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// Until the response header, default 60 s.
-    pub read: Duration,
+    /// Until the response header; `None`: as the frontend says, or [`USUAL_READ`].
+    pub read: Option<Duration>,
     /// Until the connection stands, default 5 s.
     pub dial: Duration,
     /// Until the TLS handshake is done, default 10 s.
@@ -160,7 +160,7 @@ impl Backend {
 impl Default for Timeouts {
     fn default() -> Timeouts {
         Timeouts {
-            read: Duration::from_secs(60),
+            read: None,
             dial: Duration::from_secs(5),
             tls_handshake: Duration::from_secs(10),
             idle: Duration::from_secs(300),
@@ -176,26 +176,21 @@ impl Default for KeepAlive {
 }
 
 impl Timeouts {
-    /// Until the response header, whichever limit comes first.
-    pub fn answer(&self) -> Duration {
-        self.total.map_or(self.read, |total| self.read.min(total))
+    /// Until the response header, whichever limit comes first, for a frontend whose servers have so long where their
+    /// backend does not say.
+    pub fn answer(&self, usual: Option<Duration>) -> Duration {
+        let read = self.read.or(usual).unwrap_or(USUAL_READ);
+        self.total.map_or(read, |total| read.min(total))
     }
 
     fn decode(settings: &Fields<'_>) -> Result<Timeouts, Flaw> {
         let fields = settings.object("Timeouts")?;
-        let limit = |name, default| {
-            fields.duration(name).map(|given| match given {
-                None => default,
-                Some(limit) if limit.is_zero() => NO_LIMIT,
-                Some(limit) => limit,
-            })
-        };
         let default = Timeouts::default();
         Ok(Timeouts {
-            read: limit("Read", default.read)?,
-            dial: limit("Dial", default.dial)?,
-            tls_handshake: limit("TLSHandshake", default.tls_handshake)?,
-            idle: limit("Idle", default.idle)?,
+            read: limit(&fields, "Read")?,
+            dial: limit(&fields, "Dial")?.unwrap_or(default.dial),
+            tls_handshake: limit(&fields, "TLSHandshake")?.unwrap_or(default.tls_handshake),
+            idle: limit(&fields, "Idle")?.unwrap_or(default.idle),
             total: fields.duration("Total")?.filter(|limit| !limit.is_zero()),
         })
     }
@@ -242,6 +237,13 @@ impl Sticky {
     }
 }
 
+/// A time limit, where one is given; zero, Go's "no limit", is a day.
+pub(super) fn limit(fields: &Fields<'_>, name: &str) -> Result<Option<Duration>, Flaw> {
+    fields.duration(name).map(|given| given.map(|limit| if limit.is_zero() { NO_LIMIT } else { limit }))
+}
+
+/// How long servers have to begin an answer where nobody says.
+pub(super) const USUAL_READ: Duration = Duration::from_secs(60);
 // Every step has a limit; who wants none gets one that does not matter.
 const NO_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 const MOST_IDLE: i64 = 65_536;
@@ -267,7 +269,7 @@ mod tests {
             "KeepAlive":{"Period":"1m0s","MaxIdleConnsPerHost":12},"TLS":{"InsecureSkipVerify":true}},"Stats":7}"#;
         let backend = Backend::decode("b".into(), json.as_bytes(), &mut notes).unwrap();
         assert_eq!(&*backend.id, "b");
-        assert_eq!(backend.timeouts.read, Duration::from_secs(5));
+        assert_eq!(backend.timeouts.read, Some(Duration::from_secs(5)));
         assert_eq!(backend.timeouts.dial, Duration::from_millis(300));
         assert_eq!(backend.timeouts.tls_handshake, Duration::from_secs(10));
         assert_eq!(backend.keep_alive, KeepAlive { period: Duration::from_secs(60), max_idle: 12 });
@@ -315,15 +317,29 @@ mod tests {
         let json = r#"{"type":"http","SETTINGS":{"timeouts":{"tlshandshake":"1s","READ":null},"KeepAlive":null}}"#;
         let backend = decode(json).unwrap();
         assert_eq!(backend.timeouts.tls_handshake, Duration::from_secs(1));
-        assert_eq!(backend.timeouts.read, Duration::from_secs(60));
+        assert_eq!(backend.timeouts.answer(None), Duration::from_secs(60));
     }
 
     #[test]
     fn zero_and_negative_numbers_mean_what_they_mean_in_go() {
         let json = r#"{"Type":"http","Settings":{"Timeouts":{"Read":"0"},"KeepAlive":{"MaxIdleConnsPerHost":-1}}}"#;
         let backend = decode(json).unwrap();
-        assert_eq!(backend.timeouts.read, NO_LIMIT);
+        assert_eq!(backend.timeouts.read, Some(NO_LIMIT));
         assert_eq!(backend.keep_alive.max_idle, 0);
+    }
+
+    #[test]
+    fn what_a_backend_says_of_its_time_wins() {
+        let seconds = Duration::from_secs;
+        let of = |timeouts: &str| {
+            let json = format!(r#"{{"Type":"http","Settings":{{"Timeouts":{timeouts}}}}}"#);
+            let timeouts = decode(&json).unwrap().timeouts;
+            [None, Some(seconds(300))].map(|usual| timeouts.answer(usual).as_secs())
+        };
+        assert_eq!(of("{}"), [60, 300]);
+        assert_eq!(of(r#"{"Read":"60s"}"#), [60, 60]);
+        assert_eq!(of(r#"{"Read":"10m"}"#), [600, 600]);
+        assert_eq!(of(r#"{"Total":"90s"}"#), [60, 90]);
     }
 
     #[test]

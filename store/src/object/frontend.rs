@@ -1,5 +1,7 @@
 //! A frontend: a rule, its middlewares and the backend it leads to. The middlewares are keys of their own.
 
+use std::time::Duration;
+
 use super::https::{hsts, https};
 use super::{HttpsMode, Id, Sticky, only_http, some};
 use crate::json::{self, Fields, Node};
@@ -25,6 +27,9 @@ pub struct Frontend {
     pub priority: i64,
     /// Ours: stickiness of this frontend, instead of its backend's.
     pub sticky: Option<Sticky>,
+    /// Ours: how long its servers have to begin an answer where their backend's `Timeouts.Read` does not say. Only sites
+    /// set it.
+    pub answer_within: Option<Duration>,
     /// Ours: what happens upstream when the client leaves before the answer.
     pub on_client_abort: OnClientAbort,
     /// Ours: `Https`, what happens to requests in the clear. Default `off`, as in vulcand; only sites have `admin`.
@@ -90,6 +95,7 @@ impl Frontend {
             deny: None,
             priority: 0,
             sticky: None,
+            answer_within: None,
             on_client_abort: OnClientAbort::default(),
             https: HttpsMode::Off,
             hsts: 0,

@@ -42,7 +42,7 @@ pub use middleware::Middleware;
 pub use proxy_protocol::{ProxyProtocol, ProxyVersion, ProxyVersions};
 pub use server::{Scheme, Server, ServerState};
 pub use server_tls::BackendTls;
-pub use site::{Ajax, Site};
+pub use site::{Ajax, Site, SiteTimeouts};
 pub use suite::CipherSuite;
 pub use tls::{TlsPolicy, TlsSettings, TlsVersion};
 

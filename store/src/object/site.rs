@@ -1,7 +1,9 @@
 //! A site: one WordPress installation. Its expansion into frontends is `wordpress.rs`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::backend::{USUAL_READ, limit};
 use super::https::{HttpsMode, hsts, https};
 use super::{Acme, Id, Sticky, at, host_name, not_in_force, word};
 use crate::json::{self, Fields, Node, clip};
@@ -31,6 +33,26 @@ pub struct Site {
     pub hsts: u32,
     /// How its hosts get certificates that have none of their own.
     pub acme: Option<Acme>,
+    /// How long its servers have to begin an answer.
+    pub timeouts: SiteTimeouts,
+}
+
+/// `Timeouts` of a site: until a server begins its answer, by what is asked. A backend's own `Timeouts.Read` wins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SiteTimeouts {
+    /// `Public`: what anybody may see, default 60 s.
+    pub public: Duration,
+    /// `Admin`: what those who log in do, default 5 m, as long as WordPress lets an update take.
+    pub admin: Duration,
+    /// `Cron`: default 5 m.
+    pub cron: Duration,
+}
+
+impl Default for SiteTimeouts {
+    fn default() -> SiteTimeouts {
+        let long = Duration::from_secs(300);
+        SiteTimeouts { public: USUAL_READ, admin: long, cron: long }
+    }
 }
 
 /// Where anonymous requests to `admin-ajax.php` and `admin-post.php` go.
@@ -80,6 +102,7 @@ impl Site {
             https: https(&fields, &HttpsMode::ALL)?.unwrap_or_default(),
             hsts: hsts(&fields)?,
             acme: fields.get("Acme").map(|node| Acme::ours(&node)).transpose()?.flatten(),
+            timeouts: timeouts(&fields, notes)?,
         })
     }
 }
@@ -157,11 +180,26 @@ fn sticky(fields: &Fields<'_>, notes: &mut Vec<Flaw>) -> Result<Sticky, Flaw> {
     Sticky::of_fields(&fields)
 }
 
+fn timeouts(fields: &Fields<'_>, notes: &mut Vec<Flaw>) -> Result<SiteTimeouts, Flaw> {
+    let fields = fields.object("Timeouts")?.ours();
+    let later = ["Connect", "IdlePool"];
+    fields.only(&["Public", "Admin", "Cron", later[0], later[1]])?;
+    for name in later {
+        not_in_force(&fields, name, notes);
+    }
+    let default = SiteTimeouts::default();
+    Ok(SiteTimeouts {
+        public: limit(&fields, "Public")?.unwrap_or(default.public),
+        admin: limit(&fields, "Admin")?.unwrap_or(default.admin),
+        cron: limit(&fields, "Cron")?.unwrap_or(default.cron),
+    })
+}
+
 const FIELDS: &[&str] =
-    &["Preset", "Hosts", "Public", "Admin", "Ajax", "Sticky", "UploadsFallback", "Https", "Hsts", "Acme"];
+    &["Preset", "Hosts", "Public", "Admin", "Ajax", "Sticky", "UploadsFallback", "Https", "Hsts", "Acme", "Timeouts"];
 
 /// Understood, and not in force yet.
-const LATER: &[&str] = &["Xmlrpc", "Cache", "CacheTtl", "Limits", "Body", "Timeouts"];
+const LATER: &[&str] = &["Xmlrpc", "Cache", "CacheTtl", "Limits", "Body"];
 
 /// The same, unless the value says what happens anyway.
 const LATER_UNLESS: &[(&str, &str)] = &[("Cron", "\"public\""), ("AdminFallback", "false")];
@@ -192,6 +230,7 @@ mod tests {
                 https: HttpsMode::Auto,
                 hsts: 0,
                 acme: None,
+                timeouts: SiteTimeouts::default(),
             }
         );
     }
@@ -200,7 +239,7 @@ mod tests {
     fn the_full_form_serves_and_says_what_is_not_in_force() {
         let json = r#"{"preset":"wordpress/1","hosts":["example.com","www.example.com"],"public":"blog-public","admin":"blog-admin",
  "https":"auto","hsts":0,"xmlrpc":"limit","cron":"public","cache":"static","cache_ttl":"10m",
- "limits":{"login_ip":"5/1m+5"},"body":{"public":"16MiB"},"timeouts":{"connect":"2s"},
+ "limits":{"login_ip":"5/1m+5"},"body":{"public":"16MiB"},"timeouts":{"connect":"2s","public":"30s","admin":"","cron":"0"},
  "sticky":{"cookie":"__etna_wp","scope":"admin","secure":"auto","samesite":"Lax"},
  "uploads_fallback":false,"admin_fallback":false,"ajax":"auto"}"#;
         let mut notes = Vec::new();
@@ -209,9 +248,11 @@ mod tests {
         assert_eq!((site.ajax, site.uploads_fallback), (Ajax::Auto, false));
         assert_eq!(site.sticky.cookie.as_deref(), Some("__etna_wp"));
         let reasons: Vec<&str> = notes.iter().map(|note| note.reason.as_str()).collect();
-        let later = ["Xmlrpc", "Cache", "CacheTtl", "Limits", "Body", "Timeouts"];
+        let later = ["Xmlrpc", "Cache", "CacheTtl", "Limits", "Body", "Timeouts.Connect"];
         assert_eq!(reasons, later.map(|name| format!("setting {name} is not in force yet")));
         assert_eq!((notes[0].line, notes[0].column), (Some(2), Some(35)));
+        let SiteTimeouts { public, admin, cron } = site.timeouts;
+        assert_eq!([public, admin, cron].map(|limit| limit.as_secs()), [30, 300, 24 * 60 * 60]);
         let json = json.replace(r#""auto","hsts":0"#, r#""Admin","hsts":31536000"#);
         let site = decode(&json).unwrap();
         assert_eq!((site.https, site.hsts), (HttpsMode::Admin, 31_536_000));
@@ -233,6 +274,8 @@ mod tests {
             (r#""Https":true"#, "Https must be a string", ""),
             (r#""Hsts":-1"#, "Hsts is -1", "choose a number"),
             (r#""Hsts":"1y""#, "Hsts must be a whole number", ""),
+            (r#""Timeouts":{"Admn":"1s"}"#, "unknown field \"Timeouts.Admn\"", "did you mean \"Admin\"?"),
+            (r#""Timeouts":{"Admin":300}"#, "Timeouts.Admin must be a string", ""),
             (r#""UploadsFallback":1"#, "UploadsFallback must be true or false", ""),
         ] {
             let flaw = decode(&format!(r#"{{"Preset":"wordpress","Hosts":["a"],"Public":"p",{rest}}}"#)).unwrap_err();

@@ -10,14 +10,14 @@ use serde_json::{Map, Value, json};
 
 mod tls;
 
-/// A backend, its time limits with the defaults in force.
+/// A backend, its time limits with the defaults in force, but for `Read`: a site may say that.
 pub(super) fn backend(backend: &Backend) -> Value {
     let mut fields = object(json!({
         "Id": &*backend.id,
         "Type": "http",
         "Settings": {
             "Timeouts": {
-                "Read": duration(backend.timeouts.read),
+                "Read": backend.timeouts.read.map(duration).unwrap_or_default(),
                 "Dial": duration(backend.timeouts.dial),
                 "TLSHandshake": duration(backend.timeouts.tls_handshake),
             },
@@ -196,6 +196,11 @@ pub(super) fn site(site: &Site) -> Value {
         "Sticky": sticky(&site.sticky),
         "Https": site.https.name(),
         "Hsts": site.hsts,
+        "Timeouts": {
+            "Public": duration(site.timeouts.public),
+            "Admin": duration(site.timeouts.admin),
+            "Cron": duration(site.timeouts.cron),
+        },
     }));
     if let Some(acme) = &site.acme {
         add(&mut fields, "Acme", tls::acme(acme));
@@ -278,7 +283,7 @@ mod tests {
     fn a_backend_is_shown_as_it_is_in_force_and_can_be_stored_again() {
         let read = |text: &str| Backend::decode("b".into(), text.as_bytes(), &mut Vec::new()).unwrap();
         let plain = backend(&read(r#"{"Type":"http"}"#));
-        assert_eq!(plain["Settings"]["Timeouts"], json!({ "Read": "1m0s", "Dial": "5s", "TLSHandshake": "10s" }));
+        assert_eq!(plain["Settings"]["Timeouts"], json!({ "Read": "", "Dial": "5s", "TLSHandshake": "10s" }));
         assert!(plain.get("Sticky").is_none());
         let written = read(r#"{"Type":"http","Settings":{"Timeouts":{"Idle":"7s","Total":"2m"}},"Sticky":true}"#);
         let shown = backend(&written);

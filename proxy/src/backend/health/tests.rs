@@ -34,7 +34,11 @@ fn backend(servers: usize, more: &str) -> Backend {
 
 impl Backend {
     fn fail(&self, at: u16, reason: Reason, now: u64) {
-        self.failed(at, &self.servers[usize::from(at)], reason, now);
+        self.fail_after(at, (reason, Duration::ZERO), now);
+    }
+
+    fn fail_after(&self, at: u16, failed: (Reason, Duration), now: u64) {
+        self.failed(at, &self.servers[usize::from(at)], failed, now);
     }
 
     fn answer(&self, at: u16, now: u64) {
@@ -88,7 +92,7 @@ fn bad_gateways_are_failures_and_other_answers_are_none() {
         backend.observe(0, Outcome::Answered(StatusCode::from_u16(status).unwrap()));
     }
     assert!(backend.is_ejected(0));
-    backend.observe(7, Outcome::Late);
+    backend.observe(7, Outcome::Late(Duration::from_secs(60)));
 }
 
 #[test]
@@ -121,7 +125,7 @@ fn a_server_whose_checks_fail_counts_as_gone_when_another_is_to_be_ejected() {
 
 #[test]
 fn a_probed_server_comes_back_or_is_ejected_for_longer() {
-    let backend = backend(2, r#","Settings":{"Timeouts":{"Read":"1s"}}"#);
+    let backend = backend(2, "");
     for _ in 0..5 {
         backend.fail(0, Reason::Timeout, 0);
     }
@@ -129,9 +133,11 @@ fn a_probed_server_comes_back_or_is_ejected_for_longer() {
     let until = health.ejection.left(0);
     assert!((10_000..=11_000).contains(&until));
     // What was asked before it was tried says nothing, however late it is told.
-    backend.fail(0, Reason::Timeout, until + 500);
-    assert!(health.ejection.is_probed(until));
-    backend.fail(0, Reason::Timeout, until + 1_000);
+    for (limit, told) in [(1, 500), (300, 9_000)] {
+        backend.fail_after(0, (Reason::Timeout, Duration::from_secs(limit)), until + told);
+        assert!(health.ejection.is_probed(until));
+    }
+    backend.fail_after(0, (Reason::Timeout, Duration::from_secs(1)), until + 1_000);
     let until = until + 1_000 + health.ejection.left(until + 1_000);
     assert!(!health.ejection.is_probed(until - 1) && health.ejection.is_probed(until));
     assert_eq!(health.ejections(), 2);
