@@ -7,7 +7,9 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use crate::classify::{Addressing, HostIp, HostPattern, Mode, Policy, valid_host};
+use ipnet::IpNet;
+
+use crate::classify::{Addressing, HostIp, HostPattern, Mode, Policy, SitePattern, valid_host};
 use crate::register::{Machine, Notebook};
 
 /// Registers the containers of this host in Etna's keyspace, under a lease.
@@ -139,6 +141,13 @@ pub struct Settings {
     /// Which host names containers may claim: example.com, *.example.com or *; may be repeated [default: any]
     #[arg(long, global = true, env = "ETNA_ALLOW_HOST", value_delimiter = ',', value_name = "PATTERN")]
     pub allow_host: Vec<HostPattern>,
+    /// Which sites etna.site may name besides those called like an allowed host: blog, blog-* or *; may be repeated
+    #[arg(long, global = true, env = "ETNA_ALLOW_SITE", value_delimiter = ',', value_name = "PATTERN")]
+    #[arg(requires = "allow_host")]
+    pub allow_site: Vec<SitePattern>,
+    /// Which addresses etna.addr may name besides the container's own: 10.7.0.0/16 or 10.7.7.7; may be repeated
+    #[arg(long, global = true, env = "ETNA_ALLOW_ADDR", value_delimiter = ',', value_name = "CIDR", value_parser = net)]
+    pub allow_addr: Vec<IpNet>,
     /// What servers of this machine say about where they stand
     #[arg(long, global = true, env = "ETNA_ZONE", value_name = "NAME")]
     pub zone: Option<String>,
@@ -217,7 +226,12 @@ impl Settings {
         Ok(Policy {
             default_host,
             allow_hosts: self.allow_host.clone(),
-            addressing: Addressing { mode: self.address_mode.clone(), host_ip: self.host_ip()?.resolve() },
+            allow_sites: self.allow_site.clone(),
+            addressing: Addressing {
+                mode: self.address_mode.clone(),
+                host_ip: self.host_ip()?.resolve(),
+                allow: self.allow_addr.clone(),
+            },
         })
     }
 
@@ -265,6 +279,11 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn net(text: &str) -> Result<IpNet, String> {
+    let address = || text.parse::<std::net::IpAddr>().map(IpNet::from);
+    text.parse().or_else(|_| address()).map_err(|_| "say a network such as 10.7.0.0/16, or an address".into())
+}
+
 fn ttl(text: &str) -> Result<Duration, String> {
     let ttl = duration(text)?;
     if (Duration::from_secs(2)..=Duration::from_secs(86_400)).contains(&ttl) {
@@ -287,6 +306,9 @@ mod tests {
         assert_eq!(cli.settings.ttl, Duration::from_secs(9));
         assert!(matches!(cli.command, Some(Command::Once(Once { dry_run: true, .. }))));
         assert!(Cli::try_parse_from(["etna-sidekick"]).unwrap().command.is_none());
+        let line = "etna-sidekick --allow-host *.a.b --allow-site blog-*,x --allow-addr 10.7.7.7 --allow-addr fd00::/8";
+        let settings = Cli::try_parse_from(line.split(' ')).unwrap().settings;
+        assert_eq!((settings.allow_site.len(), settings.allow_addr.len()), (2, 2));
     }
 
     #[test]
@@ -298,6 +320,8 @@ mod tests {
             ["--host-ip", "host"],
             ["--address-mode", "network:"],
             ["--allow-host", "a*"],
+            ["--allow-site", "blog"],
+            ["--allow-addr", "host"],
         ] {
             assert!(Cli::try_parse_from(["etna-sidekick", wrong[0], wrong[1]]).is_err(), "{wrong:?}");
         }

@@ -11,7 +11,7 @@ mod hosts;
 use std::net::SocketAddr;
 
 pub use address::{Addressing, HostIp, Mode};
-pub use hosts::{HostPattern, valid_host, valid_site};
+pub use hosts::{HostPattern, SitePattern, valid_host, valid_site};
 
 use crate::docker::Container;
 use crate::wanted::Role;
@@ -23,6 +23,8 @@ pub struct Policy {
     pub default_host: String,
     /// Which host names labels and environment may claim; empty: any.
     pub allow_hosts: Vec<HostPattern>,
+    /// Where hosts are not any: which sites labels may name besides those that are called like an allowed host.
+    pub allow_sites: Vec<SitePattern>,
     /// How to reach containers.
     pub addressing: Addressing,
 }
@@ -102,7 +104,7 @@ impl Trail {
 fn claim(container: &Container, policy: &Policy, trail: &mut Trail) -> Result<Claim, bool> {
     let named = opted_in(container, trail)?;
     let hosts = site_hosts(container, policy, trail)?;
-    let site = site_id(container, &hosts, trail)?;
+    let site = site_id(container, &hosts, policy, trail)?;
     let role = role(container, named, trail)?;
     let found = address::find(container, &policy.addressing, trail)?;
     let weight = weight(container, trail);
@@ -204,8 +206,19 @@ fn site_hosts(container: &Container, policy: &Policy, trail: &mut Trail) -> Resu
     Ok(good)
 }
 
-fn site_id(container: &Container, hosts: &[String], trail: &mut Trail) -> Result<String, bool> {
+/// Whoever is in a site gets its requests, so a container names no site whose hosts it may not claim.
+fn site_id(container: &Container, hosts: &[String], policy: &Policy, trail: &mut Trail) -> Result<String, bool> {
+    let allowed = |site: &str| {
+        policy.allow_hosts.is_empty()
+            || hosts.iter().any(|host| host == site)
+            || policy.allow_hosts.iter().any(|pattern| pattern.matches(site))
+            || policy.allow_sites.iter().any(|pattern| pattern.matches(site))
+    };
     match container.label("etna.site") {
+        Some(site) if valid_site(site) && !allowed(site) => {
+            trail.note("--allow-site", site, "not ours: neither --allow-host nor --allow-site allows this site");
+            Err(true)
+        }
         Some(site) if valid_site(site) => {
             trail.note("etna.site", site, format!("site {site}"));
             Ok(site.to_owned())
