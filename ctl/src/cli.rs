@@ -21,7 +21,7 @@ use crate::transfer;
     `etnactl server upsert --help` and `etnactl man server upsert` tell all of a command.\n\n\
     Exit codes: 0 done, 1 refused or not found, 2 not reached or not read, 64 wrong usage.")]
 pub(crate) struct Cli {
-    /// Admin API of the etna to talk to: http://IP:PORT or unix:/PATH.
+    /// Admin API of the etna to talk to: http://HOST:PORT or unix:/PATH.
     #[arg(long, global = true, env = "ETNA_ADMIN_URL", value_name = "URL", default_value = "http://127.0.0.1:8182")]
     #[arg(alias = "vulcan", help_heading = FOR_ALL)]
     pub(crate) admin: String,
