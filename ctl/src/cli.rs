@@ -109,6 +109,22 @@ pub(crate) enum Command {
         etnactl middleware upsert -f blog --id limit --type ratelimit --requests 10"
     )]
     Middleware(noun::middleware::Verb),
+    /// Middlewares that limit requests per time, in vctl's words.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  \
+        etnactl ratelimit upsert -f blog --id limit --requests 10 --burst 20\n  \
+        etnactl ratelimit rm -f blog limit"
+    )]
+    Ratelimit(noun::limit::RateLimit),
+    /// Middlewares that limit requests at the same time, in vctl's words.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  \
+        etnactl connlimit upsert -f blog --id conns --connections 8\n  \
+        etnactl connlimit rm -f blog conns"
+    )]
+    Connlimit(noun::limit::ConnLimit),
     /// Addresses to accept on.
     #[command(subcommand, after_help = "Example:\n  etnactl listener upsert --id extra --addr 0.0.0.0:8080")]
     Listener(noun::listener::Verb),
@@ -236,6 +252,11 @@ mod tests {
             "server drain -b b s",
             "backend upsert --id b --health-check {\"Path\":\"/x\"}",
             "middleware upsert -f f --id m --type ratelimit --requests 5 --period 2 --burst 3 --var client.ip --ttl 1m",
+            "ratelimit upsert --frontend f --id r --priority 2 --ttl 1m --period 2 --requests 1 --burst 3 --variable request.host --rateVar request.header.X",
+            "ratelimit upsert -f f --id r --var client.ip",
+            "ratelimit rm -f f --id r",
+            "connlimit upsert -f f --id c --conns 3 --variable client.ip",
+            "connlimit rm --frontend f --id c",
             "listener upsert --id l --proto http --net tcp --addr 0.0.0.0:80 --scope Host(\"x\")",
             "backend show b",
             "backend upsert --id b --tlsSkipVerify --tlsPreferServerCS --tlsSessionTicketsOff --tlsMinV VersionTLS12 --tlsMaxV VersionTLS12 --tlsSessionCache LRU --tlsSessionCacheCapacity 5 --tlsCS A --tlsCS B",
@@ -251,9 +272,16 @@ mod tests {
             let words = std::iter::once("etnactl").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_ok(), "{line}");
         }
-        for line in
-            ["backend upsert", "server upsert --id s --url http://a", "backend show", "backend show a --id b", "frob"]
-        {
+        for line in [
+            "backend upsert",
+            "server upsert --id s --url http://a",
+            "backend show",
+            "backend show a --id b",
+            "frob",
+            "ratelimit upsert --id r",
+            "connlimit upsert -f f --id c --requests 1",
+            "middleware upsert -f f --id m --type ratelimit --settings {} --burst 1",
+        ] {
             let words = std::iter::once("etnactl").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_err(), "{line}");
         }
