@@ -157,6 +157,26 @@ fn mistakes_in_labels_are_told() {
 }
 
 #[test]
+fn labels_that_we_do_not_know_are_told() {
+    let labels =
+        json!({"etna.host": "a.b", "etna.hosts": "c.d", "Etna.Role": "admin", "etna.health.path": "/x", "etnax": ""});
+    let claim = ours(&with(&[(LABELS, labels)]), &policy("10.0.0.5"));
+    assert_eq!((claim.role, claim.warnings.len()), (Role::Public, 3), "{:?}", claim.warnings);
+    assert!(claim.warnings.iter().any(|warning| warning.contains("etna.hosts is ignored")));
+    let told = |name: &str| claim.why.iter().any(|why| why.saw == name && why.then.starts_with("ignored"));
+    assert!(told("etna.hosts") && told("Etna.Role") && told("etna.health.path") && !told("etnax"));
+
+    let of_mysql = |labels: Value| last_word(&with(&[("/Name", json!("/mysql")), (LABELS, labels)]));
+    let (mistake, why) = of_mysql(json!({"etna.hots": "a.b"}));
+    assert!(mistake && why.contains("etna.host label"), "{why}");
+    assert!(!of_mysql(json!({"other.host": "a.b"})).0);
+    assert!(!of_mysql(json!({"etna.hots": "a.b", "etna.enable": "false"})).0);
+    let many: serde_json::Map<_, _> = (0..99).map(|n| (format!("etna.{n}{}", "x".repeat(300)), json!(""))).collect();
+    let claim = ours(&with(&[(LABELS, Value::Object(many))]), &policy("10.0.0.5"));
+    assert!(claim.warnings.len() == 8 && claim.warnings.iter().all(|warning| warning.len() < 200));
+}
+
+#[test]
 fn which_hosts_may_be_claimed() {
     let mut policy = policy("10.0.0.5");
     policy.allow_hosts = vec!["*.example.com".parse().unwrap()];
