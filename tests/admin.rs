@@ -28,6 +28,24 @@ async fn etnactl(proxy: &Proxy, arguments: &[&str]) -> (String, String, i32) {
     (text(output.stdout), text(output.stderr), output.status.code().unwrap())
 }
 
+/// What a program says on stdout, and its exit code.
+async fn output(program: &str, arguments: &[&str]) -> (String, i32) {
+    let mut command = Command::new(binary(program));
+    command.args(arguments);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    (String::from_utf8(output.stdout).unwrap(), output.status.code().unwrap())
+}
+
+#[tokio::test]
+async fn programs_without_flags_find_each_other() {
+    let (serves, _) = output("etna", &["serve", "--help"]).await;
+    assert!(serves.contains("[default: 127.0.0.1:8182]"), "{serves}");
+    for program in ["etnactl", "etna-sidekick"] {
+        let (asks, _) = output(program, &["--help"]).await;
+        assert!(asks.contains("[default: http://127.0.0.1:8182]"), "{program}: {asks}");
+    }
+}
+
 #[tokio::test]
 async fn vulcands_api_programs_every_proxy_of_the_store() {
     let scene = Scene::open("api").await;

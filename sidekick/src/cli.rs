@@ -106,7 +106,7 @@ pub struct Announce {
 #[command(next_help_heading = "Options for every command")]
 pub struct Settings {
     /// The store: etcd://HOST:PORT,…/PREFIX, etcds://…, http://HOST:8182 or unix:/PATH (another etna)
-    #[arg(long, global = true, env = "ETNA_STORE", default_value = "unix:/run/etna/etna.sock", value_name = "URL")]
+    #[arg(long, global = true, env = "ETNA_STORE", default_value = "http://127.0.0.1:8182", value_name = "URL")]
     pub store: String,
     /// PEM file of the authority that signed the store's certificate
     #[arg(long, global = true, env = "ETNA_STORE_CA", value_name = "FILE")]
