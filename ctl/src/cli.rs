@@ -213,6 +213,19 @@ mod tests {
     }
 
     #[test]
+    fn every_command_shows_an_example_of_itself() {
+        fn walk(command: &clap::Command, path: &str) {
+            let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let own = |line: &str| path.split(' ').all(|word| line.split_whitespace().any(|told| told == word));
+            assert!(text.lines().any(|line| line.starts_with("  ") && own(line)), "{path}: {text:?}");
+            for below in command.get_subcommands() {
+                walk(below, &format!("{path} {}", below.get_name()));
+            }
+        }
+        walk(&Cli::command(), "etnactl");
+    }
+
+    #[test]
     fn every_command_has_its_page() {
         let page = |words: &[&str]| crate::man::page(&words.iter().map(ToString::to_string).collect::<Vec<_>>());
         assert!(page(&[]).unwrap().contains("etnactl\\-server(1)"));

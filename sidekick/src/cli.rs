@@ -32,9 +32,6 @@ etna.addr, etna.health.docker=ignore; etna.enable=false for none of it.
 Examples:
   etna-sidekick --store etcd://10.0.0.1:2379/vulcand --host-ip 10.0.0.5
   etna-sidekick explain wordpress-1          what it would do, and why
-  etna-sidekick once --dry-run               what it would write now
-  etna-sidekick announce --container wordpress-1 --wait 120s
-  etna-sidekick deregister --container wordpress-1
 
 Exit status: 0 done, 1 failed (explain: not ours), 64 wrong usage.";
 
@@ -42,22 +39,31 @@ Exit status: 0 done, 1 failed (explain: not ours), 64 wrong usage.";
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Follow Docker and keep the store true, until told to stop (the default)
+    #[command(after_help = "Examples:\n  \
+        etna-sidekick watch\n  \
+        etna-sidekick watch --store etcd://10.0.0.1:2379/vulcand --host-ip 10.0.0.5")]
     Watch,
     /// Look once, write what has changed, and end; what is registered lives for --ttl
+    #[command(after_help = "Example:\n  etna-sidekick once --dry-run    # what it would write now")]
     Once(Once),
     /// Say what would be done about a container, and every rule that was looked at
+    #[command(after_help = "Example:\n  etna-sidekick explain wordpress-1\n\nExit status: 0 it is ours, 1 it is not.")]
     Explain(Explain),
     /// Delete this machine's servers from the store, all or those of one container
+    #[command(after_help = "Example:\n  etna-sidekick deregister --container wordpress-1")]
     Deregister(Deregister),
     /// Follow one container: a sidekick per unit
+    #[command(after_help = "Example:\n  etna-sidekick announce --container wordpress-1 --wait 120s")]
     Announce(Announce),
     /// Print a completion script
+    #[command(after_help = "Example:\n  \
+        etna-sidekick completions bash > /etc/bash_completion.d/etna-sidekick")]
     Completions {
         /// For this shell
         shell: Shell,
     },
     /// Print the manual page, or that of a command
-    #[command(after_help = "Example: etna-sidekick man explain | man -l -")]
+    #[command(after_help = "Example:\n  etna-sidekick man explain | man -l -")]
     Man {
         /// The command
         command: Option<String>,
@@ -309,6 +315,16 @@ mod tests {
         let line = "etna-sidekick --allow-host *.a.b --allow-site blog-*,x --allow-addr 10.7.7.7 --allow-addr fd00::/8";
         let settings = Cli::try_parse_from(line.split(' ')).unwrap().settings;
         assert_eq!((settings.allow_site.len(), settings.allow_addr.len()), (2, 2));
+    }
+
+    #[test]
+    fn every_command_shows_an_example_of_itself() {
+        for command in Cli::command().get_subcommands() {
+            let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let own = format!("  etna-sidekick {}", command.get_name());
+            assert!(text.lines().any(|line| line.starts_with(&own)), "{own}: {text:?}");
+            assert!(text.lines().all(|line| line.chars().count() < 80), "{own}: {text:?}");
+        }
     }
 
     #[test]

@@ -14,12 +14,14 @@ use crate::output::Output;
 #[derive(Subcommand)]
 pub(crate) enum Verb {
     /// List those of a frontend, in the order they run.
+    #[command(after_help = "Example:\n  etnactl middleware ls -f blog")]
     Ls {
         /// The frontend.
         #[arg(short, long)]
         frontend: String,
     },
     /// Show one.
+    #[command(after_help = "Example:\n  etnactl middleware show -f blog limit")]
     Show {
         /// Its frontend.
         #[arg(short, long)]
@@ -30,6 +32,7 @@ pub(crate) enum Verb {
     /// Create one, or replace all of one: what is not given is removed.
     Upsert(Box<Upsert>),
     /// Delete one.
+    #[command(after_help = "Example:\n  etnactl middleware rm -f blog limit")]
     Rm {
         /// Its frontend.
         #[arg(short, long)]
