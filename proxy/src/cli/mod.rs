@@ -5,6 +5,7 @@ mod demo;
 mod logging;
 mod serve;
 mod stand_in;
+mod times;
 
 use std::io::Write as _;
 use std::process::ExitCode;
