@@ -5,6 +5,8 @@
 
 #[path = "admin/harness.rs"]
 mod harness;
+#[path = "admin/openapi.rs"]
+mod openapi;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
