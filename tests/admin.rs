@@ -1,6 +1,7 @@
 //! The admin side: vulcand's API programs the proxy, explain says what would happen, and one `etna` is the store of another.
 
 use std::process::Command;
+use std::time::Duration;
 
 use etna_tests::binaries::binary;
 use etna_tests::client::{self, request};
@@ -8,6 +9,7 @@ use etna_tests::proxy::Proxy;
 use etna_tests::scene::{Scene, frontend, frontend_key};
 use etna_tests::stand_in::StandIn;
 use etna_tests::turn::Turn;
+use etna_tests::wait::{ensure, eventually};
 use http_body_util::Full;
 use serde_json::{Value, json};
 
@@ -26,6 +28,49 @@ async fn etnactl(proxy: &Proxy, arguments: &[&str]) -> (String, String, i32) {
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (text(output.stdout), text(output.stderr), output.status.code().unwrap())
+}
+
+/// What a program says on stdout, and its exit code.
+async fn output(program: &str, arguments: &[&str]) -> (String, i32) {
+    let mut command = Command::new(binary(program));
+    command.args(arguments);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    (String::from_utf8(output.stdout).unwrap(), output.status.code().unwrap())
+}
+
+#[tokio::test]
+async fn healthcheck_says_what_readyz_says() {
+    let scene = Scene::open("healthcheck").await;
+    let proxy = scene.proxy_with("etna", &["--drain-grace", "1m"]).await;
+    let admin = proxy.admin.to_string();
+    let check = async |more: &[&str]| output("etna", &[&["healthcheck", "--admin", &admin], more].concat()).await;
+    assert_eq!(check(&[]).await, ("ready\n".into(), 0));
+    assert_eq!(check(&["--live"]).await, ("live\n".into(), 0));
+    proxy.terminate();
+    let (said, code) = eventually("it is not ready any more", SOON, async || {
+        let (said, code) = check(&[]).await;
+        ensure(code != 0, said.clone()).map(|()| (said, code))
+    })
+    .await;
+    assert_eq!((said.lines().count(), code), (1, 1));
+    assert!(said.starts_with(&format!("etna at {admin}: not ready: draining")), "{said}");
+    assert_eq!(check(&["--live"]).await.1, 0, "it lives while it drains");
+
+    // One that takes connections and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (said, code) = output("etna", &["healthcheck", "--admin", &silent.local_addr().unwrap().to_string()]).await;
+    assert!(code == 1 && said.contains("no answer within 2 s"), "{code}: {said}");
+    assert_eq!(output("etna", &["healthcheck", "--admin", "nowhere"]).await.1, 64);
+}
+
+#[tokio::test]
+async fn programs_without_flags_find_each_other() {
+    let (serves, _) = output("etna", &["serve", "--help"]).await;
+    assert!(serves.contains("[default: 127.0.0.1:8182]"), "{serves}");
+    for program in ["etnactl", "etna-sidekick"] {
+        let (asks, _) = output(program, &["--help"]).await;
+        assert!(asks.contains("[default: http://127.0.0.1:8182]"), "{program}: {asks}");
+    }
 }
 
 #[tokio::test]
@@ -142,3 +187,5 @@ async fn a_server_is_drained_and_keeps_all_else() {
     assert!(code == 64 && said.contains("--admin URL"), "{said}");
     assert_eq!(proxy.json("/v2/backends").await["Backends"].as_array().unwrap().len(), 1);
 }
+
+const SOON: Duration = Duration::from_secs(10);

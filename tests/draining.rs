@@ -76,7 +76,7 @@ async fn connections_are_taken_for_the_grace_period_and_told_to_go() {
     let scene = Scene::open("grace").await;
     let a = StandIn::start("a").await;
     scene.route("a", "a.test", &[("s", a.address)]).await;
-    let mut proxy = scene.proxy_with("etna", &["--drain-grace-seconds", "2"]).await;
+    let mut proxy = scene.proxy_with("etna", &["--drain-grace", "2"]).await;
     proxy.terminate();
     not_ready(&proxy).await;
     let told = Instant::now();
@@ -97,7 +97,7 @@ async fn an_idle_connection_gets_one_more_answer_and_is_told_to_go() {
     let scene = Scene::open("lastanswer").await;
     let a = StandIn::start("a").await;
     scene.route("a", "a.test", &[("s", a.address)]).await;
-    let mut proxy = scene.proxy_with("etna", &["--drain-grace-seconds", "0"]).await;
+    let mut proxy = scene.proxy_with("etna", &["--drain-grace", "0"]).await;
     let mut kept = Connection::open(proxy.listen).await.unwrap();
     assert_eq!(kept.get("a.test", "/").await.unwrap().header("connection"), "");
     proxy.terminate();
@@ -144,10 +144,10 @@ async fn under_load_nothing_fails_where_a_balancer_in_front_looks_at_readiness()
 #[tokio::test]
 async fn a_proxy_without_clients_ends_after_the_grace_period_and_at_once_when_interrupted() {
     let scene = Scene::open("idle").await;
-    let mut proxy = scene.proxy_with("etna", &["--drain-grace-seconds", "0"]).await;
+    let mut proxy = scene.proxy_with("etna", &["--drain-grace", "0"]).await;
     proxy.terminate();
     assert_eq!(proxy.end(Duration::from_secs(2)).await.code(), Some(0), "{}", proxy.said());
-    let mut proxy = scene.proxy_with("second", &["--drain-grace-seconds", "30"]).await;
+    let mut proxy = scene.proxy_with("second", &["--drain-grace", "30"]).await;
     etna_tests::process::signal(proxy.pid(), "INT");
     assert_eq!(proxy.end(Duration::from_secs(2)).await.code(), Some(0), "{}", proxy.said());
 }
@@ -159,7 +159,7 @@ async fn what_does_not_end_is_cut_in_time() {
     a.set(Manner::Hang);
     scene.route("a", "a.test", &[("s", a.address)]).await;
     // The grace period is part of the time.
-    let mut proxy = scene.proxy_with("etna", &["--drain-seconds", "2", "--drain-grace-seconds", "30"]).await;
+    let mut proxy = scene.proxy_with("etna", &["--drain", "2", "--drain-grace", "30"]).await;
     let listen = proxy.listen;
     let hanging = tokio::spawn(async move { get(listen, "a.test", "/").await });
     eventually("the server has it", SOON, async || ensure(a.requests() == 1, "not yet")).await;
@@ -177,7 +177,7 @@ async fn a_second_term_cuts_at_once_and_a_tunnel_has_its_deadline() {
     let a = StandIn::start("a").await;
     scene.route("a", "a.test", &[("s", a.address)]).await;
     for (name, again) in [("twice", true), ("deadline", false)] {
-        let mut proxy = scene.proxy_with(name, &["--drain-seconds", if again { "60" } else { "1" }]).await;
+        let mut proxy = scene.proxy_with(name, &["--drain", if again { "60" } else { "1" }]).await;
         let mut tunnel = TcpStream::connect(proxy.listen).await.unwrap();
         let head = "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -200,7 +200,7 @@ async fn a_hangup_reads_the_admin_token_again() {
     std::fs::write(&file, "first-token-0123456789").unwrap();
     let mut proxy = {
         // Readiness needs no token; addresses come from the file.
-        let flags = ["--admin-token-file", file.to_str().unwrap(), "--drain-grace-seconds", "0"];
+        let flags = ["--admin-token-file", file.to_str().unwrap(), "--drain-grace", "0"];
         scene.proxy_with("etna", &flags).await
     };
     let status = async |token: &str| {

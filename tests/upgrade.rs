@@ -120,7 +120,7 @@ async fn a_binary_that_cannot_serve_changes_nothing() {
     let scene = Scene::alone("badbinary").await;
     let a = StandIn::start("a").await;
     scene.route("a", "a.test", &[("s", a.address)]).await;
-    let (mut proxy, program) = scene.upgradable("etna", &["--upgrade-seconds", "2"]).await;
+    let (mut proxy, program) = scene.upgradable("etna", &["--upgrade-timeout", "2"]).await;
     let real = binary("etna");
     let real = real.to_str().unwrap();
     let load = Load::both(proxy.listen, [300, 60], 32);
@@ -263,7 +263,7 @@ async fn what_is_told_to_stop_while_it_is_replaced_stops_and_leaves_no_process()
     let scene = Scene::open("stop-upgrade").await;
     let a = StandIn::start("a").await;
     scene.route("a", "a.test", &[("s", a.address)]).await;
-    let (mut proxy, program) = scene.upgradable("etna", &["--drain-grace-seconds", "0"]).await;
+    let (mut proxy, program) = scene.upgradable("etna", &["--drain-grace", "0"]).await;
     let file = scene.folder().join("pid");
     put(&program, format!("#!/bin/sh\necho $$ >{0}.new; mv {0}.new {0}; exec sleep 600\n", file.display()).as_bytes());
     proxy.replace();

@@ -21,7 +21,7 @@ use crate::transfer;
     `etnactl server upsert --help` and `etnactl man server upsert` tell all of a command.\n\n\
     Exit codes: 0 done, 1 refused or not found, 2 not reached or not read, 64 wrong usage.")]
 pub(crate) struct Cli {
-    /// Admin API of the etna to talk to: http://IP:PORT or unix:/PATH.
+    /// Admin API of the etna to talk to: http://HOST:PORT or unix:/PATH.
     #[arg(long, global = true, env = "ETNA_ADMIN_URL", value_name = "URL", default_value = "http://127.0.0.1:8182")]
     #[arg(alias = "vulcan", help_heading = FOR_ALL)]
     pub(crate) admin: String,
@@ -109,6 +109,22 @@ pub(crate) enum Command {
         etnactl middleware upsert -f blog --id limit --type ratelimit --requests 10"
     )]
     Middleware(noun::middleware::Verb),
+    /// Middlewares that limit requests per time, in vctl's words.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  \
+        etnactl ratelimit upsert -f blog --id limit --requests 10 --burst 20\n  \
+        etnactl ratelimit rm -f blog limit"
+    )]
+    Ratelimit(noun::limit::RateLimit),
+    /// Middlewares that limit requests at the same time, in vctl's words.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  \
+        etnactl connlimit upsert -f blog --id conns --connections 8\n  \
+        etnactl connlimit rm -f blog conns"
+    )]
+    Connlimit(noun::limit::ConnLimit),
     /// Addresses to accept on.
     #[command(subcommand, after_help = "Example:\n  etnactl listener upsert --id extra --addr 0.0.0.0:8080")]
     Listener(noun::listener::Verb),
@@ -197,6 +213,19 @@ mod tests {
     }
 
     #[test]
+    fn every_command_shows_an_example_of_itself() {
+        fn walk(command: &clap::Command, path: &str) {
+            let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let own = |line: &str| path.split(' ').all(|word| line.split_whitespace().any(|told| told == word));
+            assert!(text.lines().any(|line| line.starts_with("  ") && own(line)), "{path}: {text:?}");
+            for below in command.get_subcommands() {
+                walk(below, &format!("{path} {}", below.get_name()));
+            }
+        }
+        walk(&Cli::command(), "etnactl");
+    }
+
+    #[test]
     fn every_command_has_its_page() {
         let page = |words: &[&str]| crate::man::page(&words.iter().map(ToString::to_string).collect::<Vec<_>>());
         assert!(page(&[]).unwrap().contains("etnactl\\-server(1)"));
@@ -236,6 +265,11 @@ mod tests {
             "server drain -b b s",
             "backend upsert --id b --health-check {\"Path\":\"/x\"}",
             "middleware upsert -f f --id m --type ratelimit --requests 5 --period 2 --burst 3 --var client.ip --ttl 1m",
+            "ratelimit upsert --frontend f --id r --priority 2 --ttl 1m --period 2 --requests 1 --burst 3 --variable request.host --rateVar request.header.X",
+            "ratelimit upsert -f f --id r --var client.ip",
+            "ratelimit rm -f f --id r",
+            "connlimit upsert -f f --id c --conns 3 --variable client.ip",
+            "connlimit rm --frontend f --id c",
             "listener upsert --id l --proto http --net tcp --addr 0.0.0.0:80 --scope Host(\"x\")",
             "backend show b",
             "backend upsert --id b --tlsSkipVerify --tlsPreferServerCS --tlsSessionTicketsOff --tlsMinV VersionTLS12 --tlsMaxV VersionTLS12 --tlsSessionCache LRU --tlsSessionCacheCapacity 5 --tlsCS A --tlsCS B",
@@ -251,9 +285,16 @@ mod tests {
             let words = std::iter::once("etnactl").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_ok(), "{line}");
         }
-        for line in
-            ["backend upsert", "server upsert --id s --url http://a", "backend show", "backend show a --id b", "frob"]
-        {
+        for line in [
+            "backend upsert",
+            "server upsert --id s --url http://a",
+            "backend show",
+            "backend show a --id b",
+            "frob",
+            "ratelimit upsert --id r",
+            "connlimit upsert -f f --id c --requests 1",
+            "middleware upsert -f f --id m --type ratelimit --settings {} --burst 1",
+        ] {
             let words = std::iter::once("etnactl").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_err(), "{line}");
         }

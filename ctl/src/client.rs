@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use etna_store::Engine;
+use etna_store::engine::remote::host_field;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -56,7 +57,8 @@ impl Client {
         let answer = match &self.target {
             Target::Tcp(address) => {
                 let stream = self.connect(TcpStream::connect(address)).await?;
-                self.exchange(stream, self.request(method, path, address, body)?).await
+                let peer = stream.peer_addr().map_err(|error| Failure::unread(format!("{}: {error}", self.target)))?;
+                self.exchange(stream, self.request(method, path, &host_field(address, peer), body)?).await
             }
             Target::Unix(path_on_disk) => {
                 let stream = self.connect(UnixStream::connect(path_on_disk)).await?;
@@ -155,7 +157,7 @@ impl Target {
                 let port = if parsed.port().is_some() { "" } else { DEFAULT_PORT };
                 Ok(Target::Tcp(format!("{authority}{port}")))
             }
-            _ => Err(wrong("write http://IP:PORT or unix:/PATH")),
+            _ => Err(wrong("write http://HOST:PORT or unix:/PATH")),
         }
     }
 }
@@ -229,6 +231,25 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn a_name_is_said_as_an_address() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let asked = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = vec![0; 4096];
+            let read = stream.read(&mut head).await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}").await.unwrap();
+            String::from_utf8(head[..read].to_vec()).unwrap().to_lowercase()
+        });
+        // A name to the resolver, and no address to Rust.
+        let client = Client::new(&format!("http://127.1:{port}"), None).unwrap();
+        client.get("/v3/status").await.unwrap();
+        let head = asked.await.unwrap();
+        assert!(head.contains(&format!("\r\nhost: 127.0.0.1:{port}\r\n")), "{head}");
     }
 
     #[test]

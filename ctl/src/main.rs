@@ -78,6 +78,8 @@ async fn ask(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Server(verb) => noun::server::run(&client()?, &output, verb).await,
         Command::Frontend(verb) => noun::frontend::run(&client()?, &output, verb).await,
         Command::Middleware(verb) => noun::middleware::run(&client()?, &output, verb).await,
+        Command::Ratelimit(verb) => noun::middleware::run(&client()?, &output, &verb.verb()).await,
+        Command::Connlimit(verb) => noun::middleware::run(&client()?, &output, &verb.verb()).await,
         Command::Listener(verb) => noun::listener::run(&client()?, &output, verb).await,
         Command::Host(verb) => noun::host::run(&client()?, &output, verb).await,
         Command::Secret(verb) => noun::secret::run(&cli, &output, verb).await,

@@ -5,6 +5,8 @@
 
 #[path = "admin/harness.rs"]
 mod harness;
+#[path = "admin/openapi.rs"]
+mod openapi;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,7 +30,7 @@ async fn health_needs_a_table_and_says_what_is_missing() {
     assert_eq!(etna.get("/healthz").await.status, 200);
     let answer = etna.get("/readyz").await;
     assert_eq!((answer.status, answer.json()["ready"].clone()), (503, json!(false)));
-    assert!(answer.json()["reason"].as_str().unwrap().contains("memory"), "{}", answer.body);
+    assert!(answer.json()["reason"].as_str().unwrap().contains("nothing was read yet"), "{}", answer.body);
 
     let etna = start().await;
     assert_eq!(etna.get("/readyz").await.status, 200);
@@ -86,6 +88,43 @@ async fn only_our_own_names_are_answered() {
         let answer = etna.raw(&format!("GET /v3/status HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")).await;
         assert_eq!(answer.status, 200, "{host}");
     }
+}
+
+#[tokio::test]
+async fn probes_and_scrapes_may_ask_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let token = dir.path().join("token");
+    std::fs::write(&token, "a-long-enough-token\n").unwrap();
+    let open = start().await;
+    let guarded = start_alone(|config| config.admin_token_file = Some(token)).await;
+    let shown = "Authorization: Bearer a-long-enough-token\r\n";
+    for (etna, request, status) in [
+        (&open, "GET /healthz HTTP/1.1\r\nHost: core-01:8182\r\n", 200),
+        (&open, "GET /readyz HTTP/1.1\r\nHost: core-01:8182\r\n", 200),
+        (&open, "GET /readyz HTTP/1.0\r\n", 200),
+        (&open, "GET /healthz HTTP/1.1\r\nHost: core-01\r\nOrigin: http://evil\r\n", 403),
+        (&open, "POST /healthz HTTP/1.1\r\nHost: core-01\r\n", 403),
+        (&open, "GET /metrics HTTP/1.1\r\nHost: core-01\r\n", 403),
+        (&open, &format!("GET /metrics HTTP/1.1\r\nHost: core-01\r\n{shown}"), 403),
+        (&guarded, "GET /metrics HTTP/1.1\r\nHost: core-01\r\n", 403),
+        (&guarded, &format!("GET /metrics HTTP/1.1\r\nHost: core-01\r\n{shown}"), 200),
+        (&guarded, &format!("GET /v3/status HTTP/1.1\r\nHost: core-01\r\n{shown}"), 403),
+    ] {
+        let answer = etna.raw(&format!("{request}Connection: close\r\n\r\n")).await;
+        assert_eq!(answer.status, status, "{request}");
+        assert!(status != 403 || request.contains("Origin") || answer.message().contains("IP address"), "{request}");
+    }
+    let starting = guarded.get("/readyz").await;
+    assert!(starting.status == 503 && !starting.body.contains("memory:"), "no word of the store: {}", starting.body);
+}
+
+#[tokio::test]
+async fn the_store_behind_it_is_reached_by_name() {
+    let etna = start().await;
+    let port = etna.host().rsplit_once(':').unwrap().1.to_owned();
+    // A name to the resolver, and no address to Rust.
+    let by_name = etna_store::open(&format!("http://127.1:{port}"), &Options::default()).await.unwrap();
+    by_name.snapshot().await.unwrap();
 }
 
 #[tokio::test]

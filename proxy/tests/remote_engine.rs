@@ -132,9 +132,19 @@ async fn a_token_is_shown_and_read_again() {
     let options = Options { password_file: Some(file.clone()), ..Options::default() };
     let engine = etna_store::open(&format!("http://{}", server.address), &options).await.unwrap();
     let Err(Error::Denied { reason }) = engine.snapshot().await else { panic!("not denied") };
-    assert!(reason.contains("show the token"), "{reason}");
+    assert!(reason.contains("show the token") && reason.contains("password file"), "{reason}");
     std::fs::write(&file, "secret\n").unwrap();
     engine.snapshot().await.unwrap();
+    drop(server);
+}
+
+#[tokio::test]
+async fn who_is_refused_for_another_reason_is_told_that_one() {
+    let refusal = (StatusCode::FORBIDDEN, r#"{"message":"call it by its IP address"}"#);
+    let server = Server::start(Router::new().fallback(async move || refusal), any());
+    let engine = etna_store::open(&format!("http://{}", server.address), &Options::default()).await.unwrap();
+    let Err(Error::Denied { reason }) = engine.snapshot().await else { panic!("not denied") };
+    assert!(reason.ends_with(": call it by its IP address"), "{reason}");
     drop(server);
 }
 

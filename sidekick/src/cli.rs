@@ -7,7 +7,9 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use crate::classify::{Addressing, HostIp, HostPattern, Mode, Policy, valid_host};
+use ipnet::IpNet;
+
+use crate::classify::{Addressing, HostIp, HostPattern, Mode, Policy, SitePattern, valid_host};
 use crate::register::{Machine, Notebook};
 
 /// Registers the containers of this host in Etna's keyspace, under a lease.
@@ -30,9 +32,6 @@ etna.addr, etna.health.docker=ignore; etna.enable=false for none of it.
 Examples:
   etna-sidekick --store etcd://10.0.0.1:2379/vulcand --host-ip 10.0.0.5
   etna-sidekick explain wordpress-1          what it would do, and why
-  etna-sidekick once --dry-run               what it would write now
-  etna-sidekick announce --container wordpress-1 --wait 120s
-  etna-sidekick deregister --container wordpress-1
 
 Exit status: 0 done, 1 failed (explain: not ours), 64 wrong usage.";
 
@@ -40,22 +39,31 @@ Exit status: 0 done, 1 failed (explain: not ours), 64 wrong usage.";
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Follow Docker and keep the store true, until told to stop (the default)
+    #[command(after_help = "Examples:\n  \
+        etna-sidekick watch\n  \
+        etna-sidekick watch --store etcd://10.0.0.1:2379/vulcand --host-ip 10.0.0.5")]
     Watch,
     /// Look once, write what has changed, and end; what is registered lives for --ttl
+    #[command(after_help = "Example:\n  etna-sidekick once --dry-run    # what it would write now")]
     Once(Once),
     /// Say what would be done about a container, and every rule that was looked at
+    #[command(after_help = "Example:\n  etna-sidekick explain wordpress-1\n\nExit status: 0 it is ours, 1 it is not.")]
     Explain(Explain),
     /// Delete this machine's servers from the store, all or those of one container
+    #[command(after_help = "Example:\n  etna-sidekick deregister --container wordpress-1")]
     Deregister(Deregister),
     /// Follow one container: a sidekick per unit
+    #[command(after_help = "Example:\n  etna-sidekick announce --container wordpress-1 --wait 120s")]
     Announce(Announce),
     /// Print a completion script
+    #[command(after_help = "Example:\n  \
+        etna-sidekick completions bash > /etc/bash_completion.d/etna-sidekick")]
     Completions {
         /// For this shell
         shell: Shell,
     },
     /// Print the manual page, or that of a command
-    #[command(after_help = "Example: etna-sidekick man explain | man -l -")]
+    #[command(after_help = "Example:\n  etna-sidekick man explain | man -l -")]
     Man {
         /// The command
         command: Option<String>,
@@ -104,7 +112,7 @@ pub struct Announce {
 #[command(next_help_heading = "Options for every command")]
 pub struct Settings {
     /// The store: etcd://HOST:PORT,…/PREFIX, etcds://…, http://HOST:8182 or unix:/PATH (another etna)
-    #[arg(long, global = true, env = "ETNA_STORE", default_value = "unix:/run/etna/etna.sock", value_name = "URL")]
+    #[arg(long, global = true, env = "ETNA_STORE", default_value = "http://127.0.0.1:8182", value_name = "URL")]
     pub store: String,
     /// PEM file of the authority that signed the store's certificate
     #[arg(long, global = true, env = "ETNA_STORE_CA", value_name = "FILE")]
@@ -139,6 +147,13 @@ pub struct Settings {
     /// Which host names containers may claim: example.com, *.example.com or *; may be repeated [default: any]
     #[arg(long, global = true, env = "ETNA_ALLOW_HOST", value_delimiter = ',', value_name = "PATTERN")]
     pub allow_host: Vec<HostPattern>,
+    /// Which sites etna.site may name besides those called like an allowed host: blog, blog-* or *; may be repeated
+    #[arg(long, global = true, env = "ETNA_ALLOW_SITE", value_delimiter = ',', value_name = "PATTERN")]
+    #[arg(requires = "allow_host")]
+    pub allow_site: Vec<SitePattern>,
+    /// Which addresses etna.addr may name besides the container's own: 10.7.0.0/16 or 10.7.7.7; may be repeated
+    #[arg(long, global = true, env = "ETNA_ALLOW_ADDR", value_delimiter = ',', value_name = "CIDR", value_parser = net)]
+    pub allow_addr: Vec<IpNet>,
     /// What servers of this machine say about where they stand
     #[arg(long, global = true, env = "ETNA_ZONE", value_name = "NAME")]
     pub zone: Option<String>,
@@ -217,7 +232,12 @@ impl Settings {
         Ok(Policy {
             default_host,
             allow_hosts: self.allow_host.clone(),
-            addressing: Addressing { mode: self.address_mode.clone(), host_ip: self.host_ip()?.resolve() },
+            allow_sites: self.allow_site.clone(),
+            addressing: Addressing {
+                mode: self.address_mode.clone(),
+                host_ip: self.host_ip()?.resolve(),
+                allow: self.allow_addr.clone(),
+            },
         })
     }
 
@@ -265,6 +285,11 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn net(text: &str) -> Result<IpNet, String> {
+    let address = || text.parse::<std::net::IpAddr>().map(IpNet::from);
+    text.parse().or_else(|_| address()).map_err(|_| "say a network such as 10.7.0.0/16, or an address".into())
+}
+
 fn ttl(text: &str) -> Result<Duration, String> {
     let ttl = duration(text)?;
     if (Duration::from_secs(2)..=Duration::from_secs(86_400)).contains(&ttl) {
@@ -287,6 +312,19 @@ mod tests {
         assert_eq!(cli.settings.ttl, Duration::from_secs(9));
         assert!(matches!(cli.command, Some(Command::Once(Once { dry_run: true, .. }))));
         assert!(Cli::try_parse_from(["etna-sidekick"]).unwrap().command.is_none());
+        let line = "etna-sidekick --allow-host *.a.b --allow-site blog-*,x --allow-addr 10.7.7.7 --allow-addr fd00::/8";
+        let settings = Cli::try_parse_from(line.split(' ')).unwrap().settings;
+        assert_eq!((settings.allow_site.len(), settings.allow_addr.len()), (2, 2));
+    }
+
+    #[test]
+    fn every_command_shows_an_example_of_itself() {
+        for command in Cli::command().get_subcommands() {
+            let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let own = format!("  etna-sidekick {}", command.get_name());
+            assert!(text.lines().any(|line| line.starts_with(&own)), "{own}: {text:?}");
+            assert!(text.lines().all(|line| line.chars().count() < 80), "{own}: {text:?}");
+        }
     }
 
     #[test]
@@ -298,6 +336,8 @@ mod tests {
             ["--host-ip", "host"],
             ["--address-mode", "network:"],
             ["--allow-host", "a*"],
+            ["--allow-site", "blog"],
+            ["--allow-addr", "host"],
         ] {
             assert!(Cli::try_parse_from(["etna-sidekick", wrong[0], wrong[1]]).is_err(), "{wrong:?}");
         }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::{Daemon, container};
-use etna_sidekick::classify::{Addressing, HostIp, Mode, Policy};
+use etna_sidekick::classify::{Addressing, HostIp, Policy};
 use etna_sidekick::docker::Docker;
 use etna_sidekick::follow::{Follower, Tracker};
 use etna_sidekick::notify::{Beat, Board};
@@ -46,7 +46,8 @@ fn sidekick(daemon: &Daemon, store: &Arc<Fake>) -> [AbortOnDropHandle<()>; 3] {
     let policy = Policy {
         default_host: "wordpress.local".into(),
         allow_hosts: Vec::new(),
-        addressing: Addressing { mode: Mode::Host, host_ip: Some(loopback) },
+        allow_sites: Vec::new(),
+        addressing: Addressing { host_ip: Some(loopback), ..Addressing::default() },
     };
     let notebook = Notebook::new(daemon.dir().join("lease"), "fake:", "m1");
     let (keeper, lease) = Keeper::new(store.clone(), Duration::from_secs(15), notebook);

@@ -17,7 +17,7 @@ use crate::drill::{Length, Outcome};
 
 /// A7: what runs is finished, nothing new is taken, and who does not end is cut.
 pub(crate) async fn terminated(length: Length) -> Outcome {
-    let flags = ["--drain-grace-seconds", "1", "--drain-seconds", "3"];
+    let flags = ["--drain-grace", "1", "--drain", "3"];
     let needs = Needs { flags: flags.map(str::to_owned).into(), ..Needs::default() };
     let mut bed = Bed::with("a7", length, needs).await;
     for server in &bed.servers {

@@ -107,7 +107,7 @@ pub(crate) async fn often(length: Length) -> Outcome {
 
 /// A5: the new binary fails in three ways; the old one stays, says so, and can still be replaced by one that works.
 pub(crate) async fn broken(length: Length) -> Outcome {
-    let needs = Needs { flags: vec!["--upgrade-seconds".into(), "2".into()], ..Needs::default() };
+    let needs = Needs { flags: vec!["--upgrade-timeout".into(), "2".into()], ..Needs::default() };
     let (scene, servers) = Bed::parts("a5", &needs).await;
     let program = scene.folder().join("etna");
     std::fs::copy(binary("etna"), &program).expect("the program can be copied");

@@ -19,12 +19,15 @@ use crate::pair::{self, SealKeyFile};
 #[derive(Subcommand)]
 pub(crate) enum Verb {
     /// List them.
+    #[command(after_help = "Example:\n  etnactl backend ls")]
     Ls,
     /// Show one.
+    #[command(after_help = "Example:\n  etnactl backend show blog")]
     Show(One),
     /// Create one, or replace all of one: what is not given is removed.
     Upsert(Box<Upsert>),
     /// Delete one with its servers; refused while a frontend leads to it.
+    #[command(after_help = "Example:\n  etnactl backend rm blog")]
     Rm(One),
 }
 

@@ -13,12 +13,15 @@ use crate::output::Output;
 #[derive(Subcommand)]
 pub(crate) enum Verb {
     /// List them, those of sites included.
+    #[command(after_help = "Example:\n  etnactl frontend ls")]
     Ls,
     /// Show one.
+    #[command(after_help = "Example:\n  etnactl frontend show blog")]
     Show(One),
     /// Create one, or replace all of one: what is not given is removed.
     Upsert(Upsert),
     /// Delete one with its middlewares.
+    #[command(after_help = "Example:\n  etnactl frontend rm blog")]
     Rm(One),
 }
 

@@ -21,12 +21,15 @@ use crate::store;
 #[derive(Subcommand)]
 pub(crate) enum Verb {
     /// List them; with a seal key also what their certificates say.
+    #[command(after_help = "Example:\n  etnactl host ls --seal-key /etc/etna/seal-key")]
     Ls(SealKeyFile),
     /// Show one; with a seal key also what its certificate says. Never its private key.
+    #[command(after_help = "Example:\n  etnactl host show blog.example.com")]
     Show(Show),
     /// Create one, or replace all of one: what is not given is removed, its certificate too.
     Upsert(Box<Upsert>),
     /// Delete one.
+    #[command(after_help = "Example:\n  etnactl host rm blog.example.com")]
     Rm(Named),
 }
 

@@ -17,12 +17,15 @@ use crate::output::Output;
 #[derive(Subcommand)]
 pub(crate) enum Verb {
     /// List them; those of etna's command line are in `etnactl status`.
+    #[command(after_help = "Example:\n  etnactl listener ls")]
     Ls,
     /// Show one.
+    #[command(after_help = "Example:\n  etnactl listener show extra")]
     Show(One),
     /// Create one, or replace all of one: what is not given is removed.
     Upsert(Box<Upsert>),
     /// Delete one: it drains.
+    #[command(after_help = "Example:\n  etnactl listener rm extra")]
     Rm(One),
 }
 

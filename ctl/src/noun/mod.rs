@@ -5,6 +5,7 @@
 pub(crate) mod backend;
 pub(crate) mod frontend;
 pub(crate) mod host;
+pub(crate) mod limit;
 pub(crate) mod listener;
 pub(crate) mod middleware;
 pub(crate) mod proxies;
@@ -28,7 +29,7 @@ use crate::status::duration;
 use crate::stored;
 
 /// Names one object: `b` or `--id b`.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(crate) struct One {
     /// Its id.
     #[arg(value_name = "ID", required_unless_present = "id", conflicts_with = "id")]

@@ -17,6 +17,7 @@ use crate::store;
 #[derive(Subcommand)]
 pub(crate) enum Verb {
     /// List those that announce themselves: their addresses, versions, since when, and whether they drain.
+    #[command(after_help = "Example:\n  etnactl proxies ls")]
     Ls,
 }
 

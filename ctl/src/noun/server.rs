@@ -17,12 +17,14 @@ use crate::stored;
 #[derive(Subcommand)]
 pub(crate) enum Verb {
     /// List those of a backend, or of all.
+    #[command(after_help = "Example:\n  etnactl server ls -b blog")]
     Ls {
         /// The backend.
         #[arg(short, long)]
         backend: Option<String>,
     },
     /// Show one.
+    #[command(after_help = "Example:\n  etnactl server show -b blog one")]
     Show {
         /// Its backend.
         #[arg(short, long)]
@@ -51,6 +53,7 @@ pub(crate) enum Verb {
         one: One,
     },
     /// Delete one.
+    #[command(after_help = "Example:\n  etnactl server rm -b blog one")]
     Rm {
         /// Its backend.
         #[arg(short, long)]

@@ -15,12 +15,15 @@ use crate::output::Output;
 #[derive(Subcommand)]
 pub(crate) enum Verb {
     /// List them.
+    #[command(after_help = "Example:\n  etnactl site ls")]
     Ls,
     /// Show one.
+    #[command(after_help = "Example:\n  etnactl site show blog")]
     Show(One),
     /// Create one, or replace all of one: what is not given is removed.
     Upsert(Upsert),
     /// Delete one; its backends stay.
+    #[command(after_help = "Example:\n  etnactl site rm blog")]
     Rm(One),
 }
 

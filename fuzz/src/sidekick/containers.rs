@@ -53,6 +53,6 @@ pub fn check(data: &[u8]) {
 
 /// What most hosts run with.
 pub fn policy() -> Policy {
-    let addressing = Addressing { mode: Mode::Host, host_ip: Some([10, 0, 0, 5].into()) };
-    Policy { default_host: "wordpress.local".into(), allow_hosts: Vec::new(), addressing }
+    let addressing = Addressing { host_ip: Some([10, 0, 0, 5].into()), ..Addressing::default() };
+    Policy { default_host: "wordpress.local".into(), allow_hosts: Vec::new(), allow_sites: Vec::new(), addressing }
 }

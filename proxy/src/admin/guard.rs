@@ -2,7 +2,8 @@
 //!
 //! Against browsers that were talked into it (DNS rebinding, cross-site requests): `Host` must be an address of ours,
 //! `Origin` ourselves, a change must be declared as JSON; there is no CORS. Against strangers: the token, where there
-//! is one. Health needs none. Every change that is asked for leaves a line in the audit trail.
+//! is one. Health needs none, and may be asked by name: it has no effect and says nothing that
+//! matters to a stranger. So may metrics with the token, which no page has. Every change that is asked for leaves a line in the audit trail.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -60,7 +61,13 @@ pub(super) async fn pass(State(guard): State<Arc<Guard>>, request: Request, next
 impl Guard {
     fn check(&self, via: &Via, request: &Request) -> Result<(), Refusal> {
         let headers = request.headers();
-        if let Some(local) = via.local {
+        let path = request.uri().path();
+        let is_health = matches!(path, "/healthz" | "/readyz") && audit::is_safe(request.method());
+        let is_scrape = path == "/metrics" && self.token.is_set() && self.token.allows(headers);
+        if let Some(local) = via.local
+            && !is_health
+            && !is_scrape
+        {
             check_host(local, request.uri(), headers)?;
         }
         check_origin(headers)?;
@@ -69,7 +76,7 @@ impl Guard {
                 "a token in the URL ends up in logs: send it as `Authorization: Bearer …`, and make a new one",
             ));
         }
-        if matches!(request.uri().path(), "/healthz" | "/readyz") {
+        if is_health {
             return Ok(());
         }
         if !self.token.allows(headers) {
@@ -85,7 +92,7 @@ impl Guard {
 /// The name a client used must be an address of ours: a name that only resolves to us is somebody else's site.
 fn check_host(local: IpAddr, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
     let refused = |what: &str| {
-        let hint = "call the admin API by its IP address or, on the same host, as localhost";
+        let hint = "call the admin API by its IP address instead of a name or, on the same host, as localhost";
         Refusal::new(StatusCode::FORBIDDEN, format!("{what}: {hint}"))
     };
     let mut fields = headers.get_all(HOST).iter();

@@ -11,6 +11,7 @@ mod health;
 mod listen;
 mod metrics;
 pub mod objects;
+mod openapi;
 mod page;
 mod places;
 mod reply;
@@ -116,6 +117,7 @@ fn router(state: Arc<State>, guard: Guard) -> Router {
         .route("/v3/suspects", get(suspects::list))
         .route("/v3/suspects/release", post(suspects::release))
         .route("/v3/health", get(health::health))
+        .route("/v3/openapi.json", get(openapi::openapi))
         .merge(objects::router())
         .with_state(state)
         .merge(store)

@@ -103,6 +103,6 @@ fn not_ready(state: &State) -> Option<String> {
     if store.revision.is_some() {
         return None;
     }
-    let what = format!("starting: nothing was read yet from the store {}", state.engine.describe());
-    Some(store.error.map_or(what.clone(), |error| format!("{what}: {error}")))
+    // No more than that: who asks for it shows no token.
+    Some("starting: nothing was read yet from the store; `etnactl status` says why".into())
 }

@@ -2,9 +2,11 @@
 
 mod check;
 mod demo;
+mod healthcheck;
 mod logging;
 mod serve;
 mod stand_in;
+mod times;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -26,6 +28,8 @@ enum Command {
     Serve(Box<serve::Flags>),
     /// Check whether what is stored, or an export, would be served as written.
     Check(Box<check::Flags>),
+    /// Ask a running etna whether it can serve, as Docker's HEALTHCHECK wants it.
+    Healthcheck(healthcheck::Flags),
     /// Try it: a proxy, two public containers and an admin container, until Ctrl-C.
     Demo(demo::Flags),
     /// Stand in for a WordPress container (what the demo starts).
@@ -61,6 +65,7 @@ pub(crate) fn main() -> ExitCode {
     match cli.command {
         Command::Serve(flags) => serve::run(*flags),
         Command::Check(flags) => check::run(*flags),
+        Command::Healthcheck(flags) => healthcheck::run(flags),
         Command::Demo(flags) => demo::run(flags),
         Command::StandIn(flags) => stand_in::run(flags),
         Command::Completions { shell } => {
@@ -120,6 +125,15 @@ mod tests {
             for line in text.lines().filter(|line| line.starts_with("  ")) {
                 assert!(line.chars().count() < 80, "{}: {line}", command.get_name());
             }
+        }
+    }
+
+    #[test]
+    fn every_command_shows_an_example_of_itself() {
+        for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+            let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let own = format!("  etna {}", command.get_name());
+            assert!(text.lines().any(|line| line.starts_with(&own)), "{own}: {text:?}");
         }
     }
 

@@ -1,7 +1,6 @@
 //! `etna serve`: every flag is also an `ETNA_*` variable.
 
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -19,6 +18,7 @@ use etna_store::seal::Keyring;
 use ipnet::IpNet;
 
 use super::logging;
+use super::times::{Times, seconds};
 
 /// Flags of `etna serve`.
 #[derive(Args)]
@@ -86,27 +86,8 @@ pub(super) struct Flags {
     /// Client connections of one address at once; 0: any number. Trusted proxies are not counted.
     #[arg(long, env = "ETNA_MAX_CONNECTIONS_PER_CLIENT", value_name = "N", default_value_t = 0)]
     max_connections_per_client: u32,
-    /// How long what vanishes from the store in a mass (half a backend, a third of all) serves on as suspect, while
-    /// its servers answer, such as 5m; a bare number is seconds, as in all of these. 0 believes deletions at once.
-    #[arg(long, env = "ETNA_HOLD_SECONDS", value_name = "TIME", default_value = "300", alias = "hold-seconds")]
-    #[arg(value_parser = |text: &str| seconds(text, 0..=LONGEST_HOLD))]
-    hold: u64,
-    /// How long a drain may take before what still runs is cut.
-    #[arg(long, env = "ETNA_DRAIN_SECONDS", value_name = "TIME", default_value = "30")]
-    #[arg(value_parser = |text: &str| seconds(text, 0..=u64::MAX))]
-    drain_seconds: u64,
-    /// How long of that connections are still accepted after TERM, so that balancers in front can notice.
-    #[arg(long, env = "ETNA_DRAIN_GRACE_SECONDS", value_name = "TIME", default_value = "3")]
-    #[arg(value_parser = |text: &str| seconds(text, 0..=u64::MAX))]
-    drain_grace_seconds: u64,
-    /// How soon a new binary must be ready after USR2; else it is ended and this process goes on.
-    #[arg(long, env = "ETNA_UPGRADE_SECONDS", value_name = "TIME", default_value = "30")]
-    #[arg(value_parser = |text: &str| seconds(text, 1..=3600))]
-    upgrade_seconds: u64,
-    /// After how long a replaced process cuts what it still runs, such as WebSockets.
-    #[arg(long, env = "ETNA_UPGRADE_DRAIN_SECONDS", value_name = "TIME", default_value = "900")]
-    #[arg(value_parser = |text: &str| seconds(text, 0..=u64::MAX))]
-    upgrade_drain_seconds: u64,
+    #[command(flatten)]
+    times: Times,
     /// Where this proxy stands: servers with the same Zone are preferred [default: none].
     #[arg(long, env = "ETNA_ZONE", value_name = "NAME")]
     zone: Option<String>,
@@ -277,11 +258,11 @@ pub(super) fn run(flags: Flags) -> ExitCode {
         log_lost: Some(log.lost.clone()),
         max_connections: flags.max_connections,
         max_connections_per_client: flags.max_connections_per_client,
-        hold: Duration::from_secs(flags.hold),
-        drain: Duration::from_secs(flags.drain_seconds),
-        drain_grace: Duration::from_secs(flags.drain_grace_seconds),
-        upgrade: Duration::from_secs(flags.upgrade_seconds),
-        upgrade_drain: Duration::from_secs(flags.upgrade_drain_seconds),
+        hold: flags.times.hold(),
+        drain: flags.times.drain(),
+        drain_grace: flags.times.drain_grace(),
+        upgrade: flags.times.upgrade_timeout(),
+        upgrade_drain: flags.times.upgrade_drain(),
         zone: flags.zone.filter(|zone| !zone.is_empty()),
         acme: Settings { directory: flags.acme_directory, ca_file: flags.acme_ca },
         announce: flags.announce.settings(),
@@ -334,21 +315,6 @@ fn access_target(path: PathBuf) -> Option<access::Target> {
     }
 }
 
-/// `300`, `5m`, `1m30s`: whole seconds within a range.
-fn seconds(text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
-    let seconds = match text.parse() {
-        Ok(seconds) => seconds,
-        Err(_) => match etna_store::duration::parse(text) {
-            Ok(time) if time.subsec_nanos() == 0 => time.as_secs(),
-            _ => return Err("write seconds, or a time such as 30s, 5m or 1m30s".into()),
-        },
-    };
-    if range.contains(&seconds) {
-        return Ok(seconds);
-    }
-    Err(format!("choose {} to {} seconds", range.start(), range.end()))
-}
-
 fn directory(text: &str) -> Result<String, String> {
     if etna_store::object::Acme::is_directory(text) {
         return Ok(text.to_owned());
@@ -362,8 +328,6 @@ fn listen_address(text: &str) -> Result<SocketAddr, String> {
 
 /// How long a thread that still reads a file is waited for at the end.
 const LONGEST_END: Duration = Duration::from_secs(2);
-/// A year.
-const LONGEST_HOLD: u64 = 365 * 86_400;
 
 #[expect(clippy::print_stderr, reason = "the log could not be started")]
 fn eprintln_error(error: &str) {
@@ -381,13 +345,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_seconds_or_have_units() {
-        for (text, wanted) in [("0", 0), ("300", 300), ("5m", 300), ("1m30s", 90), ("1h", 3600)] {
-            assert_eq!(seconds(text, 0..=3600), Ok(wanted), "{text}");
-        }
-        for wrong in ["", "x", "-1", "500ms", "5d", "3601", "1.5"] {
-            assert!(seconds(wrong, 0..=3600).is_err(), "{wrong}");
-        }
+    fn addresses_to_listen_on() {
         assert!(listen_address("localhost:80").unwrap_err().contains("IP:PORT"));
         assert!(listen_address("[::1]:80").is_ok());
     }

@@ -1,6 +1,7 @@
 //! Where a container is reached. Pure and deterministic; the first of these that it has:
 //!
-//! * the label `etna.addr`;
+//! * the label `etna.addr`, which names an address of the container, a port of it on this host, or what `--allow-addr`
+//!   allows, and never another's (labels are part of images, which strangers make);
 //! * on the host's own network: `--host-ip` and the port;
 //! * by `--address-mode`: `host`, the published port on the address it is bound to, or on `--host-ip` where that is any
 //!   (on a loopback address only where `--host-ip` is one too); `container` and `network:NAME`, its own address;
@@ -8,6 +9,8 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+use ipnet::IpNet;
 
 use super::Trail;
 use super::hosts::ip;
@@ -77,12 +80,14 @@ impl HostIp {
 }
 
 /// How to reach containers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Addressing {
     /// Which address.
     pub mode: Mode,
     /// This host's; `None`: not known.
     pub host_ip: Option<IpAddr>,
+    /// Which addresses labels may name besides the container's own.
+    pub allow: Vec<IpNet>,
 }
 
 /// What was found.
@@ -198,8 +203,33 @@ fn labelled(
         trail.note("etna.addr", label, format!("not ours: {what} is never registered"));
         return None;
     }
+    if !is_its_own(address, port, container, addressing)
+        && !addressing.allow.iter().any(|net| net.contains(&address.ip()))
+    {
+        let then = "not ours: neither an address of the container nor a port of it on this host; see --allow-addr";
+        trail.note("etna.addr", label, then);
+        return None;
+    }
     trail.note("etna.addr", label, format!("address {address}"));
     Some(address)
+}
+
+/// Whether the container itself answers there: at its own address, or at this host's on a port that is the container's.
+fn is_its_own(address: SocketAddr, port: u16, container: &Container, addressing: &Addressing) -> bool {
+    let settings = &container.network_settings;
+    let in_networks = settings.networks.values().flat_map(|at| [&at.ip_address, &at.global_ipv6_address]);
+    if in_networks.chain([&settings.ip_address]).any(|own| ip(own) == Some(address.ip())) {
+        return true;
+    }
+    if container.host_config.network_mode == "host" {
+        return Some(address.ip()) == addressing.host_ip && address.port() == port;
+    }
+    let bound = settings.ports.iter().chain(&container.host_config.port_bindings);
+    let mut bound = bound.filter(|(key, _)| !key.ends_with("/udp")).flat_map(|(_, bindings)| bindings).flatten();
+    bound.any(|binding| {
+        let on = ip(&binding.host_ip).filter(|on| !on.is_unspecified()).or(addressing.host_ip);
+        binding.host_port == address.port().to_string() && on == Some(address.ip())
+    })
 }
 
 /// A binding as far as it can be used: its address, or `None` for any, and its port.

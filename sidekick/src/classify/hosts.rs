@@ -73,6 +73,38 @@ impl FromStr for HostPattern {
     }
 }
 
+/// Which sites may be named: `blog`, `blog-*` or `*`. Unlike hosts, sites have names with capital letters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SitePattern {
+    /// This one.
+    Exactly(String),
+    /// Those whose names begin so.
+    Begins(String),
+}
+
+impl SitePattern {
+    /// Whether it allows a site.
+    pub fn matches(&self, site: &str) -> bool {
+        match self {
+            SitePattern::Exactly(name) => site == name,
+            SitePattern::Begins(name) => site.starts_with(name.as_str()),
+        }
+    }
+}
+
+impl FromStr for SitePattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<SitePattern, String> {
+        match text.strip_suffix('*') {
+            Some("") => Ok(SitePattern::Begins(String::new())),
+            Some(name) if valid_site(name) => Ok(SitePattern::Begins(name.to_owned())),
+            None if valid_site(text) => Ok(SitePattern::Exactly(text.to_owned())),
+            _ => Err("say blog, blog-* or *".into()),
+        }
+    }
+}
+
 /// An address as text, IPv4 inside IPv6 taken for what it is.
 pub(super) fn ip(text: &str) -> Option<IpAddr> {
     text.trim().trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
@@ -116,6 +148,16 @@ mod tests {
         assert!(matches("example.com", "example.com"));
         for bad in ["", "*.", "a*", "**", "a:1"] {
             assert!(bad.parse::<HostPattern>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn patterns_of_sites() {
+        let matches = |pattern: &str, site: &str| pattern.parse::<SitePattern>().unwrap().matches(site);
+        assert!(matches("*", "Blog") && matches("blog-*", "blog-2") && matches("Blog", "Blog"));
+        assert!(!matches("blog-*", "blog") && !matches("Blog", "blog") && !matches("blog", "blog2"));
+        for bad in ["", "a/b", "*a", "a**", ".*"] {
+            assert!(bad.parse::<SitePattern>().is_err(), "{bad}");
         }
     }
 

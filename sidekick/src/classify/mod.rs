@@ -11,7 +11,7 @@ mod hosts;
 use std::net::SocketAddr;
 
 pub use address::{Addressing, HostIp, Mode};
-pub use hosts::{HostPattern, valid_host, valid_site};
+pub use hosts::{HostPattern, SitePattern, valid_host, valid_site};
 
 use crate::docker::Container;
 use crate::wanted::Role;
@@ -23,6 +23,8 @@ pub struct Policy {
     pub default_host: String,
     /// Which host names labels and environment may claim; empty: any.
     pub allow_hosts: Vec<HostPattern>,
+    /// Where hosts are not any: which sites labels may name besides those that are called like an allowed host.
+    pub allow_sites: Vec<SitePattern>,
     /// How to reach containers.
     pub addressing: Addressing,
 }
@@ -50,6 +52,16 @@ pub enum Decision {
     },
     /// Register it.
     Ours(Box<Claim>),
+}
+
+impl Decision {
+    /// What an operator should know of a container that is ours.
+    pub fn warnings(&self) -> &[String] {
+        match self {
+            Decision::Ours(claim) => &claim.warnings,
+            Decision::NotOurs { .. } => &[],
+        }
+    }
 }
 
 /// What a container of ours claims.
@@ -100,9 +112,12 @@ impl Trail {
 
 /// The error says whether it is a mistake.
 fn claim(container: &Container, policy: &Policy, trail: &mut Trail) -> Result<Claim, bool> {
-    let named = opted_in(container, trail)?;
+    let unknown = unknown_labels(container, trail);
+    // Who misspelt a label meant the container to be ours, unless he said that it is not.
+    let is_misspelt = !unknown.is_empty() && container.label("etna.enable").is_none();
+    let named = opted_in(container, trail).map_err(|mistake| mistake || is_misspelt)?;
     let hosts = site_hosts(container, policy, trail)?;
-    let site = site_id(container, &hosts, trail)?;
+    let site = site_id(container, &hosts, policy, trail)?;
     let role = role(container, named, trail)?;
     let found = address::find(container, &policy.addressing, trail)?;
     let weight = weight(container, trail);
@@ -116,9 +131,22 @@ fn claim(container: &Container, policy: &Policy, trail: &mut Trail) -> Result<Cl
         waiting: found.waiting,
         weight: if held.is_some() { 0 } else { weight },
         held,
-        warnings: found.warnings,
+        warnings: unknown.into_iter().chain(found.warnings).collect(),
         why: Vec::new(),
     })
+}
+
+/// Labels that look like ours and are not, each in a sentence.
+fn unknown_labels(container: &Container, trail: &mut Trail) -> Vec<String> {
+    let ours = |name: &str| name.get(..LABEL.len()).is_some_and(|start| start.eq_ignore_ascii_case(LABEL));
+    let names = container.config.labels.keys().filter(|name| ours(name) && !LABELS.contains(&name.as_str()));
+    let mut warnings = Vec::new();
+    for name in names.take(MOST_UNKNOWN) {
+        let shown: String = name.chars().take(LONGEST_SHOWN).collect();
+        trail.note("label", shown.clone(), format!("ignored: no such label; known are {}", LABELS.join(", ")));
+        warnings.push(format!("the label {shown} is ignored: there is no such label"));
+    }
+    warnings
 }
 
 /// Whether it is ours at all, and what its name alone says of its role.
@@ -204,8 +232,19 @@ fn site_hosts(container: &Container, policy: &Policy, trail: &mut Trail) -> Resu
     Ok(good)
 }
 
-fn site_id(container: &Container, hosts: &[String], trail: &mut Trail) -> Result<String, bool> {
+/// Whoever is in a site gets its requests, so a container names no site whose hosts it may not claim.
+fn site_id(container: &Container, hosts: &[String], policy: &Policy, trail: &mut Trail) -> Result<String, bool> {
+    let allowed = |site: &str| {
+        policy.allow_hosts.is_empty()
+            || hosts.iter().any(|host| host == site)
+            || policy.allow_hosts.iter().any(|pattern| pattern.matches(site))
+            || policy.allow_sites.iter().any(|pattern| pattern.matches(site))
+    };
     match container.label("etna.site") {
+        Some(site) if valid_site(site) && !allowed(site) => {
+            trail.note("--allow-site", site, "not ours: neither --allow-host nor --allow-site allows this site");
+            Err(true)
+        }
         Some(site) if valid_site(site) => {
             trail.note("etna.site", site, format!("site {site}"));
             Ok(site.to_owned())
@@ -294,6 +333,23 @@ fn flag(text: &str) -> Option<bool> {
         _ => None,
     }
 }
+
+/// What labels of ours begin with.
+const LABEL: &str = "etna.";
+/// All of them.
+const LABELS: [&str; 8] = [
+    "etna.enable",
+    "etna.host",
+    "etna.site",
+    "etna.role",
+    "etna.port",
+    "etna.weight",
+    "etna.addr",
+    "etna.health.docker",
+];
+/// How many unknown labels of a container are told, and how much of each.
+const MOST_UNKNOWN: usize = 8;
+const LONGEST_SHOWN: usize = 100;
 
 fn shown(value: Option<&str>) -> String {
     value.unwrap_or("absent").to_owned()

@@ -33,8 +33,8 @@ fn with(changes: &[(&str, Value)]) -> Container {
 }
 
 fn policy(host_ip: &str) -> Policy {
-    let addressing = Addressing { mode: Mode::Host, host_ip: host_ip.parse().ok() };
-    Policy { default_host: "wordpress.local".into(), allow_hosts: Vec::new(), addressing }
+    let addressing = Addressing { host_ip: host_ip.parse().ok(), ..Addressing::default() };
+    Policy { default_host: "wordpress.local".into(), allow_hosts: Vec::new(), allow_sites: Vec::new(), addressing }
 }
 
 fn ours(container: &Container, policy: &Policy) -> Claim {
@@ -145,6 +145,8 @@ fn mistakes_in_labels_are_told() {
         (json!({"etna.host": "a.b", "etna.addr": "0.0.0.0"}), "unspecified"),
         (json!({"etna.host": "a.b", "etna.addr": "224.0.0.1"}), "multicast"),
         (json!({"etna.host": "a.b", "etna.addr": "172.17.0.1"}), "bridge"),
+        (json!({"etna.host": "a.b", "etna.addr": "10.0.0.9:2379"}), "--allow-addr"),
+        (json!({"etna.host": "a.b", "etna.addr": "10.0.0.5:2379"}), "--allow-addr"),
         (json!({"etna.host": (0..40).map(|i| format!("h{i}.b,")).collect::<String>()}), "more than"),
     ] {
         let (mistake, why) = last_word(&with(&[(LABELS, labels.clone())]));
@@ -152,6 +154,26 @@ fn mistakes_in_labels_are_told() {
     }
     let claim = ours(&with(&[(LABELS, json!({"etna.host": "a.b,c/d", "etna.weight": "999"}))]), &policy("10.0.0.5"));
     assert_eq!((claim.hosts.as_slice(), claim.weight), (&["a.b".to_owned()][..], 1));
+}
+
+#[test]
+fn labels_that_we_do_not_know_are_told() {
+    let labels =
+        json!({"etna.host": "a.b", "etna.hosts": "c.d", "Etna.Role": "admin", "etna.health.path": "/x", "etnax": ""});
+    let claim = ours(&with(&[(LABELS, labels)]), &policy("10.0.0.5"));
+    assert_eq!((claim.role, claim.warnings.len()), (Role::Public, 3), "{:?}", claim.warnings);
+    assert!(claim.warnings.iter().any(|warning| warning.contains("etna.hosts is ignored")));
+    let told = |name: &str| claim.why.iter().any(|why| why.saw == name && why.then.starts_with("ignored"));
+    assert!(told("etna.hosts") && told("Etna.Role") && told("etna.health.path") && !told("etnax"));
+
+    let of_mysql = |labels: Value| last_word(&with(&[("/Name", json!("/mysql")), (LABELS, labels)]));
+    let (mistake, why) = of_mysql(json!({"etna.hots": "a.b"}));
+    assert!(mistake && why.contains("etna.host label"), "{why}");
+    assert!(!of_mysql(json!({"other.host": "a.b"})).0);
+    assert!(!of_mysql(json!({"etna.hots": "a.b", "etna.enable": "false"})).0);
+    let many: serde_json::Map<_, _> = (0..99).map(|n| (format!("etna.{n}{}", "x".repeat(300)), json!(""))).collect();
+    let claim = ours(&with(&[(LABELS, Value::Object(many))]), &policy("10.0.0.5"));
+    assert!(claim.warnings.len() == 8 && claim.warnings.iter().all(|warning| warning.len() < 200));
 }
 
 #[test]
@@ -165,6 +187,72 @@ fn which_hosts_may_be_claimed() {
     assert!(refused(&with(&[(LABELS, json!({"etna.host": "bank.com"}))])));
     assert!(refused(&with(&[])), "the environment is a stranger's as well");
     assert_eq!(ours(&with(&[(ENV, json!([]))]), &policy).hosts, ["wordpress.local"], "the operator's own");
+}
+
+#[test]
+fn which_sites_may_be_named() {
+    let mut policy = policy("10.0.0.5");
+    let site = |labels: Value, policy: &Policy| match classify(&with(&[(LABELS, labels)]), policy) {
+        Decision::Ours(claim) => Ok(claim.site),
+        Decision::NotOurs { mistake, why } => {
+            assert!(mistake);
+            Err(why.last().map(|reason| (reason.rule, reason.then.clone())).unwrap())
+        }
+    };
+    let stolen = json!({"etna.host": "a.example.com", "etna.site": "wordpress.local", "etna.role": "admin"});
+    assert!(site(stolen.clone(), &policy).is_ok(), "nothing is restricted");
+    policy.allow_hosts = vec!["*.example.com".parse().unwrap()];
+    let (rule, then) = site(stolen.clone(), &policy).unwrap_err();
+    assert!(rule == "--allow-site" && then.contains("--allow-host"), "{rule}: {then}");
+    for (host, name, good) in [
+        ("a.example.com", "a.example.com", true),
+        ("a.example.com", "b.example.com", true),
+        ("a.example.com", "blog", false),
+        ("a.example.com", "A.example.com.evil", false),
+    ] {
+        assert_eq!(site(json!({"etna.host": host, "etna.site": name}), &policy).is_ok(), good, "{name}");
+    }
+    policy.allow_sites = vec!["blog-*".parse().unwrap()];
+    assert_eq!(site(json!({"etna.host": "a.example.com", "etna.site": "blog-1"}), &policy), Ok("blog-1".into()));
+    assert!(site(stolen, &policy).is_err());
+    // What is ours by its name and says no host has the operator's, and may name the site of that.
+    let by_default = with(&[(ENV, json!([])), (LABELS, json!({"etna.site": "wordpress.local"}))]);
+    assert_eq!(ours(&by_default, &policy).site, "wordpress.local");
+}
+
+#[test]
+fn labels_name_addresses_of_their_own_container() {
+    let at = |label: &str, changes: &[(&str, Value)], policy: &Policy| {
+        let labels = (LABELS, json!({"etna.host": "a.b", "etna.addr": label}));
+        let changes: Vec<_> = changes.iter().cloned().chain([labels]).collect();
+        match classify(&with(&changes), policy) {
+            Decision::Ours(claim) => claim.address.map(|address| address.to_string()),
+            Decision::NotOurs { .. } => None,
+        }
+    };
+    let bound = |ip: &str, port: &str| (PORT_80, json!([{"HostIp": ip, "HostPort": port}]));
+    let v6 = json!({"macvlan": {"IPAddress": "10.9.0.2", "GlobalIPv6Address": "fd00::9"}});
+    let mut policy = policy("10.0.0.5");
+    for (label, changes, expected) in [
+        ("172.17.0.2", vec![], Some("172.17.0.2:80")),
+        ("172.17.0.2:8080", vec![], Some("172.17.0.2:8080")),
+        ("10.0.0.5:49153", vec![], Some("10.0.0.5:49153")),
+        ("10.0.0.5:49155", vec![], None),
+        ("10.0.0.5:80", vec![], None),
+        ("10.1.1.1:81", vec![bound("10.1.1.1", "81")], Some("10.1.1.1:81")),
+        ("10.0.0.5:81", vec![bound("10.1.1.1", "81")], None),
+        ("[fd00::9]:80", vec![("/NetworkSettings/Networks", v6.clone())], Some("[fd00::9]:80")),
+        ("10.0.0.5:80", vec![("/HostConfig/NetworkMode", json!("host"))], Some("10.0.0.5:80")),
+        ("10.0.0.5:2379", vec![("/HostConfig/NetworkMode", json!("host"))], None),
+        ("10.7.7.7", vec![], None),
+    ] {
+        assert_eq!(at(label, &changes, &policy).as_deref(), expected, "{label}");
+    }
+    policy.addressing.allow = vec!["10.7.0.0/16".parse().unwrap()];
+    assert_eq!(at("10.7.7.7", &[], &policy).as_deref(), Some("10.7.7.7:80"));
+    assert_eq!(at("10.8.7.7", &[], &policy), None);
+    policy.addressing.allow = vec!["0.0.0.0/0".parse().unwrap()];
+    assert_eq!(at("127.0.0.1:2375", &[], &policy), None, "never");
 }
 
 #[test]
@@ -230,9 +318,6 @@ fn other_ways_to_be_reached() {
     policy.addressing.mode = Mode::Network("missing".into());
     let claim = ours(&several, &policy);
     assert_eq!((claim.address, claim.warnings.len()), (None, 1));
-
-    let labelled = with(&[(LABELS, json!({"etna.host": "a.b", "etna.addr": "10.7.7.7"}))]);
-    assert_eq!(ours(&labelled, &policy).address, Some("10.7.7.7:80".parse().unwrap()));
 }
 
 #[test]

@@ -163,7 +163,8 @@ impl Tracker {
         let decision = classify(&container, &self.policy);
         let before = self.containers.remove(&id);
         if before.as_ref().is_none_or(|before| before.decision != decision) {
-            say(&container, &decision);
+            let told = before.as_ref().map(|before| before.decision.warnings()).unwrap_or_default();
+            say(&container, &decision, told);
         }
         let same_run = before.filter(|before| before.container.state.started_at == container.state.started_at);
         let mut tracked = match same_run {
@@ -325,7 +326,8 @@ fn is(container: &Container, named: &str) -> bool {
     container.short_name() == named || (named.len() >= 12 && container.id.starts_with(named))
 }
 
-fn say(container: &Container, decision: &Decision) {
+/// Logs a decision, and of its warnings those that were not told before.
+fn say(container: &Container, decision: &Decision, told: &[String]) {
     let name = container.short_name();
     match decision {
         Decision::Ours(claim) => {
@@ -341,8 +343,8 @@ fn say(container: &Container, decision: &Decision) {
                 held,
                 "decided"
             );
-            for warning in &claim.warnings {
-                tracing::warn!(event = "address-doubtful", container = name, "{warning}");
+            for warning in claim.warnings.iter().filter(|warning| !told.contains(warning)) {
+                tracing::warn!(event = "doubtful", container = name, "{warning}");
             }
         }
         Decision::NotOurs { mistake, why } => {

@@ -1,12 +1,12 @@
 use super::*;
-use crate::classify::{Addressing, Mode};
+use crate::classify::Addressing;
 use serde_json::json;
 
 const ID: &str = "fedcba9876543210fedcba9876543210";
 
 fn policy() -> Policy {
-    let addressing = Addressing { mode: Mode::Host, host_ip: "10.0.0.5".parse().ok() };
-    Policy { default_host: "wordpress.local".into(), allow_hosts: Vec::new(), addressing }
+    let addressing = Addressing { host_ip: "10.0.0.5".parse().ok(), ..Addressing::default() };
+    Policy { default_host: "wordpress.local".into(), allow_hosts: Vec::new(), allow_sites: Vec::new(), addressing }
 }
 
 fn container(started: &str, host_port: &str) -> Container {

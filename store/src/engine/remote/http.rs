@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -37,6 +38,19 @@ impl fmt::Display for Target {
     }
 }
 
+/// The `Host` under which an admin API answers: its address as it was given or, where that was a name, the address the
+/// name led to. A name it refuses, for a web page could have made one of its own lead there (DNS rebinding).
+pub fn host_field(given: &str, peer: SocketAddr) -> String {
+    let host = given.rsplit_once(':').map_or(given, |(host, _)| host);
+    let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    // `localhost` it knows, and a tunnel on `::1` may end at its 127.0.0.1.
+    if literal.parse::<IpAddr>().is_ok() || host.eq_ignore_ascii_case("localhost") {
+        return given.to_owned();
+    }
+    // Without the zone of a link-local address, which is ours alone.
+    SocketAddr::new(peer.ip().to_canonical(), peer.port()).to_string()
+}
+
 /// The other side, and what we show it.
 pub(super) struct Peer {
     pub(super) target: Target,
@@ -64,14 +78,10 @@ impl Peer {
     }
 
     async fn request(&self, method: Method, what: &str, body: Option<Vec<u8>>) -> Result<Request<Full<Bytes>>, Error> {
-        let host = match &self.target {
-            Target::Tcp(address) => address.as_str(),
-            Target::Unix(_) => "localhost",
-        };
         let mut request = Request::builder()
             .method(method)
             .uri(format!("/v3/store/{what}"))
-            .header(HOST, host)
+            .header(HOST, "localhost")
             .header(CONTENT_TYPE, "application/json");
         // Read each time, so that a new token needs no restart.
         if let Some(path) = &self.token_file {
@@ -83,11 +93,14 @@ impl Peer {
         request.body(body).map_err(|error| invalid(format!("{}: {error}", self.target)))
     }
 
-    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Error> {
+    async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Error> {
         match &self.target {
             Target::Tcp(address) => {
                 let stream = connect(TcpStream::connect(address)).await.map_err(|error| self.unreached(error))?;
                 let _ = stream.set_nodelay(true);
+                let peer = stream.peer_addr().map_err(|error| self.unreached(error))?;
+                let host = HeaderValue::try_from(host_field(address, peer));
+                request.headers_mut().insert(HOST, host.map_err(|error| invalid(format!("{}: {error}", self.target)))?);
                 self.exchange(stream, request).await
             }
             Target::Unix(path) => {
@@ -122,12 +135,16 @@ impl Peer {
     }
 
     fn refused(&self, status: StatusCode, body: &[u8]) -> Error {
-        let text = String::from_utf8_lossy(body.get(..LONGEST_QUOTE).unwrap_or(body)).trim().to_owned();
+        let message = serde_json::from_slice::<Refused>(body).ok().map(|refused| refused.message);
+        let text = message.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
+        let text: String = text.trim().chars().take(LONGEST_QUOTE).collect();
         let said = format!("{} answered {status}: {text}", self.target);
         match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            StatusCode::UNAUTHORIZED => {
                 Error::Denied { reason: format!("{said}; give the file with its admin token as the password file") }
             }
+            // Not for want of the token: the answer says why and what to do.
+            StatusCode::FORBIDDEN => Error::Denied { reason: said },
             StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
                 invalid(format!("{said}; there is no etna with a store there, or an older one"))
             }
@@ -135,6 +152,12 @@ impl Peer {
             _ => unavailable(said),
         }
     }
+}
+
+/// What an admin API says that refuses a request before its store is asked.
+#[derive(serde::Deserialize)]
+struct Refused {
+    message: String,
 }
 
 /// An answer, line by line.
@@ -212,4 +235,23 @@ const LONGEST_CONNECT: Duration = Duration::from_secs(2);
 const LONGEST_REQUEST: Duration = Duration::from_secs(12);
 /// Of an answer that is not read by lines, in bytes.
 const LONGEST_ANSWER: usize = 4 << 20;
+/// In characters.
 const LONGEST_QUOTE: usize = 300;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_said_as_the_address_it_led_to() {
+        let host = |given: &str, peer: &str| host_field(given, peer.parse().unwrap());
+        assert_eq!(host("core-01:8182", "10.0.0.11:8182"), "10.0.0.11:8182");
+        assert_eq!(host("core-01:8182", "[fd00::1]:8182"), "[fd00::1]:8182");
+        assert_eq!(host("core-01:8182", "[fe80::1%2]:8182"), "[fe80::1]:8182");
+        assert_eq!(host("core-01:8182", "[::ffff:10.0.0.11]:8182"), "10.0.0.11:8182");
+        assert_eq!(host("127.1:9", "127.0.0.1:9"), "127.0.0.1:9");
+        for given in ["10.0.0.11:8182", "[fd00::1]:8182", "localhost:8182", "LOCALHOST:1"] {
+            assert_eq!(host(given, "127.0.0.1:8182"), given);
+        }
+    }
+}

@@ -20,8 +20,8 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::wire::{self, Commit, Done, Found, Grant, Lease, Line};
 use super::{Batch, Change, Engine, Error, Item, LeaseId, Options, Revision, Txn, limits};
-pub use http::Target;
 use http::{Lines, Peer};
+pub use http::{Target, host_field};
 
 /// A connection to another `etna`.
 pub struct Remote(Peer);
