@@ -20,14 +20,14 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use etna_store::object::{HttpsMode, Id};
 use etna_store::{Problem, Revision};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use tokio::sync::watch;
 
 pub use otherwise::Otherwise;
 
 use crate::acme::Subject;
 use crate::acme::challenge::Challenges;
-use crate::backend::{Backend, Slot};
+use crate::backend::{Backend, Slot, hash, sticky};
 use crate::error::Error;
 use crate::failover::Predicate;
 use crate::middleware::Middleware;
@@ -89,6 +89,13 @@ pub struct Frontend {
     pub broken: bool,
     /// What survives publishes.
     pub live: Arc<FrontendLive>,
+}
+
+impl Frontend {
+    /// What a request hashes to that belongs to a session of the application's.
+    pub fn session(&self, headers: &HeaderMap) -> Option<u64> {
+        Some(hash::bytes(sticky::cookie_value(headers, self.spec.session?)?))
+    }
 }
 
 /// A middleware in a frontend's chain.
