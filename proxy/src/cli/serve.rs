@@ -360,9 +360,9 @@ fn listen_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "write IP:PORT, like 0.0.0.0:8181 or [::]:8181".into())
 }
 
-/// A year.
 /// How long a thread that still reads a file is waited for at the end.
 const LONGEST_END: Duration = Duration::from_secs(2);
+/// A year.
 const LONGEST_HOLD: u64 = 365 * 86_400;
 
 #[expect(clippy::print_stderr, reason = "the log could not be started")]
