@@ -1,5 +1,6 @@
 //! What a site promises beyond which container is asked, with servers that stand in for its containers.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use etna_tests::client::{request, send};
@@ -80,4 +81,33 @@ async fn of_the_login_page_only_unlocking_a_post_is_public() {
         let answer = send(proxy.listen, asked.body(Full::default()).unwrap()).await.unwrap();
         assert_eq!((answer.status, answer.server()), (200, server), "{method} {query}");
     }
+}
+
+#[tokio::test]
+async fn a_session_of_phps_stays_at_one_public_container() {
+    let scene = Scene::open("site-session").await;
+    let (_public, _admin) = site(&scene, json!({})).await;
+    let more = [StandIn::start("second").await, StandIn::start("third").await];
+    for (n, server) in more.iter().enumerate() {
+        scene.put(&server_key("pub", &format!("s{n}")), server_at(server.address)).await;
+    }
+    let proxies = [scene.proxy("one").await, scene.proxy("two").await];
+    let revision =
+        scene.put("backends/pub/backend", json!({ "Type": "http", "HealthCheck": false, "Policy": "p2c" })).await;
+    let mut all = BTreeSet::new();
+    for proxy in &proxies {
+        proxy.until_revision(revision).await;
+    }
+    for session in 0..24 {
+        let mut seen = BTreeSet::new();
+        for n in 0..8 {
+            let asked =
+                request("GET", "w.test", &format!("/page-{n}")).header("cookie", format!("a=b; PHPSESSID={session}"));
+            let answer = send(proxies[n % 2].listen, asked.body(Full::default()).unwrap()).await.unwrap();
+            seen.insert(answer.server().to_owned());
+        }
+        assert_eq!(seen.len(), 1, "session {session}: {seen:?}");
+        all.extend(seen);
+    }
+    assert_eq!(all.len(), 3, "{all:?}");
 }

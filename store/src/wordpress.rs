@@ -143,9 +143,10 @@ impl Rows<'_> {
         self.site.admin.as_ref().unwrap_or(&self.site.public)
     }
 
-    /// Public pages come from the admin containers as long as no other runs. Never the other way round.
+    /// Public pages come from the admin containers as long as no other runs. Never the other way round. A plugin that keeps
+    /// a session of PHP's keeps it in one container.
     fn outside(&self, row: Frontend) -> Frontend {
-        Frontend { fallback: self.site.admin.clone(), ..row }
+        Frontend { fallback: self.site.admin.clone(), session: Some(SESSION), ..row }
     }
 
     /// What belongs to those who log in, to one server each.
@@ -212,6 +213,9 @@ fn any_case(digit: char) -> String {
 
 /// A cookie that only somebody who logged in has. Whether it is genuine, only WordPress can tell.
 const LOGGED_IN: &str = r#"CookieRegexp("^wordpress_logged_in_|^wordpress_sec_|^wordpress_[0-9a-f]{32}$")"#;
+
+/// Of PHP's sessions, as it is called unless the installation says otherwise.
+const SESSION: &str = "PHPSESSID";
 
 const SLASH: &str = "(?:/|%2[fF])";
 
@@ -353,7 +357,9 @@ mod tests {
             assert_eq!(row(&site, name).sticky, Some(Sticky { cookie: Some(COOKIE.into()) }));
         }
         for name in ["cron", "xmlrpc", "postpass", "ajax", "uploads", "public"] {
-            assert_eq!(row(&site, name).sticky, None);
+            let row = row(&site, name);
+            let is_inside = ["cron", "xmlrpc"].contains(&name);
+            assert_eq!((row.sticky, row.session), (None, (!is_inside).then_some("PHPSESSID")));
         }
         site.sticky.cookie = Some("mine".into());
         assert_eq!(row(&site, "admin").sticky, Some(site.sticky.clone()));

@@ -280,7 +280,8 @@ fn path(table: &Table, route: &Route, asked: &Asked) -> Value {
     let stuck = used.zip(cookie).and_then(|(used, cookie)| sticky::find(used, cookie, &head.fields, || now));
     let stuck_id =
         used.zip(stuck).and_then(|(used, at)| used.servers.get(usize::from(at))).map(|s| s.spec.id.to_string());
-    let key = used.and_then(|used| used.hash.as_ref()?.of(&head, asked.client));
+    let session = frontend.session(&head.fields);
+    let key = used.and_then(|used| session.or_else(|| used.hash.as_ref()?.of(&head, asked.client)));
     json!({
         "outcome": outcome,
         "middlewares": middlewares,

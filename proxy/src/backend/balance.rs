@@ -49,7 +49,7 @@ pub struct Ask<'a> {
     pub turn: u64,
     /// Drawn for this one.
     pub random: u64,
-    /// What it hashes to, where the policy hashes.
+    /// What it hashes to, where the policy hashes, or the request belongs to a session; then no policy matters.
     pub key: Option<u64>,
     /// When it came.
     pub now: Instant,
@@ -181,12 +181,12 @@ impl Look<'_> {
     #[inline]
     fn first(&self, ring: &Ring) -> Option<u16> {
         match (self.schedule.policy, self.ask.key) {
+            (_, Some(key)) => self.draws_best(ring, key, |_| true).filter(|at| self.will_do(*at)),
             (Policy::PowerOfTwoChoices, _) => self.cheaper(ring, |server| u64::from(server.live.in_flight()) + 1),
             (Policy::PeakEwma, _) => self.cheaper(ring, |server| {
                 let latency = u64::from(server.live.latency.read(server.live.millis(self.ask.now)));
                 (latency + NOISE_US) * (u64::from(server.live.in_flight()) + 1)
             }),
-            (Policy::Hash, Some(key)) => self.draws_best(ring, key, |_| true).filter(|at| self.will_do(*at)),
             (Policy::WeightedRoundRobin | Policy::Hash, _) => {
                 let at = *ring.round.get(in_turn(self.ask.turn, ring.round.len())?)?;
                 self.will_do(at).then_some(at)
@@ -217,7 +217,7 @@ impl Look<'_> {
     /// Another one that will do, by weight; at last one that starts slowly and was passed over for it.
     #[cold]
     fn other(&self, ring: &Ring) -> Option<u16> {
-        if let (Policy::Hash, Some(key)) = (self.schedule.policy, self.ask.key) {
+        if let Some(key) = self.ask.key {
             return self
                 .draws_best(ring, key, |at| self.will_do(at))
                 .or_else(|| self.draws_best(ring, key, |at| self.may(at)));
@@ -259,7 +259,7 @@ impl Look<'_> {
     fn is_lucky(&self, at: u16) -> bool {
         let live = &self.servers[usize::from(at)].live;
         // One that has nothing to do is not drowned by a request.
-        if self.schedule.policy != Policy::Hash && live.in_flight() == 0 {
+        if self.schedule.policy != Policy::Hash && self.ask.key.is_none() && live.in_flight() == 0 {
             return true;
         }
         // A key that has come to a new server stays there.

@@ -27,7 +27,7 @@ pub use otherwise::Otherwise;
 
 use crate::acme::Subject;
 use crate::acme::challenge::Challenges;
-use crate::backend::{Backend, Slot};
+use crate::backend::{Backend, Slot, hash, sticky};
 use crate::error::Error;
 use crate::failover::Predicate;
 use crate::middleware::Middleware;
@@ -36,6 +36,7 @@ use crate::rule::{Head, Rule};
 use crate::stats::Requests;
 use crate::tls::certificates::Certificates;
 use crate::tls::terms::Terms;
+use crate::traffic::fields::Fields;
 
 /// Everything a request may need, at one revision.
 #[derive(Clone, Default)]
@@ -89,6 +90,13 @@ pub struct Frontend {
     pub broken: bool,
     /// What survives publishes.
     pub live: Arc<FrontendLive>,
+}
+
+impl Frontend {
+    /// What a request hashes to that belongs to a session of the application's.
+    pub fn session(&self, fields: &Fields) -> Option<u64> {
+        Some(hash::bytes(sticky::cookie_value(fields, self.spec.session?)?))
+    }
 }
 
 /// A middleware in a frontend's chain.

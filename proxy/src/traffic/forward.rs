@@ -122,7 +122,7 @@ async fn send(
 ) -> Result<Answered, Error> {
     let worker = &client.worker;
     let mut began = Instant::now();
-    let mut ask = ask_at(client, backend, outgoing, began);
+    let mut ask = ask_at(client, route, backend, outgoing, began);
     let mut again = Again::new(ask.turn, began);
     let mut line = InLine::new(&worker.live, route, choose);
     let mut stuck = stuck;
@@ -150,7 +150,7 @@ async fn send(
                     let waits = Ask { tried: again.tried(), ..ask };
                     let place = Box::pin(line.wait(wanted, &waits, backend)).await?;
                     if !Arc::ptr_eq(&left.live, &backend.live) {
-                        ask = ask_at(client, backend, outgoing, began);
+                        ask = ask_at(client, route, backend, outgoing, began);
                     }
                     again.goes_on_at(backend, &left, ask.turn);
                     match place {
@@ -289,11 +289,13 @@ async fn send(
 }
 
 /// A request that asks a backend for a server for the first time.
-fn ask_at(client: &Client, backend: &Backend, outgoing: &Outgoing<'_>, now: Instant) -> Ask<'static> {
+fn ask_at(client: &Client, route: &Route, backend: &Backend, outgoing: &Outgoing<'_>, now: Instant) -> Ask<'static> {
+    let session = route.frontend.session(&outgoing.head.fields);
+    let hashed = || backend.hash.as_ref()?.of(&outgoing.head, client_address(client, outgoing));
     Ask {
         turn: backend.live.turn.fetch_add(1, Relaxed),
         random: client.worker.random(),
-        key: backend.hash.as_ref().and_then(|hash| hash.of(&outgoing.head, client_address(client, outgoing))),
+        key: session.or_else(hashed),
         now,
         ramping: backend.is_ramping(now),
         tried: &[],

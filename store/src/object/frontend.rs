@@ -27,6 +27,9 @@ pub struct Frontend {
     pub priority: i64,
     /// Ours: stickiness of this frontend, instead of its backend's.
     pub sticky: Option<Sticky>,
+    /// Ours: a cookie of the application's own; requests with one value of it go to one server while that is well. Only
+    /// sites set it.
+    pub session: Option<&'static str>,
     /// Ours: how long its servers have to begin an answer where their backend's `Timeouts.Read` does not say. Only sites
     /// set it.
     pub answer_within: Option<Duration>,
@@ -95,6 +98,7 @@ impl Frontend {
             deny: None,
             priority: 0,
             sticky: None,
+            session: None,
             answer_within: None,
             on_client_abort: OnClientAbort::default(),
             https: HttpsMode::Off,

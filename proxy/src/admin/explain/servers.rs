@@ -65,10 +65,10 @@ pub(super) fn servers(backend: &Backend, stuck: Option<u16>, key: Option<u64>, n
             _ if first.is_some() && tier(*at) > first => "not asked while a tier before has one that is well",
             _ if !live.has_room() => "full: others first",
             _ if share < WHOLE => "starts slowly",
+            _ if key.is_some() => "by the hash of its key",
             _ => match backend.spec.policy {
                 Policy::PowerOfTwoChoices => "drawn at random, the less loaded of two",
                 Policy::PeakEwma => "drawn at random, the faster and less loaded of two",
-                Policy::Hash if key.is_some() => "by the hash of its key",
                 Policy::Hash | Policy::WeightedRoundRobin => "",
             },
         };

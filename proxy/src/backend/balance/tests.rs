@@ -16,18 +16,24 @@ fn with(policy: &str, servers: Vec<Server>) -> Backend {
 
 fn ask(turn: u64, tried: &[u16]) -> Ask<'_> {
     let random = mix(turn ^ 0x5eed);
-    Ask { turn, random, key: Some(mix(turn)), now: Instant::now(), ramping: false, tried }
+    Ask { turn, random, key: None, now: Instant::now(), ramping: false, tried }
+}
+
+/// The key of a request, where the policy hashes.
+fn key(backend: &Backend, turn: u64) -> Option<u64> {
+    (backend.spec.policy == Policy::Hash).then(|| mix(turn))
 }
 
 fn pick(backend: &Backend, turn: u64, tried: &[u16]) -> Option<u16> {
-    backend.schedule.pick(&backend.servers, &ask(turn, tried)).server()
+    let ask = Ask { key: key(backend, turn), ..ask(turn, tried) };
+    backend.schedule.pick(&backend.servers, &ask).server()
 }
 
 /// How many of so many requests each server gets.
 fn spread(backend: &Backend, requests: u64, now: Instant) -> Vec<u64> {
     let mut spread = vec![0; backend.servers.len()];
     for turn in 0..requests {
-        let ask = Ask { now, ramping: backend.is_ramping(now), ..ask(turn, &[]) };
+        let ask = Ask { now, key: key(backend, turn), ramping: backend.is_ramping(now), ..ask(turn, &[]) };
         spread[usize::from(backend.schedule.pick(&backend.servers, &ask).server().unwrap())] += 1;
     }
     spread
@@ -95,17 +101,21 @@ fn least_latency_avoids_the_slow_and_the_busy() {
 
 #[test]
 fn a_key_stays_on_its_server_and_takes_the_next_best_when_that_failed() {
-    let backend = with("hash", vec![up("a", 1), up("b", 1), up("c", 1)]);
-    for key in 0..100u64 {
+    let mut firsts = Vec::new();
+    for (policy, key) in POLICIES.iter().flat_map(|policy| (0..100u64).map(move |key| (policy, key))) {
+        let backend = with(policy, vec![up("a", 1), up("b", 1), up("c", 1)]);
         let of = |turn, tried| {
             let ask = Ask { key: Some(mix(key)), ..ask(turn, tried) };
             backend.schedule.pick(&backend.servers, &ask).server().unwrap()
         };
         let first = of(0, &[]);
-        assert!((1..10).all(|turn| of(turn, &[]) == first));
+        assert!((1..10).all(|turn| of(turn, &[]) == first), "{policy}");
         let tried = [first];
-        assert!((1..10).all(|turn| of(turn, &tried) == of(0, &tried)));
+        assert!((1..10).all(|turn| of(turn, &tried) == of(0, &tried)), "{policy}");
+        firsts.push(first);
     }
+    assert!([0, 1, 2].iter().all(|at| firsts.contains(at)));
+    let backend = with("hash", vec![up("a", 1), up("b", 1), up("c", 1)]);
     let keyless = |turn| backend.schedule.pick(&backend.servers, &Ask { key: None, ..ask(turn, &[]) });
     assert_eq!([keyless(0), keyless(1), keyless(2)], [0, 1, 2].map(Pick::Server), "without a key by turn");
 }
@@ -205,7 +215,8 @@ proptest! {
         let more = format!(r#","Policy":"{}"{limited}"#, POLICIES[policy]);
         let backend = test::backend(servers, &more, Some("x"));
         let _held: Vec<InFlight> = backend.servers.iter().step_by(2).map(|s| InFlight::enter(&s.live)).collect();
-        match backend.schedule.pick(&backend.servers, &ask(turn, &tried)) {
+        let key = (turn % 2 == 0).then(|| mix(turn));
+        match backend.schedule.pick(&backend.servers, &Ask { key, ..ask(turn, &tried) }) {
             Pick::Server(at) => {
                 prop_assert!(!tried.contains(&at));
                 let server = &backend.servers[usize::from(at)];
