@@ -30,13 +30,13 @@ use crate::acme::challenge::Challenges;
 use crate::backend::{Backend, Slot, hash, sticky};
 use crate::error::Error;
 use crate::failover::Predicate;
+use crate::fields::Fields;
 use crate::middleware::Middleware;
 use crate::router::Router;
 use crate::rule::{Head, Rule};
 use crate::stats::Requests;
 use crate::tls::certificates::Certificates;
 use crate::tls::terms::Terms;
-use crate::traffic::fields::Fields;
 
 /// Everything a request may need, at one revision.
 #[derive(Clone, Default)]

@@ -59,8 +59,8 @@ mod tests {
 
     use super::*;
     use crate::error::Error;
+    use crate::fields::Fields;
     use crate::table::compile::Compiler;
-    use crate::traffic::fields::Fields;
 
     /// A table of these frontends, beside a site `w.test`.
     fn table(rules: &[(&str, &str)]) -> Table {

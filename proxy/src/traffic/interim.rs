@@ -11,9 +11,9 @@ use std::task::Context;
 
 use http::StatusCode;
 
-use super::fields::Fields;
 use super::h1::wire::Wire;
 use super::h2::interim::Stream;
+use crate::fields::Fields;
 
 /// The way to a client for what comes before its answer.
 #[derive(Clone, Default)]

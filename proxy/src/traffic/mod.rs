@@ -2,7 +2,7 @@
 //!
 //! Read in this order: `h1` and `h2` (a client's connection), `incoming` (a request's body), `service` (the walk),
 //! `forward` (servers), `outgoing` and `connecting` (what is sent, and on what), `waiting` (for a server's place),
-//! `again` (retries), `request` and `fields` (heads), `headers` (what is changed on the way), `trust` (whom to believe),
+//! `again` (retries), `headers` (what is changed on the way), `trust` (whom to believe),
 //! `mark` (what comes back), `secure` (who should come over TLS), `tunnel` (after a 101), `respond` (our own answers),
 //! `body` (streams and what ends with them), `interim` (what comes before an answer), `recorded` (what the access log is
 //! told).
@@ -10,7 +10,6 @@
 mod again;
 pub mod body;
 mod connecting;
-pub mod fields;
 pub mod forward;
 pub mod h1;
 pub mod h2;
@@ -20,7 +19,6 @@ pub mod interim;
 pub mod mark;
 mod outgoing;
 mod recorded;
-pub mod request;
 pub mod respond;
 pub(crate) mod secure;
 pub mod service;

@@ -11,7 +11,6 @@ use http_body_util::BodyExt as _;
 use super::body::{BodyError, RequestBody};
 use super::headers;
 use super::incoming::Incoming;
-use super::request::RequestHead;
 use crate::backend::Backend;
 use crate::backend::sending::Sending;
 use crate::backend::wire::Announced;
@@ -19,6 +18,7 @@ use crate::error::Error;
 use crate::failover::Predicate;
 use crate::listener::conn::Client;
 use crate::proxy_protocol::Origin;
+use crate::request::RequestHead;
 
 /// A request as servers get it. Nothing of it is used up by sending it, but the body.
 pub(super) struct Outgoing<'a> {

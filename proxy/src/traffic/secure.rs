@@ -10,10 +10,10 @@ use http::{StatusCode, Uri};
 
 use super::body::ResponseBody;
 use super::headers;
-use super::request::RequestHead;
 use crate::acme::challenge::PATH;
 use crate::listener::conn::Client;
 use crate::middleware::Response;
+use crate::request::RequestHead;
 use crate::rule::host_of;
 use crate::table::{Frontend, Route};
 

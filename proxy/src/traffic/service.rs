@@ -10,12 +10,12 @@ use http::{Method, StatusCode};
 use super::body::ResponseBody;
 use super::incoming::Incoming;
 use super::recorded;
-use super::request::RequestHead;
 use super::{forward, headers, respond, secure};
 use crate::acme::challenge::PATH;
 use crate::error::Error;
 use crate::listener::conn::Client;
 use crate::middleware::{self, Next, Response};
+use crate::request::RequestHead;
 use crate::rule::{Head, host_of};
 use crate::table::{Frontend, Route};
 

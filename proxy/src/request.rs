@@ -3,7 +3,7 @@
 use http::request::Parts;
 use http::{Method, Uri, Version};
 
-use super::fields::Fields;
+use crate::fields::Fields;
 
 /// What a client asks, but for the body.
 #[derive(Debug)]
