@@ -1,6 +1,6 @@
 //! A proxy from start to end: open the store, start the workers, follow, serve, drain, or be replaced.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,8 +26,9 @@ use crate::listener::admission::{Admission, connections_for};
 use crate::listener::drain::Drain;
 use crate::listener::worker::{Handle, Shared};
 use crate::listener::{HTTPS, Listeners};
+use crate::pulse::Pulse;
 use crate::signals::{Signals, Told, signals};
-use crate::stats::Process;
+use crate::systemd;
 use crate::tls::terms::Terms;
 use crate::traffic::trust::Trusted;
 
@@ -79,6 +80,7 @@ async fn start(
     let (force, gate, handed_over) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let trusted = Arc::new(Trusted::new(config.trusted_proxies.clone()));
     let workers = start_workers(&config, &state, &trusted, access, (&force, &gate))?;
+    let pulse = pulse(&workers, &state);
     let mut listeners = Listeners::new(workers).behind(trusted, config.proxy_protocol.clone());
     let passed = !inherited.sockets.is_empty();
     listeners.inherit(inherited.sockets);
@@ -119,7 +121,7 @@ async fn start(
         control = control.keeping_in(config.state_dir.clone());
     }
     let announcer = Announcer::start(&config, &state, &gate);
-    let beginning = Beginning { state: state.clone(), state_dir: config.state_dir.clone(), gate, passed };
+    let beginning = Beginning { state: state.clone(), pulse, state_dir: config.state_dir.clone(), gate, passed };
     let admin = tokio::spawn(begin(beginning, admin, inherited.predecessor.zip(link)));
     tokio::spawn(crate::health::run(state.clone()));
     let certificates = tokio::spawn(acme::run(state.clone()));
@@ -143,7 +145,7 @@ async fn start(
     if !drain.handed_over {
         let _ = sd_notify::notify(&[NotifyState::Stopping, NotifyState::Status("draining")]);
     }
-    let report = tokio::spawn(report_drain(state.process.clone(), drain.handed_over));
+    let report = tokio::spawn(systemd::report_drain(state.process.clone(), drain.handed_over));
     listeners.drain(drain).await;
     report.abort();
     if let Some(writer) = access_writer {
@@ -158,7 +160,7 @@ async fn start(
     // Last, so that its readiness could be asked for until the end.
     admin.abort();
     let _ = admin.await;
-    remove_addresses(&config.state_dir.join(ADDRESSES));
+    systemd::remove_addresses(&config.state_dir);
     tracing::info!("stopped");
     Ok(())
 }
@@ -185,6 +187,17 @@ fn start_workers(
         .map(|number| Handle::start(number, shared.clone()))
         .collect::<Result<Vec<Handle>, _>>()
         .context("cannot start a worker")
+}
+
+/// What moves as long as all is well. Workers beat once a second; the control loop several times, but may be busy with a
+/// large table or a slow store.
+fn pulse(workers: &[Handle], state: &State) -> Pulse {
+    let mut pulse = Pulse::default();
+    for (number, worker) in workers.iter().enumerate() {
+        pulse.add(format!("worker-{number}"), worker.clock(), WORKERS_PATIENCE);
+    }
+    pulse.add("control".into(), state.beat.clone(), CONTROLS_PATIENCE);
+    pulse
 }
 
 /// Opens the listeners of the command line.
@@ -218,21 +231,6 @@ fn after_upgrade(config: &Config) -> Drain {
     }
 }
 
-/// Says how a drain goes.
-async fn report_drain(process: Arc<Process>, replaced: bool) {
-    let mut tick = tokio::time::interval(if replaced { REPORT_REPLACED } else { REPORT });
-    tick.tick().await;
-    loop {
-        tick.tick().await;
-        let (connections, tunnels) = (process.connections.get(), process.tunnels.get());
-        tracing::info!(connections, tunnels, "still draining");
-        if !replaced {
-            let status = format!("draining, {connections} connections left");
-            let _ = sd_notify::notify(&[NotifyState::Watchdog, NotifyState::Status(&status)]);
-        }
-    }
-}
-
 /// As many connections as files may be open, after that limit was raised as far as it goes.
 fn admission(config: &Config) -> Admission {
     let mut files = getrlimit(Resource::Nofile);
@@ -259,6 +257,7 @@ fn is_elsewhere(store: &str) -> bool {
 /// What a process begins with.
 struct Beginning {
     state: Arc<State>,
+    pulse: Pulse,
     state_dir: PathBuf,
     gate: CancellationToken,
     /// Whether its sockets were listening before it started.
@@ -268,7 +267,7 @@ struct Beginning {
 /// Lets connections in and serves the admin API: at once, or, where clients already wait on sockets that came with the
 /// process, when it can answer them.
 async fn begin(beginning: Beginning, admin: Admin, predecessor: Option<(Predecessor, Link)>) {
-    let Beginning { state, state_dir, gate, passed } = beginning;
+    let Beginning { state, pulse, state_dir, gate, passed } = beginning;
     let address = admin.address().to_string();
     let mut store = state.subscribe_store();
     let mut ready = async move || store.wait_for(|store| store.revision.is_some()).await.is_ok();
@@ -297,81 +296,7 @@ async fn begin(beginning: Beginning, admin: Admin, predecessor: Option<(Predeces
     } else {
         gate.cancel();
     }
-    tokio::join!(admin.serve(), announce(state, &state_dir, &address));
-}
-
-/// Says where the process listens, in a file, that it is ready, to systemd, and then how it goes.
-async fn announce(state: Arc<State>, state_dir: &Path, admin: &str) {
-    write_addresses(&state, &state_dir.join(ADDRESSES), admin);
-    let mut store = state.subscribe_store();
-    loop {
-        let status = match &*store.borrow_and_update() {
-            store if store.revision.is_some() => break,
-            store => match &store.error {
-                Some(error) => format!("waiting for the store: {error}"),
-                None => "reading the store".to_owned(),
-            },
-        };
-        let _ = sd_notify::notify(&[NotifyState::Status(&status)]);
-        if store.changed().await.is_err() {
-            return;
-        }
-    }
-    // Once more, with the listeners of the store.
-    write_addresses(&state, &state_dir.join(ADDRESSES), admin);
-    let _ = sd_notify::notify(&[NotifyState::Ready]);
-    tracing::info!("ready");
-    let every = sd_notify::watchdog_enabled().map_or(Duration::from_secs(10), |watchdog| watchdog / 3);
-    let mut tick = tokio::time::interval(every);
-    while !state.draining.is_cancelled() {
-        tick.tick().await;
-        // Another process with the same directory may have taken its own away.
-        if !state_dir.join(ADDRESSES).exists() {
-            write_addresses(&state, &state_dir.join(ADDRESSES), admin);
-        }
-        let store = state.store();
-        let table = state.live.table();
-        let status = format!(
-            "{} revision {} · {} frontends · {} problems{}",
-            match (store.from_disk, store.following) {
-                (Some(_), _) => "store away, last table from disk,",
-                (None, true) => "following,",
-                (None, false) => "store away,",
-            },
-            table.revision.0,
-            table.router.len(),
-            state.problems().len(),
-            match state.suspects().count {
-                0 => String::new(),
-                keys => format!(" · {keys} keys held as suspect"),
-            }
-        );
-        let _ = sd_notify::notify(&[NotifyState::Watchdog, NotifyState::Status(&status)]);
-    }
-}
-
-fn write_addresses(state: &State, path: &Path, admin: &str) {
-    let addresses = state.addresses();
-    let text = serde_json::json!({
-        "pid": std::process::id(),
-        "listen": addresses.get("default"),
-        "admin": admin,
-        "listeners": addresses.iter().map(|(id, address)| (id.to_string(), address.to_string())).collect::<std::collections::BTreeMap<_, _>>(),
-    });
-    // Whole or not at all: whoever waits for the file reads it as soon as it is there.
-    let temporary = path.with_extension("new");
-    let written = std::fs::write(&temporary, text.to_string() + "\n").and_then(|()| std::fs::rename(&temporary, path));
-    if let Err(error) = written {
-        tracing::warn!(path = %path.display(), %error, "cannot write the addresses");
-    }
-}
-
-/// Only what this process has written: another one may have replaced it, or have the same directory.
-fn remove_addresses(path: &Path) {
-    let said = std::fs::read(path).ok().and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
-    if said.is_some_and(|said| said["pid"] == std::process::id()) {
-        let _ = std::fs::remove_file(path);
-    }
+    tokio::join!(admin.serve(), systemd::tell(state, pulse, &state_dir, &address));
 }
 
 /// How long whoever takes the access log may take for its last lines.
@@ -380,8 +305,6 @@ const LONGEST_LOG: Duration = Duration::from_secs(1);
 const LONGEST_RELEASE: Duration = Duration::from_secs(3);
 /// Open files where there is no limit.
 const MOST_FILES: u64 = 1 << 20;
-/// Where tools on this host find what was bound.
-const ADDRESSES: &str = "addresses.json";
 /// How long clients that connected before the process started wait for its first table.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// How long a drain leaves idle connections open: a client that sends into it gets its answer and is told to go.
@@ -393,6 +316,5 @@ const QUIET_REPLACED: Duration = Duration::from_secs(30);
 const SPREAD_REPLACED: Duration = Duration::from_secs(30);
 /// How long an end waits for the store to take what is announced of it.
 const ANNOUNCING: Duration = Duration::from_secs(2);
-/// How often a drain says how it goes.
-const REPORT: Duration = Duration::from_secs(5);
-const REPORT_REPLACED: Duration = Duration::from_secs(60);
+const WORKERS_PATIENCE: Duration = Duration::from_secs(5);
+const CONTROLS_PATIENCE: Duration = Duration::from_secs(60);

@@ -70,7 +70,8 @@ pub(super) fn url(out: &mut Vec<u8>, name: &str, url: &[u8], how: Query, most: u
     };
     begin(out, name);
     out.push(b'"');
-    let scheme = memchr::memmem::find(place, b"://").map_or(0, |at| at + 3);
+    let relative = if place.starts_with(b"//") { 2 } else { 0 };
+    let scheme = memchr::memmem::find(place, b"://").map_or(relative, |at| at + 3);
     let authority = place[scheme..].iter().position(|byte| *byte == b'/').map_or(place.len(), |at| scheme + at);
     // Who it was, before `@`, is a secret, too.
     let host = memchr::memrchr(b'@', &place[..authority]).map_or(scheme, |at| (at + 1).max(scheme));
@@ -277,6 +278,7 @@ mod tests {
         assert_eq!(shown(referer, Query::Full), "https://a.test/wp-login.php?key=s3cret");
         assert_eq!(shown("https://a.test/@me", Query::Names), "https://a.test/@me");
         assert_eq!(shown("me:s3cret@a.test", Query::Names), "a.test");
+        assert_eq!(shown("//me:s3cret@a.test/b", Query::Names), "//a.test/b");
         assert_eq!(shown("?", Query::Names), "?");
         assert_eq!(shown("", Query::Names), "");
     }

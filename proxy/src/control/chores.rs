@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -67,6 +68,7 @@ impl Control {
     pub(super) async fn do_chores(&mut self, release: bool) {
         let now = Instant::now();
         self.chores.done = now;
+        self.state.beat.fetch_add(1, Relaxed);
         self.retry_listeners().await;
         self.keep_tickets(false).await;
         let mut delta = self.read_again().await;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -45,6 +45,8 @@ pub struct State {
     pub access: Option<Arc<crate::access::Status>>,
     /// What this proxy does for certificates by ACME.
     pub acme: crate::acme::Status,
+    /// Goes up as long as the control loop moves.
+    pub beat: Arc<AtomicU32>,
     /// When the process started.
     pub started: Instant,
     keyring: RwLock<Option<Arc<Keyring>>>,
@@ -140,6 +142,7 @@ impl State {
             log_lost: None,
             access: None,
             acme: crate::acme::Status::default(),
+            beat: Arc::default(),
             started: Instant::now(),
             keyring: RwLock::default(),
             model: RwLock::default(),

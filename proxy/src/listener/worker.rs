@@ -158,6 +158,7 @@ pub struct Prelude {
 /// A worker, seen from the control side.
 pub struct Handle {
     commands: mpsc::Sender<Command>,
+    clock: Arc<AtomicU32>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -165,12 +166,19 @@ impl Handle {
     /// Starts a worker's thread.
     pub fn start(number: usize, shared: Shared) -> io::Result<Handle> {
         let (commands, inbox) = mpsc::channel(64);
+        let clock = Arc::<AtomicU32>::default();
+        let its = clock.clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
             let local = LocalSet::new();
-            runtime.block_on(local.run_until(run(shared, inbox)));
+            runtime.block_on(local.run_until(run(shared, its, inbox)));
         })?;
-        Ok(Handle { commands, thread: Some(thread) })
+        Ok(Handle { commands, clock, thread: Some(thread) })
+    }
+
+    /// The worker's clock, which goes up every second as long as it works.
+    pub fn clock(&self) -> Arc<AtomicU32> {
+        self.clock.clone()
     }
 
     /// Tells the worker what to do.
@@ -288,7 +296,7 @@ impl Worker {
     }
 }
 
-async fn run(shared: Shared, mut inbox: mpsc::Receiver<Command>) {
+async fn run(shared: Shared, clock: Arc<AtomicU32>, mut inbox: mpsc::Receiver<Command>) {
     let worker = Rc::new(Worker {
         live: shared.live,
         process: shared.process,
@@ -298,7 +306,7 @@ async fn run(shared: Shared, mut inbox: mpsc::Receiver<Command>) {
         access: shared.access.map(Lines::new),
         pool: Rc::default(),
         cut: CancellationToken::new(),
-        clock: Arc::default(),
+        clock,
         connections: RefCell::default(),
         next_connection: Cell::new(0),
         random: RefCell::new(fastrand::Rng::new()),

@@ -96,6 +96,11 @@ impl Certificate {
         }
         let (_, read) = X509Certificate::from_der(&leaf).map_err(|error| Unusable::Certificate(error.to_string()))?;
         let names = names(&read);
+        if names.len() > MOST_NAMES {
+            return Err(Unusable::Certificate(format!(
+                "it is for more than {MOST_NAMES} names: spread them over several"
+            )));
+        }
         let at = |seconds: i64| {
             SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or_default().min(FAR))
         };
@@ -139,10 +144,10 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<Box<str>> {
         GeneralName::DNSName(name) => Some(name.trim_end_matches('.').to_ascii_lowercase().into_boxed_str()),
         _ => None,
     });
-    dns.take(MOST_NAMES).collect()
+    dns.collect()
 }
 
-/// As much as the TLS libraries of clients read of one; some 3,000 names.
+/// As much as the TLS libraries of clients read of one.
 const LONGEST: usize = 0xffff;
 const MOST_IN_CHAIN: usize = 10;
 const MOST_NAMES: usize = 1000;
@@ -178,8 +183,10 @@ mod tests {
         let broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         assert!(matches!(read(broken, one.key()), Unusable::Certificate(_)));
         let names: Vec<String> = (0..4000).map(|n| format!("n{n}.many.test")).collect();
-        let many = pair(&names.iter().map(String::as_str).collect::<Vec<_>>());
-        let refused = read(many.cert(), many.key()).to_string();
-        assert!(refused.contains("more than 65535 bytes"), "{refused}");
+        for (many, why) in [(4000, "more than 65535 bytes"), (1001, "more than 1000 names")] {
+            let many = pair(&names[..many].iter().map(String::as_str).collect::<Vec<_>>());
+            let refused = read(many.cert(), many.key()).to_string();
+            assert!(refused.contains(why), "{refused}");
+        }
     }
 }

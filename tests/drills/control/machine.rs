@@ -86,6 +86,8 @@ pub(super) async fn clock(length: Length) -> Outcome {
     let mut last = String::new();
     let (at, client) = (proxy.listener("https").await, authority.client());
     let mut secure = client.open(at, HOST).await.expect("it speaks TLS");
+    // A connection that has said nothing yet is not kept for as long as one that has.
+    secure.get(HOST, "/").await.expect("it is served");
     let mut told = Vec::new();
     for (n, (offset, jumps)) in [("+0", false), ("+10d", true), ("-1h", true), ("+0", true)].into_iter().enumerate() {
         set_clock(&file, offset);

@@ -106,6 +106,10 @@ const OTHERS: [&str; 34] = [
 pub(super) async fn run(length: Length) -> Outcome {
     let scene = Scene::alone("paths").await;
     let (public, admin) = (Oracle::start().await, Oracle::start().await);
+    // A check would be taken for what a path led to.
+    for backend in ["public", "admin"] {
+        scene.put(&format!("backends/{backend}/backend"), json!({ "Type": "http", "HealthCheck": false })).await;
+    }
     scene.put(&server_key("public", "s"), server_at(public.address)).await;
     scene.put(&server_key("admin", "s"), server_at(admin.address)).await;
     let site = json!({"Preset": "wordpress", "Hosts": ["w.test"], "Public": "public", "Admin": "admin", "UploadsFallback": false});
