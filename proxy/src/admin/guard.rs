@@ -2,8 +2,8 @@
 //!
 //! Against browsers that were talked into it (DNS rebinding, cross-site requests): `Host` must be an address of ours,
 //! `Origin` ourselves, a change must be declared as JSON; there is no CORS. Against strangers: the token, where there
-//! is one. Health needs none, and may be asked by name: it has no effect and gives nothing away. So may metrics with the
-//! token, which no page has. Every change that is asked for leaves a line in the audit trail.
+//! is one. Health needs none, and may be asked by name: it has no effect and gives nothing away. So may metrics with
+//! the token, which no page has. Every change that is asked for leaves a line in the audit trail.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -198,7 +198,10 @@ fn tag(path: &str) -> &'static str {
 
 /// Those of the path, of the query and, for sites, of the header.
 fn parameters(method: &str, path: &str) -> Vec<Value> {
-    let shown = |place: &str, name: &str, required: bool, kind: &str, text: &str| json!({ "in": place, "name": name, "required": required, "description": text, "schema": { "type": kind } });
+    let shown = |place: &str, name: &str, required: bool, kind: &str, text: &str| {
+        let schema = json!({ "type": kind });
+        json!({ "in": place, "name": name, "required": required, "description": text, "schema": schema })
+    };
     let names = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
     let mut all: Vec<Value> = names.map(|name| shown("path", name, true, "string", "Its id.")).collect();
     match (method, path) {
@@ -223,8 +226,8 @@ fn parameters(method: &str, path: &str) -> Vec<Value> {
     all
 }
 
-const ABOUT: &str = "Below /v2 as vulcand has it, below /v3 Etna's own. Names of fields of /v2 and of sites are read in \
-    any case. What is written is checked, stored, and answered once it is in force. Changes are sent as \
+const ABOUT: &str = "Below /v2 as vulcand has it, below /v3 Etna's own. Names of fields of /v2 and of sites are read \
+    in any case. What is written is checked, stored, and answered once it is in force. Changes are sent as \
     application/json, to an IP address or localhost. The token is asked for where etna has --admin-token-file.";
 
 #[cfg(test)]

@@ -131,7 +131,8 @@ mod tests {
         assert_eq!(ask(&admin, "/healthz").await, Ok("live".into()));
     }
 
-    async fn told(answer: &'static str) -> Result<String, String> {
+    async fn told(answer: &str) -> Result<String, String> {
+        let answer = answer.to_owned();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
@@ -146,8 +147,9 @@ mod tests {
     async fn only_an_etna_that_says_so_is_ready() {
         let ready = "HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n{\"ready\":true}";
         assert_eq!(told(ready).await, Ok("ready".into()));
-        let draining = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 37\r\n\r\n{\"ready\":false,\"reason\":\"dra\\nining\"}";
-        assert_eq!(told(draining).await, Err("not ready: dra ining".into()));
+        let body = r#"{"ready":false,"reason":"dra\nining"}"#;
+        let draining = format!("HTTP/1.1 503 Service Unavailable\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        assert_eq!(told(&draining).await, Err("not ready: dra ining".into()));
         for other in [
             "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
             "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use crate::harness::{Etna, start};
 
-/// Everything that is wrong with a value by a schema: the keywords that the document uses, and nothing that it leaves out.
+/// Everything that is wrong with a value by a schema of the document, of which only the keywords that it uses are known.
+/// A field that is not described is wrong.
 fn faults(document: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec<String>) {
     if let Some(name) = schema["$ref"].as_str().and_then(|to| to.strip_prefix("#/components/schemas/")) {
         return faults(document, &document["components"]["schemas"][name], value, at, found);
