@@ -12,9 +12,11 @@ use std::str;
 struct Manner {
     /// Escapes of what needs none are decoded.
     decodes: bool,
-    /// `%2f` separates, and so does `%5c` where a backslash does.
+    /// `%2f` separates.
     escaped: bool,
     backslash: bool,
+    /// `%5c` separates.
+    escaped_backslash: bool,
     /// An empty segment is one.
     empty: bool,
     /// What follows a `;` in `..;x` does not matter.
@@ -33,15 +35,15 @@ pub(crate) fn is_odd(path: &str) -> bool {
 /// escapes are what they are.
 pub(crate) fn readings(path: &str, decodes: bool) -> impl Iterator<Item = String> {
     let has = |text: &str| path.as_bytes().windows(text.len()).any(|found| found.eq_ignore_ascii_case(text.as_bytes()));
-    let escaped = decodes && (has("%2f") || has("%5c"));
-    let backslash = path.contains('\\') || (decodes && has("%5c"));
-    let empty = has("//") || backslash || escaped;
+    let (escaped, escaped_backslash) = (decodes && has("%2f"), decodes && has("%5c"));
+    let backslash = path.contains('\\');
+    let empty = has("//") || backslash || escaped || escaped_backslash;
     let parameters = path.contains(';') || (decodes && has("%3b"));
-    let asks = [escaped, backslash, empty, parameters];
-    let manners = (0..16_u8).filter(move |bits| (0..4).all(|n| asks[n] || bits & (1 << n) == 0));
+    let asks = [escaped, backslash, escaped_backslash, empty, parameters];
+    let manners = (0..32_u8).filter(move |bits| (0..5).all(|n| asks[n] || bits & (1 << n) == 0));
     manners.map(move |bits| {
-        let [escaped, backslash, empty, parameters] = [0, 1, 2, 3].map(|n| bits & (1 << n) != 0);
-        Manner { decodes, escaped, backslash, empty, parameters }.read(path)
+        let [escaped, backslash, escaped_backslash, empty, parameters] = [0, 1, 2, 3, 4].map(|n| bits & (1 << n) != 0);
+        Manner { decodes, escaped, backslash, escaped_backslash, empty, parameters }.read(path)
     })
 }
 
@@ -55,8 +57,13 @@ impl Manner {
             let escape = self.escape(&bytes[at..]);
             let width = if escape.is_some() { 3 } else { 1 };
             let meant = escape.unwrap_or(*byte);
-            let separates = meant == b'/' || (self.backslash && meant == b'\\');
-            if separates && (escape.is_none() || self.escaped) {
+            let separates = match (meant, escape) {
+                (b'/', escape) => escape.is_none() || self.escaped,
+                (b'\\', None) => self.backslash,
+                (b'\\', Some(_)) => self.escaped_backslash,
+                _ => false,
+            };
+            if separates {
                 // What comes before the first slash is nothing.
                 if at > 0 {
                     self.end(&segment, &mut out, &mut begins);
@@ -177,6 +184,8 @@ mod tests {
             ("/x/..;/admin", &["/admin", "/x/..;/admin"]),
             ("/x/..%3bv=1/admin", &["/admin", "/x/..;v=1/admin"]),
             ("/a%5c..%5cb", &["/b", "/a%5c..%5cb"]),
+            ("/b/c%2fd/..%5c../admin", &["/admin", "/b/admin"]),
+            ("/b/c%5cd/..\\../admin", &["/admin", "/b/admin"]),
         ] {
             for reading in readings {
                 assert!(all(path).contains(&(*reading).to_owned()), "{path}: {:?}", all(path));

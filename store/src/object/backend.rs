@@ -69,7 +69,7 @@ impl HttpVersion {
 /// vulcand's `Settings.Timeouts`; absent fields take the defaults, and zero, Go's "no limit", is a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// Until the response header; `None`: as the frontend says, or [`USUAL_READ`].
+    /// Until the response header; `None`: as the frontend says, or 60 s.
     pub read: Option<Duration>,
     /// Until the connection stands, default 5 s.
     pub dial: Duration,

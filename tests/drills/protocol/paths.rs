@@ -1,9 +1,10 @@
 //! D9: paths that can be read in two ways. The bytes that were matched are the bytes that are sent, and whatever a
-//! server might take for an admin path of WordPress never reaches a public server.
+//! server might take for an admin path of WordPress never reaches a public server: neither of a site, nor of ordinary
+//! frontends, one with a prefix and one for the host.
 
 use serde_json::json;
 
-use etna_tests::scene::{Scene, server_at, server_key};
+use etna_tests::scene::{Scene, frontend, frontend_key, server_at, server_key};
 
 use super::SOON;
 use super::oracle::{Oracle, Seen};
@@ -114,9 +115,14 @@ pub(super) async fn run(length: Length) -> Outcome {
     scene.put(&server_key("admin", "s"), server_at(admin.address)).await;
     let site = json!({"Preset": "wordpress", "Hosts": ["w.test"], "Public": "public", "Admin": "admin", "UploadsFallback": false});
     scene.put("sites/w", site).await;
+    let guarded = "Host(`o.test`) && (PathPrefix(`/wp-admin`) || PathPrefix(`/wp-login.php`))";
+    scene.put(&frontend_key("guarded"), passing(guarded, "admin")).await;
+    scene.put(&frontend_key("open"), passing("Host(`o.test`)", "public")).await;
     let proxy = scene.proxy("etna").await;
-    proxy.until_status("w.test", "/", 200).await;
-    proxy.until_status("w.test", "/wp-admin/", 200).await;
+    for host in ["w.test", "o.test"] {
+        proxy.until_status(host, "/", 200).await;
+        proxy.until_status(host, "/wp-admin/", 200).await;
+    }
 
     let mut paths: Vec<String> = OTHERS.map(str::to_owned).to_vec();
     for name in ["wp-admin", "wp-login.php"] {
@@ -137,36 +143,45 @@ pub(super) async fn run(length: Length) -> Outcome {
     }
     let mut wrong = Vec::new();
     let mut wire = Wire::open(proxy.listen).await;
-    for path in &paths {
+    for (path, host) in paths.iter().flat_map(|path| [(path, "w.test"), (path, "o.test")]) {
         public.take();
         admin.take();
-        wire.send(format!("GET {path} HTTP/1.1\r\nHost: w.test\r\n\r\n").as_bytes()).await;
+        wire.send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).await;
         match wire.reply(false, SOON).await {
             Ok(reply) if reply.closes() => wire = Wire::open(proxy.listen).await,
             Ok(_) => {}
             Err(gone) => {
-                wrong.push(format!("{path}: {gone:?}"));
+                wrong.push(format!("{host}{path}: {gone:?}"));
                 wire = Wire::open(proxy.listen).await;
             }
         }
         let (public, admin) = (public.take(), admin.take());
-        if !public.is_empty() && may_be_admin(path) {
-            wrong.push(format!("{path}: reached a public server"));
+        // A prefix guards what begins with it, a site's rules a segment anywhere.
+        let most = if host == "w.test" { usize::MAX } else { 1 };
+        if !public.is_empty() && may_be_admin(path, most) {
+            wrong.push(format!("{host}{path}: reached a public server"));
         }
         for seen in public.iter().chain(&admin) {
             match seen {
                 Seen::Clean(request) if request.target == *path => {}
-                other => wrong.push(format!("{path}: a server saw {other:?}")),
+                other => wrong.push(format!("{host}{path}: a server saw {other:?}")),
             }
         }
     }
-    let figure = format!("{} paths, {} wrong", paths.len(), wrong.len());
-    super::outcome("one at a time", paths.len(), figure, &wrong)
+    let figure = format!("{} paths of two hosts, {} wrong", paths.len(), wrong.len());
+    super::outcome("one at a time", 2 * paths.len(), figure, &wrong)
 }
 
-/// Whether any server might take the path for one of the admin's: escapes decoded once, with encoded slashes and
+/// A frontend that passes the client's host on.
+fn passing(route: &str, backend: &str) -> serde_json::Value {
+    let mut frontend = frontend(route, backend);
+    frontend["Settings"] = json!({ "PassHostHeader": true });
+    frontend
+}
+
+/// Whether any server might take the path for one of the admin's, by one of its first segments, at most so many: escapes decoded once, with encoded slashes and
 /// backslashes as separators or not, dots resolved.
-fn may_be_admin(path: &str) -> bool {
+fn may_be_admin(path: &str, most: usize) -> bool {
     let path = path.split(['?', '#']).next().unwrap_or_default();
     let decoded = decode(path);
     [false, true].iter().any(|backslash| {
@@ -174,7 +189,7 @@ fn may_be_admin(path: &str) -> bool {
             let text =
                 if *encoded { decoded.clone() } else { decode(&path.replace("%2f", "\u{1}").replace("%2F", "\u{1}")) };
             let text = if *backslash { text.replace('\\', "/") } else { text };
-            resolve(&text).iter().any(|segment| segment == "wp-admin" || segment == "wp-login.php")
+            resolve(&text).iter().take(most).any(|segment| segment == "wp-admin" || segment == "wp-login.php")
         })
     })
 }
