@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use etna_proxy::backend::balance::{Ask, Schedule};
 use etna_proxy::backend::{Live, Server, sticky};
-use etna_proxy::fields::Fields;
+use etna_proxy::message::fields::Fields;
 use etna_proxy::router::Router;
 use etna_proxy::rule::{Head, Rule};
 use etna_proxy::table::Table;

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 
-use etna_proxy::fields::Fields;
+use etna_proxy::message::fields::Fields;
 use etna_proxy::rule::{Head, host_of};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 

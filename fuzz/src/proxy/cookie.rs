@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use etna_proxy::backend::{Backend, sticky};
-use etna_proxy::fields::Fields;
+use etna_proxy::message::fields::Fields;
 use etna_proxy::rule::{Head, Rule};
 use etna_proxy::table::Table;
 use etna_proxy::table::compile::Compiler;

@@ -14,7 +14,7 @@ use http::header::HeaderValue;
 use sha2::{Digest, Sha256};
 
 use super::{Backend, Live};
-use crate::fields::Fields;
+use crate::message::fields::Fields;
 use crate::rule::cookies;
 
 /// The value that names a server: 96 bits, 16 characters.

@@ -22,7 +22,7 @@ use tokio_util::io::poll_read_buf;
 use super::framing::{self, Framing, Malformed, Step};
 use super::sending::Sending;
 use super::stream::Stream;
-use crate::fields::{Fields, Found};
+use crate::message::fields::{Fields, Found};
 use crate::proxy_protocol::Origin;
 use crate::tls::servers::ServerTls;
 use crate::traffic::body::BodyError;

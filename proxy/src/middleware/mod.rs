@@ -18,8 +18,8 @@ use http::StatusCode;
 use serde_json::value::RawValue;
 
 use crate::error::Error;
-use crate::fields::Fields;
-use crate::request::RequestHead;
+use crate::message::RequestHead;
+use crate::message::fields::Fields;
 use crate::table::Step;
 use crate::traffic::body::ResponseBody;
 use crate::traffic::incoming::Incoming;

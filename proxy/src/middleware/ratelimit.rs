@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use super::variable::Variable;
 use super::{Answer, BadSettings, Kind, Middleware, Next, Request};
 use crate::error::Error;
-use crate::fields::Fields;
+use crate::message::fields::Fields;
 use buckets::{Buckets, Rate};
 
 /// What the store calls it.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use http::header::HeaderName;
 
 use super::BadSettings;
-use crate::request::RequestHead;
+use crate::message::RequestHead;
 use crate::rule::host_of;
 use crate::traffic::headers;
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::fields::Fields;
+use crate::message::fields::Fields;
 use http::Method;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;

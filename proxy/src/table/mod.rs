@@ -30,7 +30,7 @@ use crate::acme::challenge::Challenges;
 use crate::backend::{Backend, Slot, hash, sticky};
 use crate::error::Error;
 use crate::failover::Predicate;
-use crate::fields::Fields;
+use crate::message::fields::Fields;
 use crate::middleware::Middleware;
 use crate::router::Router;
 use crate::rule::{Head, Rule};

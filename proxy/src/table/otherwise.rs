@@ -59,7 +59,7 @@ mod tests {
 
     use super::*;
     use crate::error::Error;
-    use crate::fields::Fields;
+    use crate::message::fields::Fields;
     use crate::table::compile::Compiler;
 
     /// A table of these frontends, beside a site `w.test`.

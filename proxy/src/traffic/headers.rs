@@ -5,8 +5,8 @@
 //! that it can never remove those.
 
 use super::trust::Peer;
-use crate::fields::Fields;
-use crate::request::RequestHead;
+use crate::message::RequestHead;
+use crate::message::fields::Fields;
 
 /// How a head is written.
 #[derive(Clone, Copy, Debug)]

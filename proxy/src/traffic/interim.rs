@@ -13,7 +13,7 @@ use http::StatusCode;
 
 use super::h1::wire::Wire;
 use super::h2::interim::Stream;
-use crate::fields::Fields;
+use crate::message::fields::Fields;
 
 /// The way to a client for what comes before its answer.
 #[derive(Clone, Default)]

@@ -3,7 +3,7 @@
 //! `CDN-Loop` (RFC 8586), not `Via`: servers take a request with `Via` for one that must not be compressed, as nginx does
 //! by default. What others wrote there stays. A loop over other proxies is found the same, for none of them takes it off.
 
-use crate::fields::Fields;
+use crate::message::fields::Fields;
 
 /// A name that no other process has, and the field that says it.
 #[derive(Debug)]

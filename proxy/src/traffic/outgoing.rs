@@ -17,8 +17,8 @@ use crate::backend::wire::Announced;
 use crate::error::Error;
 use crate::failover::Predicate;
 use crate::listener::conn::Client;
+use crate::message::RequestHead;
 use crate::proxy_protocol::Origin;
-use crate::request::RequestHead;
 
 /// A request as servers get it. Nothing of it is used up by sending it, but the body.
 pub(super) struct Outgoing<'a> {

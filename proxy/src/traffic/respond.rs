@@ -4,7 +4,7 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 
 use super::body::ResponseBody;
 use crate::error::Error;
-use crate::fields::Fields;
+use crate::message::fields::Fields;
 use crate::middleware::Response;
 
 /// Whether a client would rather read JSON (RFC 9110 section 12.5.1, coarsely: it names JSON, and not HTML).

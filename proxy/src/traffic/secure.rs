@@ -12,8 +12,8 @@ use super::body::ResponseBody;
 use super::headers;
 use crate::acme::challenge::PATH;
 use crate::listener::conn::Client;
+use crate::message::RequestHead;
 use crate::middleware::Response;
-use crate::request::RequestHead;
 use crate::rule::host_of;
 use crate::table::{Frontend, Route};
 

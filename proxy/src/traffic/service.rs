@@ -14,8 +14,8 @@ use super::{forward, headers, respond, secure};
 use crate::acme::challenge::PATH;
 use crate::error::Error;
 use crate::listener::conn::Client;
+use crate::message::RequestHead;
 use crate::middleware::{self, Next, Response};
-use crate::request::RequestHead;
 use crate::rule::{Head, host_of};
 use crate::table::{Frontend, Route};
 

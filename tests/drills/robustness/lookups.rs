@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use etna_proxy::fields::Fields;
+use etna_proxy::message::fields::Fields;
 use etna_proxy::router::Router;
 use etna_proxy::rule::{Head, Rule};
 use etna_tests::load::percentile;

@@ -9,8 +9,8 @@ use http::{Response, StatusCode};
 use super::calm::Calm;
 use super::unsent::Piece;
 use super::upload::Respond;
-use crate::fields::Fields;
 use crate::listener::watch::Waiting;
+use crate::message::fields::Fields;
 
 /// A stream whose answer has not begun.
 #[derive(Clone)]

@@ -8,7 +8,7 @@ use http::{Method, StatusCode, Version};
 use tokio::io::AsyncWrite as _;
 
 use super::Wire;
-use crate::fields::Fields;
+use crate::message::fields::Fields;
 use crate::traffic::h1::answer::{self, Asked, Delimiter};
 
 impl Wire {
