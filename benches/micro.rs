@@ -15,6 +15,7 @@ use etna_proxy::router::Router;
 use etna_proxy::rule::{Head, Rule};
 use etna_proxy::table::Table;
 use etna_proxy::table::compile::Compiler;
+use etna_proxy::traffic::fields::Fields;
 use etna_proxy::traffic::h1::head;
 use etna_proxy::traffic::headers::{self, Framing, Outbound};
 use etna_proxy::traffic::trust::Peer;
@@ -63,6 +64,7 @@ fn rule(text: &str) -> Rule {
 
 fn find(criterion: &mut Criterion) {
     let headers = HeaderMap::from_iter([(HeaderName::from_static("x"), HeaderValue::from_static("v7"))]);
+    let headers = Fields::from(&headers);
     for shape in &SHAPES {
         for count in [10, shape.most] {
             let router = router(shape, count);
@@ -82,8 +84,9 @@ fn wordpress(criterion: &mut Criterion) {
     let value = br#"{"Preset":"wordpress","Hosts":["w.test"],"Public":"public","Admin":"admin"}"#;
     let site = Site::decode("w".into(), value, &mut Vec::new()).unwrap_or_else(|flaw| panic!("{flaw:?}"));
     let rows = etna_store::wordpress::expand(&site);
-    let visitor = HeaderMap::new();
+    let visitor = Fields::default();
     let editor = HeaderMap::from_iter([(COOKIE, HeaderValue::from_static("a=1; b=2; wordpress_logged_in_0a=x"))]);
+    let editor = Fields::from(&editor);
     for others in [0, 100_000] {
         let mut router = router(&SHAPES[0], others);
         for (n, row) in rows.iter().enumerate() {
@@ -261,7 +264,7 @@ fn heads(criterion: &mut Criterion) {
     for (name, last) in [("found", "etna-0a1b2c3d=x"), ("absent", "d=4")] {
         let value = format!("_ga=GA1.2.1234567890.1234567890; wp-settings-1=libraryContent%3Dbrowse; a=1; b=2; {last}");
         let value = HeaderValue::from_str(&value).unwrap_or_else(|error| panic!("{error}"));
-        let headers = HeaderMap::from_iter([(COOKIE, value)]);
+        let headers = Fields::from(&HeaderMap::from_iter([(COOKIE, value)]));
         criterion.bench_function(&format!("cookie/{name}"), |bencher| {
             bencher.iter(|| sticky::cookie_value(black_box(&headers), "etna-0a1b2c3d").is_some());
         });

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 
 use etna_proxy::rule::{Head, host_of};
+use etna_proxy::traffic::fields::Fields;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 /// A request.
@@ -15,7 +16,7 @@ pub struct Asked<'a> {
     path: &'a str,
     query: Option<&'a str>,
     client: IpAddr,
-    headers: HeaderMap,
+    fields: Fields,
 }
 
 impl<'a> Asked<'a> {
@@ -36,11 +37,11 @@ impl<'a> Asked<'a> {
                 headers.append(name, value);
             }
         }
-        Asked { method, host, path, query, client, headers }
+        Asked { method, host, path, query, client, fields: Fields::from(&headers) }
     }
 
     /// As rules see it.
     pub fn head(&self) -> Head<'_> {
-        Head::new(&self.method, &self.host, self.path, self.query, &self.headers, self.client)
+        Head::new(&self.method, &self.host, self.path, self.query, &self.fields, self.client)
     }
 }

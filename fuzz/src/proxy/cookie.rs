@@ -7,6 +7,7 @@ use etna_proxy::backend::{Backend, sticky};
 use etna_proxy::rule::{Head, Rule};
 use etna_proxy::table::Table;
 use etna_proxy::table::compile::Compiler;
+use etna_proxy::traffic::fields::Fields;
 use etna_store::{Batch, Change, Model, Revision};
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue, Method};
@@ -20,9 +21,10 @@ pub fn check(data: &[u8]) {
             headers.append(COOKIE, value);
         }
     }
-    let found = sticky::find(&backend, NAME, &headers, Instant::now);
+    let fields = Fields::from(&headers);
+    let found = sticky::find(&backend, NAME, &fields, Instant::now);
     let client = [127, 0, 0, 1].into();
-    let head = Head::new(&Method::GET, "a", "/", None, &headers, client);
+    let head = Head::new(&Method::GET, "a", "/", None, &fields, client);
     let says = |value: &str| Rule::parse(&format!("Cookie(\"{NAME}\", \"{value}\")")).unwrap().matches(&head);
     let named: Vec<u16> = (0..3).filter(|at| says(&backend.servers[usize::from(*at)].live.token)).collect();
     match found {

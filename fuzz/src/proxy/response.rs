@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use etna_proxy::backend::framing::Framing;
 use etna_proxy::backend::wire::{Head, parse};
 use etna_proxy::traffic::h1::answer::{self, Asked, Delimiter};
-use http::{Method, Response, Version};
+use http::{Method, Version};
 
 use super::chunks;
 
@@ -23,7 +23,7 @@ pub fn check(data: &[u8]) {
     let (in_pieces, rest) = pieces.expect("an answer at once is one in pieces");
     assert_eq!(format!("{head:?}"), format!("{in_pieces:?}"));
     assert_eq!(buffer, rest);
-    assert!(!head.fields.contains_key("transfer-encoding") && !head.fields.contains_key("connection"));
+    assert!(!head.fields.contains("transfer-encoding") && !head.fields.contains("connection"));
     match head.framing {
         Framing::Chunked(_) => drop(chunks::check(&buffer, piece)),
         Framing::Done | Framing::Length(_) | Framing::UntilClose => {}
@@ -49,14 +49,11 @@ fn passed_on(head: &Head, method: &Method) {
     if head.status.is_informational() || head.fields.len() > 150 {
         return;
     }
-    let (mut parts, ()) = Response::new(()).into_parts();
-    parts.status = head.status;
-    parts.headers = head.fields.clone();
     for (version, length) in [(Version::HTTP_11, None), (Version::HTTP_11, Some(7)), (Version::HTTP_10, None)] {
         let asked = Asked { method: method.clone(), version };
         let delimiter = Delimiter::of(&asked, head.status, length);
         let mut out = Vec::new();
-        answer::write(&mut out, &parts, &asked, delimiter, true, "Thu, 01 Jan 1970 00:00:00 GMT");
+        answer::write(&mut out, (head.status, &head.fields), &asked, delimiter, true, "Thu, 01 Jan 1970 00:00:00 GMT");
         let mut buffer = BytesMut::from(&out[..]);
         let again = parse(&mut buffer, method).unwrap().expect("an answer that is passed on is one");
         assert!(buffer.is_empty(), "an answer that is passed on is only one");
@@ -69,9 +66,10 @@ fn passed_on(head: &Head, method: &Method) {
         );
         assert!(same, "{delimiter:?} is read as {:?}", again.framing);
         assert_eq!(again.status, head.status);
-        for name in head.fields.keys().filter(|name| *name != "content-length") {
-            let values = |head: &Head| head.fields.get_all(name).iter().cloned().collect::<Vec<_>>();
-            assert_eq!(values(head), values(&again), "{name}");
-        }
+        let fields = |head: &Head| {
+            let all = head.fields.iter().filter(|field| field.name != b"content-length" && field.name != b"date");
+            all.map(|field| (field.name.to_vec(), field.value.to_vec())).collect::<Vec<_>>()
+        };
+        assert_eq!(fields(head), fields(&again));
     }
 }

@@ -9,12 +9,11 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::header::{REFERER, USER_AGENT};
-use http::request::Parts;
-use http::{HeaderValue, StatusCode, Version};
+use http::{StatusCode, Version};
 
 use super::json;
 use super::lines::Lines;
+use crate::traffic::request::RequestHead;
 
 /// Puts together the lines of a connection, one after the other, or of a stream.
 #[derive(Debug)]
@@ -63,7 +62,7 @@ impl Recorder {
     }
 
     /// A request has arrived; `None`: something that is none.
-    pub fn begin(&self, asking: Asking, head: Option<&Parts>) {
+    pub fn begin(&self, asking: Asking, head: Option<&RequestHead>) {
         let mut out = self.lines.buffer();
         out.extend_from_slice(b"{\"time\":\"");
         self.lines.clock.write(&mut out, SystemTime::now());
@@ -95,10 +94,10 @@ impl Recorder {
         }));
     }
 
-    fn write_head(&self, out: &mut Vec<u8>, head: &Parts) {
+    fn write_head(&self, out: &mut Vec<u8>, head: &RequestHead) {
         json::text(out, "method", head.method.as_str().as_bytes(), SHORT);
         let host = head.uri.authority().map(|authority| authority.as_str().as_bytes());
-        let host = host.or_else(|| head.headers.get(http::header::HOST).map(HeaderValue::as_bytes));
+        let host = host.or_else(|| head.fields.get("host"));
         if let Some(host) = host {
             json::text(out, "host", host, LONG);
         }
@@ -106,14 +105,14 @@ impl Recorder {
         if let Some(query) = head.uri.query() {
             json::query(out, "query", query.as_bytes(), self.lines.query(), LONG);
         }
-        if let Some(agent) = head.headers.get(USER_AGENT) {
-            json::text(out, "user_agent", agent.as_bytes(), LONG);
+        if let Some(agent) = head.fields.get("user-agent") {
+            json::text(out, "user_agent", agent, LONG);
         }
-        if let Some(referer) = head.headers.get(REFERER) {
-            json::url(out, "referer", referer.as_bytes(), self.lines.query(), LONG);
+        if let Some(referer) = head.fields.get("referer") {
+            json::url(out, "referer", referer, self.lines.query(), LONG);
         }
-        if let Some(id) = head.headers.get(REQUEST_ID) {
-            json::text(out, "request_id", id.as_bytes(), LONG);
+        if let Some(id) = head.fields.get(REQUEST_ID) {
+            json::text(out, "request_id", id, LONG);
         }
     }
 

@@ -34,7 +34,7 @@ impl Bed {
     /// One line, handed over by itself.
     fn say(&self, path: &str) {
         let recorder = self.recorder();
-        recorder.begin(ASKING, Some(&Request::get(path).body(()).unwrap().into_parts().0));
+        recorder.begin(ASKING, Some(&Request::get(path).body(()).unwrap().into_parts().0.into()));
         recorder.finish(false);
         self.lines.as_ref().unwrap().flush();
     }
@@ -71,7 +71,7 @@ async fn a_line_says_what_happened() {
         .header("user-agent", "\"curl\"\t1")
         .header("referer", "http://b.test/?token=s3cret")
         .header("x-request-id", "r-1");
-    let (head, ()) = request.body(()).unwrap().into_parts();
+    let head = request.body(()).unwrap().into_parts().0.into();
     let recorder = bed.recorder();
     recorder.begin(Asking { is_tls13: Some(true), ..ASKING }, Some(&head));
     recorder.routed("front");

@@ -12,7 +12,6 @@ use std::time::Instant;
 use axum::extract::{RawQuery, State as Extract};
 use axum::response::Response;
 use http::header::HOST;
-use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
@@ -24,6 +23,8 @@ use crate::error::Error;
 use crate::router::Candidate;
 use crate::rule::{Head, host_of};
 use crate::table::{Frontend, Route, Table};
+use crate::traffic::fields::Fields;
+use crate::traffic::request::RequestHead;
 use crate::traffic::secure;
 
 /// The endpoint.
@@ -115,19 +116,18 @@ impl Asked {
 
 impl Asked {
     /// As a request's head.
-    fn head(&self) -> Parts {
-        let (mut head, ()) = http::Request::new(()).into_parts();
-        head.method = self.method.clone();
-        head.uri = self.uri.clone();
-        head.headers = self.headers.clone();
-        head
+    fn head(&self) -> RequestHead {
+        let Asked { method, uri, headers, .. } = self;
+        let version = http::Version::HTTP_11;
+        RequestHead { method: method.clone(), uri: uri.clone(), version, fields: Fields::from(headers) }
     }
 }
 
 fn answer(table: &Table, asked: &Asked) -> Value {
     let host = host_of(&asked.host);
     let uri = &asked.uri;
-    let head = Head::new(&asked.method, &host, uri.path(), uri.query(), &asked.headers, asked.client);
+    let fields = Fields::from(&asked.headers);
+    let head = Head::new(&asked.method, &host, uri.path(), uri.query(), &fields, asked.client);
     let scoped_out = table.scopes.get(&*asked.listener).is_some_and(|scope| !scope.matches(&head));
     let route = match asked.method {
         Method::CONNECT => Err(Error::Method),
@@ -233,7 +233,7 @@ fn considered(candidate: &Candidate<Arc<Frontend>>, chosen: Option<&Arc<Frontend
 /// What comes after the choice of the frontend.
 fn path(table: &Table, route: &Route, asked: &Asked) -> Value {
     let now = Instant::now();
-    let headers = &asked.headers;
+    let head = asked.head();
     let frontend = &route.frontend;
     let middlewares: Vec<Value> = frontend
         .chain
@@ -255,10 +255,10 @@ fn path(table: &Table, route: &Route, asked: &Asked) -> Value {
     };
     let used = used.filter(|_| frontend.deny.is_none() && !frontend.broken && elsewhere.is_none());
     let cookie = used.and_then(|used| frontend.cookie.as_ref().or(used.cookie.as_ref()));
-    let stuck = used.zip(cookie).and_then(|(used, cookie)| sticky::find(used, cookie, headers, || now));
+    let stuck = used.zip(cookie).and_then(|(used, cookie)| sticky::find(used, cookie, &head.fields, || now));
     let stuck_id =
         used.zip(stuck).and_then(|(used, at)| used.servers.get(usize::from(at))).map(|s| s.spec.id.to_string());
-    let key = used.and_then(|used| used.hash.as_ref()?.of(&asked.head(), asked.client));
+    let key = used.and_then(|used| used.hash.as_ref()?.of(&head, asked.client));
     json!({
         "outcome": outcome,
         "middlewares": middlewares,

@@ -8,9 +8,9 @@ use std::net::IpAddr;
 
 use etna_store::object::HashOn;
 use http::HeaderName;
-use http::request::Parts;
 
 use super::sticky;
+use crate::traffic::request::RequestHead;
 
 /// What a backend hashes, compiled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,15 +37,15 @@ impl HashKey {
     }
 
     /// A request's key; `None` if it has no such thing.
-    pub fn of(&self, head: &Parts, client: IpAddr) -> Option<u64> {
+    pub fn of(&self, head: &RequestHead, client: IpAddr) -> Option<u64> {
         Some(match self {
             HashKey::Client => match client {
                 IpAddr::V4(ip) => bytes(&ip.octets()),
                 IpAddr::V6(ip) => bytes(&ip.octets()),
             },
             HashKey::Path => bytes(head.uri.path().as_bytes()),
-            HashKey::Header(name) => bytes(head.headers.get(name)?.as_bytes()),
-            HashKey::Cookie(name) => bytes(sticky::cookie_value(&head.headers, name)?),
+            HashKey::Header(name) => bytes(head.fields.get(name.as_str())?),
+            HashKey::Cookie(name) => bytes(sticky::cookie_value(&head.fields, name)?),
         })
     }
 }

@@ -10,11 +10,12 @@ use std::time::Instant;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use etna_store::object::ServerState;
-use http::header::{HeaderMap, HeaderValue};
+use http::header::HeaderValue;
 use sha2::{Digest, Sha256};
 
 use super::{Backend, Live};
 use crate::rule::cookies;
+use crate::traffic::fields::Fields;
 
 /// The value that names a server: 96 bits, 16 characters.
 pub fn token(backend: &str, server: &str) -> Arc<str> {
@@ -39,8 +40,8 @@ pub fn default_cookie(backend: &str) -> Arc<str> {
 /// Where the server stands that a request is stuck to: the cookie's, if it still serves. A draining server keeps its
 /// clients for the backend's `DrainTimeout`; one that was given the weight 0 does not, and an ill one only while all are
 /// ill. `now` is asked for only where it matters.
-pub fn find(backend: &Backend, cookie: &str, headers: &HeaderMap, now: impl FnOnce() -> Instant) -> Option<u16> {
-    let value = cookie_value(headers, cookie)?;
+pub fn find(backend: &Backend, cookie: &str, fields: &Fields, now: impl FnOnce() -> Instant) -> Option<u16> {
+    let value = cookie_value(fields, cookie)?;
     let is_named = |server: &super::Server| server.live.token.as_bytes() == value && server.spec.weight > 0;
     let at = backend.servers.iter().position(is_named)?;
     let server = &backend.servers[at];
@@ -58,13 +59,13 @@ pub fn set_cookie(cookie: &str, server: &Live, secure: bool) -> Option<HeaderVal
 }
 
 /// The first cookie of that name.
-pub fn cookie_value<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
-    cookies(headers).find_map(|(key, value)| (key == name.as_bytes()).then_some(value))
+pub fn cookie_value<'h>(fields: &'h Fields, name: &str) -> Option<&'h [u8]> {
+    cookies(fields).find_map(|(key, value)| (key == name.as_bytes()).then_some(value))
 }
 
 #[cfg(test)]
 mod tests {
-    use http::header::COOKIE;
+    use http::header::{COOKIE, HeaderMap};
 
     use super::*;
     use crate::backend::test;
@@ -86,7 +87,7 @@ mod tests {
             let mut headers = HeaderMap::new();
             let token = &backend.servers[at].live.token;
             headers.append(COOKIE, HeaderValue::from_str(&format!("etna={token}")).unwrap());
-            headers
+            Fields::from(&headers)
         };
         let now = Instant::now();
         let find = |at, seconds| find(&backend, "etna", &cookie(at), || now + std::time::Duration::from_secs(seconds));
@@ -99,7 +100,7 @@ mod tests {
         let backend = test::backend(vec![test::server("a", "")], "", None);
         let mut headers = HeaderMap::new();
         headers.append(COOKIE, HeaderValue::from_str(&format!("etna={}", token("other", "a"))).unwrap());
-        assert_eq!(find(&backend, "etna", &headers, Instant::now), None);
+        assert_eq!(find(&backend, "etna", &Fields::from(&headers), Instant::now), None);
     }
 
     #[test]
@@ -107,6 +108,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append(COOKIE, HeaderValue::from_static("a=1; etna=x"));
         headers.append(COOKIE, HeaderValue::from_bytes(b"name=J\xc3\xb6rg; b=2").unwrap());
+        let headers = Fields::from(&headers);
         assert_eq!(cookie_value(&headers, "etna"), Some(&b"x"[..]));
         assert_eq!(cookie_value(&headers, "b"), Some(&b"2"[..]), "a cookie that is no ASCII hides none");
         assert_eq!(cookie_value(&headers, "tna"), None);

@@ -7,7 +7,6 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
-use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -15,7 +14,6 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use etna_store::object::ProxyVersion;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 use http_body::Frame;
 use tokio::io::AsyncWriteExt as _;
@@ -27,6 +25,7 @@ use super::stream::Stream;
 use crate::proxy_protocol::Origin;
 use crate::tls::servers::ServerTls;
 use crate::traffic::body::BodyError;
+use crate::traffic::fields::{Fields, Found};
 
 /// An upstream connection.
 #[derive(Debug)]
@@ -55,7 +54,7 @@ pub struct Head {
     /// The status.
     pub status: StatusCode,
     /// Its fields, without those that are for one hop.
-    pub fields: HeaderMap,
+    pub fields: Fields,
     /// How its body is framed.
     pub framing: Framing,
     /// Whether another request may follow on the connection once the body has ended.
@@ -272,10 +271,9 @@ pub fn parse(buffer: &mut BytesMut, method: &Method) -> Result<Option<Head>, Mal
     if buffer.is_empty() {
         return Ok(None);
     }
-    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut room = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut response = httparse::Response::new(&mut []);
-    let parsed =
-        httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, buffer, &mut fields);
+    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, buffer, &mut room);
     let length = match parsed {
         Ok(httparse::Status::Complete(length)) if length <= MAX_HEAD => length,
         Ok(httparse::Status::Complete(_)) => return Err(Malformed::TooLong),
@@ -285,63 +283,49 @@ pub fn parse(buffer: &mut BytesMut, method: &Method) -> Result<Option<Head>, Mal
     };
     let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Malformed::Head)?;
     let version = if response.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
-    let framing = framing::of_response(method, status, response.headers.iter().map(|f| (f.name.as_bytes(), f.value)))?;
+    let found = Found::of(buffer, response.headers);
+    let mut fields = Fields::new(buffer.split_to(length), found);
+    let framing = framing::of_response(method, status, fields.iter().map(|field| (field.name, field.value)))?;
     let mut close = version == Version::HTTP_10;
     let mut keep_alive = None;
-    let mut nominated: Vec<&str> = Vec::new();
-    for field in response.headers.iter() {
-        if field.name.eq_ignore_ascii_case("connection") {
-            for token in std::str::from_utf8(field.value).unwrap_or_default().split(',').map(str::trim) {
-                close |= token.eq_ignore_ascii_case("close");
-                if !token.eq_ignore_ascii_case("close") && !token.eq_ignore_ascii_case("keep-alive") {
-                    nominated.push(token);
+    let mut nominated: Vec<Vec<u8>> = Vec::new();
+    for field in fields.iter() {
+        match field.name {
+            b"connection" => {
+                for token in field.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                    close |= token.eq_ignore_ascii_case(b"close");
+                    if !token.eq_ignore_ascii_case(b"close") && !token.eq_ignore_ascii_case(b"keep-alive") {
+                        nominated.push(token.to_ascii_lowercase());
+                    }
                 }
             }
-        } else if field.name.eq_ignore_ascii_case("keep-alive") {
-            keep_alive = keep_alive_timeout(field.value);
+            b"keep-alive" => keep_alive = keep_alive_timeout(field.value),
+            _ => {}
         }
     }
     // The length of a body that is not sent is information, not framing (RFC 9110 section 8.6).
     let informative = *method == Method::HEAD || status == StatusCode::NOT_MODIFIED;
-    let base = buffer.as_ptr() as usize;
-    let place = |part: &[u8]| {
-        let start = part.as_ptr() as usize - base;
-        start..start + part.len()
-    };
-    let kept: Vec<(Range<usize>, Range<usize>)> = response
-        .headers
-        .iter()
-        .filter(|field| !is_for_one_hop(field.name, informative))
-        .filter(|field| !nominated.iter().any(|name| name.eq_ignore_ascii_case(field.name)))
-        .map(|field| (place(field.name.as_bytes()), place(field.value)))
-        .collect();
-    let head = buffer.split_to(length).freeze();
-    // Room for what is added on the way out, so that the map does not grow twice.
-    let mut fields = HeaderMap::with_capacity(kept.len() + 2);
-    for (name, value) in kept {
-        let name = HeaderName::from_bytes(&head[name]).map_err(|_| Malformed::Head)?;
-        let value = HeaderValue::from_maybe_shared(head.slice(value)).map_err(|_| Malformed::Head)?;
-        fields.append(name, value);
-    }
+    fields.retain(|field| {
+        !is_for_one_hop(field.name, informative) && !nominated.iter().any(|nominated| nominated == field.name)
+    });
     let reusable = !close && !matches!(framing, Framing::UntilClose);
     Ok(Some(Head { status, fields, framing, reusable, keep_alive }))
 }
 
 /// RFC 9110 section 7.6.1, and the framing, which is written anew for the client.
-pub(super) fn is_for_one_hop(name: &str, length_informs: bool) -> bool {
-    const NAMES: [&str; 8] = [
-        "connection",
-        "keep-alive",
-        "proxy-connection",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "te",
-        "transfer-encoding",
-        "upgrade",
-    ];
-    // Most names differ in length or first letter from all of these.
-    NAMES.iter().any(|hop| hop.len() == name.len() && hop.eq_ignore_ascii_case(name))
-        || (!length_informs && name.len() == 14 && name.eq_ignore_ascii_case("content-length"))
+pub(super) fn is_for_one_hop(name: &[u8], length_informs: bool) -> bool {
+    match name {
+        b"connection"
+        | b"keep-alive"
+        | b"proxy-connection"
+        | b"proxy-authenticate"
+        | b"proxy-authorization"
+        | b"te"
+        | b"transfer-encoding"
+        | b"upgrade" => true,
+        b"content-length" => !length_informs,
+        _ => false,
+    }
 }
 
 /// `Keep-Alive: timeout=5, max=100`; with `max=0` the server is about to close.
@@ -390,14 +374,14 @@ mod tests {
         assert!(head.reusable);
         assert_eq!(head.keep_alive, Some(5));
         assert_eq!(head.fields.len(), 3);
-        assert_eq!(head.fields["x-end"], "1");
-        assert_eq!(head.fields.get_all("set-cookie").iter().count(), 2);
+        assert_eq!(head.fields.get("x-end"), Some(&b"1"[..]));
+        assert_eq!(head.fields.get_all("set-cookie").count(), 2);
     }
 
     #[test]
     fn a_length_is_kept_only_where_it_frames_nothing() {
         let wire = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n";
-        assert_eq!(read(wire, Method::HEAD).unwrap().unwrap().fields["content-length"], "10");
+        assert_eq!(read(wire, Method::HEAD).unwrap().unwrap().fields.get("content-length"), Some(&b"10"[..]));
         assert!(read(wire, Method::GET).unwrap().unwrap().fields.is_empty());
     }
 

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::variable::Variable;
-use super::{Answer, BadSettings, Kind, Middleware, Next, Request};
+use super::{Answer, BadSettings, Kind, Middleware, Next, Request, Response};
 use crate::error::Error;
 
 /// What the store calls it.
@@ -71,7 +71,7 @@ impl Middleware for ConnLimit {
         Box::pin(async move {
             let Some(permit) = permit else { return Err(Error::Limited(1)) };
             let response = next.run(request).await?;
-            Ok(response.map(|body| body.guarded(permit)))
+            Ok(Response { body: response.body.guarded(permit), ..response })
         })
     }
 }

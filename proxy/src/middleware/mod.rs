@@ -11,19 +11,23 @@ mod variable;
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 
+use http::StatusCode;
 use serde_json::value::RawValue;
 
 use crate::error::Error;
 use crate::table::Step;
 use crate::traffic::body::ResponseBody;
+use crate::traffic::fields::Fields;
 use crate::traffic::incoming::Incoming;
+use crate::traffic::request::RequestHead;
 
 /// A request on its way to a server.
 pub struct Request {
-    /// Method, target and header fields. Boxed, for it goes through many hands.
-    pub head: Box<http::request::Parts>,
+    /// Method, target and fields.
+    pub head: Rc<RequestHead>,
     /// The body, unread.
     pub body: Incoming,
     /// The client's address.
@@ -31,7 +35,23 @@ pub struct Request {
 }
 
 /// A response on its way to the client.
-pub type Response = http::Response<ResponseBody>;
+pub struct Response {
+    /// How it went.
+    pub status: StatusCode,
+    /// Everything else about it, but what frames it.
+    pub fields: Fields,
+    /// What follows.
+    pub body: ResponseBody,
+    /// Whether nothing that comes on the client's connection after it can be taken for a request.
+    pub ends_connection: bool,
+}
+
+impl Response {
+    /// One without fields.
+    pub fn new(status: StatusCode, body: ResponseBody) -> Response {
+        Response { status, fields: Fields::default(), body, ends_connection: false }
+    }
+}
 
 /// The answer of a step or of the forwarding itself. Stays on its worker, so it need not be `Send`.
 pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Response, Error>> + 'a>>;

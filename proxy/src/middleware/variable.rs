@@ -4,11 +4,11 @@ use std::hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState};
 use std::net::IpAddr;
 
 use http::header::HeaderName;
-use http::request::Parts;
 
 use super::BadSettings;
 use crate::rule::host_of;
 use crate::traffic::headers;
+use crate::traffic::request::RequestHead;
 
 /// `client.ip`, `request.host` or `request.header.<Name>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ impl Variable {
 
     /// A request's value, as a number that takes no more room for a long one; nobody without the keys can find two
     /// values of one number. IPv6 clients count by their /64: one customer has that many addresses.
-    pub(super) fn of(&self, head: &Parts, client: IpAddr, keys: &RandomState) -> u64 {
+    pub(super) fn of(&self, head: &RequestHead, client: IpAddr, keys: &RandomState) -> u64 {
         let mut hasher = keys.build_hasher();
         match self {
             Variable::ClientIp => match client {
@@ -44,7 +44,7 @@ impl Variable {
             // However it is spelled, it leads to the same frontend.
             Variable::Host => host_of(headers::host(head).unwrap_or_default()).hash(&mut hasher),
             Variable::Header(name) => {
-                head.headers.get(name).map_or(b"".as_slice(), |value| value.as_bytes()).hash(&mut hasher);
+                head.fields.get(name.as_str()).unwrap_or_default().hash(&mut hasher);
             }
         }
         hasher.finish()
@@ -61,7 +61,7 @@ mod tests {
         let of = |host: &str| {
             let (head, ()) = http::Request::get("/").header("host", host).body(()).unwrap().into_parts();
             let client = "192.0.2.1".parse().unwrap();
-            Variable::Host.of(&head, client, &keys)
+            Variable::Host.of(&head.into(), client, &keys)
         };
         for spelled in ["A.test", "a.test:1", "a.test.", "a.TEST.:80"] {
             assert_eq!(of(spelled), of("a.test"), "{spelled}");

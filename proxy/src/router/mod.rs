@@ -178,9 +178,10 @@ impl<T: Clone> Router<T> {
         }
         if !self.headers.is_empty() {
             // A request has few headers; how many the rules look at is unknown.
-            for name in head.headers.keys() {
-                let values = self.headers.get(name);
-                if let Some(paths) = values.and_then(|values| at(values, &head.header(name))) {
+            for field in head.fields.iter() {
+                let Ok(name) = HeaderName::from_bytes(field.name) else { continue };
+                let values = self.headers.get(&name);
+                if let Some(paths) = values.and_then(|values| at(values, &head.header(&name))) {
                     paths.each_bucket(head.path, &mut look);
                 }
             }

@@ -1,10 +1,11 @@
 use super::*;
+use crate::traffic::fields::Fields;
 use http::{HeaderMap, Method};
 use proptest::prelude::*;
 use std::net::IpAddr;
 
 fn ask<'r>(router: &'r Router<&'static str>, host: &str, path: &str) -> Option<&'r &'static str> {
-    let headers = HeaderMap::new();
+    let headers = Fields::default();
     router.find(&Head::new(&Method::GET, host, path, None, &headers, IpAddr::from([127, 0, 0, 1])))
 }
 
@@ -84,6 +85,7 @@ fn asked<T: Clone>(router: &Router<T>, host: &str, path: &str, header: Option<&'
     if let Some(value) = header {
         headers.insert("x", http::HeaderValue::from_static(value));
     }
+    let headers = Fields::from(&headers);
     router.candidates(&Head::new(&Method::GET, host, path, None, &headers, IpAddr::from([127, 0, 0, 1]))).len()
 }
 
@@ -189,6 +191,7 @@ proptest! {
             if let Some(value) = header {
                 headers.insert("x", http::HeaderValue::from_static(value));
             }
+            let headers = Fields::from(&headers);
             let head = Head::new(&Method::GET, host, &path, query, &headers, IpAddr::from([127, 0, 0, 1]));
             let matching: Vec<usize> =
                 best_first.iter().filter(|entry| entry.rule.matches(&head)).map(|entry| entry.value).collect();

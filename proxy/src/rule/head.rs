@@ -5,10 +5,11 @@ use std::cell::OnceCell;
 use std::net::IpAddr;
 
 use http::Method;
-use http::header::{COOKIE, HeaderMap, HeaderName};
+use http::header::HeaderName;
 use percent_encoding::percent_decode_str;
 
 use super::segments::Segments;
+use crate::traffic::fields::Fields;
 
 /// What rules look at.
 pub struct Head<'a> {
@@ -16,7 +17,7 @@ pub struct Head<'a> {
     pub(crate) host: &'a str,
     pub(crate) path: &'a str,
     pub(crate) client: IpAddr,
-    pub(crate) headers: &'a HeaderMap,
+    pub(crate) fields: &'a Fields,
     query: Option<&'a str>,
     segments: OnceCell<Segments<'a>>,
 }
@@ -30,10 +31,10 @@ impl<'a> Head<'a> {
         host: &'a str,
         path: &'a str,
         query: Option<&'a str>,
-        headers: &'a HeaderMap,
+        fields: &'a Fields,
         client: IpAddr,
     ) -> Head<'a> {
-        Head { method, host, path, client: client.to_canonical(), headers, query, segments: OnceCell::new() }
+        Head { method, host, path, client: client.to_canonical(), fields, query, segments: OnceCell::new() }
     }
 
     /// The host, as [`host_of`] made it.
@@ -43,7 +44,7 @@ impl<'a> Head<'a> {
 
     /// The first value of a header; empty when it is absent, as in vulcand.
     pub(crate) fn header(&self, name: &HeaderName) -> Cow<'a, str> {
-        self.headers.get(name).map_or(Cow::Borrowed(""), |value| String::from_utf8_lossy(value.as_bytes()))
+        self.fields.get(name.as_str()).map_or(Cow::Borrowed(""), String::from_utf8_lossy)
     }
 
     /// The parameters of the query, decoded as forms are.
@@ -57,7 +58,7 @@ impl<'a> Head<'a> {
 
     /// Names and values of the cookies.
     pub(crate) fn cookies(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-        cookies(self.headers)
+        cookies(self.fields)
     }
 
     /// The segments of the path, normalised.
@@ -68,9 +69,8 @@ impl<'a> Head<'a> {
 
 /// Names and values of the cookies (RFC 6265 section 5.4; a request may carry several fields), as bytes: one odd cookie
 /// must not hide the others. One without `=` has an empty value, as PHP reads it.
-pub(crate) fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let fields = headers.get_all(COOKIE).into_iter();
-    let pairs = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
+pub(crate) fn cookies(fields: &Fields) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let pairs = fields.get_all("cookie").flat_map(|value| value.split(|byte| *byte == b';'));
     let named = pairs.map(|pair| {
         let equals = pair.iter().position(|byte| *byte == b'=');
         let (name, value) = equals.map_or((pair, &b""[..]), |at| (&pair[..at], &pair[at + 1..]));
@@ -84,7 +84,7 @@ pub(crate) fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8]
 pub fn host_of(authority: &str) -> Cow<'_, str> {
     let host = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, _)) => address,
-        None => authority.split_once(':').map_or(authority, |(host, _)| host),
+        None => authority.bytes().position(|byte| byte == b':').map_or(authority, |colon| &authority[..colon]),
     };
     let host = host.strip_suffix('.').unwrap_or(host);
     if host.bytes().any(|byte| byte.is_ascii_uppercase()) {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::traffic::fields::Fields;
 use http::Method;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
@@ -16,6 +17,7 @@ fn with<R>(method: &Method, url: &str, fields: &[(&'static str, &[u8])], ask: im
     for (name, value) in fields {
         headers.append(HeaderName::from_static(name), HeaderValue::from_bytes(value).unwrap());
     }
+    let headers = Fields::from(&headers);
     let host = host_of(host);
     ask(&Head::new(method, &host, path, query, &headers, IpAddr::from([10, 1, 2, 3])))
 }
@@ -274,7 +276,7 @@ fn queries_headers_and_clients() {
 
 #[test]
 fn an_ipv4_client_of_a_dual_stack_socket_is_an_ipv4_client() {
-    let headers = HeaderMap::new();
+    let headers = Fields::default();
     let client = "::ffff:10.1.2.3".parse().unwrap();
     let head = Head::new(&Method::GET, "a", "/", None, &headers, client);
     for network in ["10.0.0.0/8", "10.1.2.3", "::ffff:10.0.0.0/104"] {
@@ -414,6 +416,7 @@ proptest! {
         if let Ok(value) = HeaderValue::from_bytes(&cookie) {
             headers.append("cookie", value);
         }
+        let headers = Fields::from(&headers);
         let path = format!("/{path}");
         let head = Head::new(&Method::GET, &host, &path, query.as_deref(), &headers, IpAddr::from([10, 1, 2, 3]));
         let parts = rule.explain(&head);

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use etna_store::{Batch, Change, Delta, Model, Revision};
-use http::{HeaderMap, Method};
+use http::Method;
 use proptest::prelude::*;
 
 use super::compile::Compiler;
@@ -39,7 +39,7 @@ impl Followed {
     }
 
     fn route(&self, host: &str, path: &str) -> Result<Route, Error> {
-        let headers = HeaderMap::new();
+        let headers = crate::traffic::fields::Fields::default();
         let head = Head::new(&Method::GET, host, path, None, &headers, IpAddr::from([127, 0, 0, 1]));
         self.table.route("default", &head)
     }

@@ -57,12 +57,12 @@ pub async fn exchange(client: Rc<Client>, route: Route, request: middleware::Req
 
     let middleware::Request { head, body, client: _ } = request;
     let spec = &route.frontend.spec.settings;
-    let websocket = head.version == http::Version::HTTP_11 && headers::wants_websocket(&head.headers);
+    let websocket = head.version == http::Version::HTTP_11 && headers::wants_websocket(&head.fields);
     let expect = body.is_held() && !body.has_begun();
     let body = request_body(body, spec.limits.max_body_bytes, route.elsewhere.is_some()).await?;
     let believe = spec.trust_forward_header || client.worker.trusted.contains(client.peer.address);
     let cookie = route.frontend.cookie.as_ref().or(backend.cookie.as_ref());
-    let stuck = cookie.and_then(|cookie| sticky::find(&backend, cookie, &head.headers, Instant::now));
+    let stuck = cookie.and_then(|cookie| sticky::find(&backend, cookie, &head.fields, Instant::now));
     let stuck_to = stuck.map(|at| backend.servers[usize::from(at)].live.number);
     let framing = framing(&head, &body);
     let mut outgoing = Outgoing {
@@ -96,7 +96,7 @@ pub async fn exchange(client: Rc<Client>, route: Route, request: middleware::Req
     }
     let set_cookie = cookie.filter(|_| stuck_to != Some(answered.live.number));
     let set_cookie = set_cookie.and_then(|cookie| {
-        let secure = client.peer.is_secure(&outgoing.head.headers, believe);
+        let secure = client.peer.is_secure(&outgoing.head.fields, believe);
         sticky::set_cookie(cookie, &answered.live, secure)
     });
     deliver(&client, second.as_ref().unwrap_or(&backend), answered, outgoing.body, websocket, set_cookie)
@@ -349,7 +349,7 @@ fn deliver(
 ) -> Result<Response, Error> {
     let Answered { mut head, link, in_flight, live } = answered;
     if let Some(set_cookie) = set_cookie {
-        head.fields.append(SET_COOKIE, set_cookie);
+        head.fields.append(&SET_COOKIE, &set_cookie);
     }
     let idle = backend.spec.timeouts.idle;
     let body = match link {
@@ -358,8 +358,8 @@ fn deliver(
             if !websocket {
                 return Err(Error::Upstream);
             }
-            head.fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-            head.fields.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            head.fields.set(&CONNECTION, &HeaderValue::from_static("upgrade"));
+            head.fields.set(&UPGRADE, &HeaderValue::from_static("websocket"));
             ResponseBody::tunnel(Tunnel::new(connection, in_flight))
         }
         Link::Http1(connection) => {
@@ -374,10 +374,7 @@ fn deliver(
         }
         Link::Http2(call) => ResponseBody::multiplexed(call.receiving(&head, sending, in_flight), idle),
     };
-    let mut response = Response::new(body);
-    *response.status_mut() = head.status;
-    *response.headers_mut() = head.fields;
-    Ok(response)
+    Ok(Response { fields: head.fields, ..Response::new(head.status, body) })
 }
 
 /// Limits from here on may be a second late.

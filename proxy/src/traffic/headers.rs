@@ -4,9 +4,8 @@
 //! that is really sent, and what a client nominates in `Connection` is left out before our own fields are added, so
 //! that it can never remove those.
 
-use http::header::{self, CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderMap, TE, TRANSFER_ENCODING, UPGRADE};
-use http::request::Parts;
-
+use super::fields::Fields;
+use super::request::RequestHead;
 use super::trust::Peer;
 
 /// How a head is written.
@@ -46,8 +45,8 @@ pub enum Framing {
 }
 
 /// Writes a request's head.
-pub fn write(out: &mut Vec<u8>, head: &Parts, how: &Outbound<'_>) {
-    let headers = &head.headers;
+pub fn write(out: &mut Vec<u8>, head: &RequestHead, how: &Outbound<'_>) {
+    let fields = &head.fields;
     out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b' ');
     // Path and query, whatever form the client used (RFC 9112 section 3.2.1): `http://a?b` has an empty path.
@@ -57,29 +56,41 @@ pub fn write(out: &mut Vec<u8>, head: &Parts, how: &Outbound<'_>) {
     }
     out.extend_from_slice(target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    let client_host = headers.get(HOST).map(|host| host.as_bytes());
+    let client_host = fields.get("host");
     let client_host = client_host.or_else(|| head.uri.authority().map(|authority| authority.as_str().as_bytes()));
     // A client of HTTP/1.0 may name none; a server of HTTP/1.1 must be given one.
     if let Some(host) = how.host.or(client_host.filter(|host| !host.is_empty())).or(Some(how.authority)) {
         field(out, "host", host);
     }
     // What browsers say, `keep-alive`, names a field that is left out anyway: nothing is allocated for it.
-    let nominated: Vec<&str> = tokens(headers).filter(|token| !token.eq_ignore_ascii_case("keep-alive")).collect();
-    for (name, value) in headers {
-        let name = name.as_str();
-        let kept = !is_for_one_hop(name)
-            && !is_never_forwarded(name)
-            && !(is_claim(name) && (!how.believe || name == "x-forwarded-for"))
-            && !(name.starts_with(CERTIFICATE) && (!how.trusted || how.certificate.is_some()))
-            && !nominated.iter().any(|nominated| nominated.eq_ignore_ascii_case(name));
-        if kept {
-            field(out, name, value.as_bytes());
+    let nominated: Vec<&[u8]> = tokens(fields).filter(|token| !token.eq_ignore_ascii_case(b"keep-alive")).collect();
+    let mut wants_trailers = false;
+    let mut forwarded = false;
+    for field in fields.iter() {
+        let goes_on = match Kind::of(field.name) {
+            Kind::Any => true,
+            Kind::OneHop | Kind::Never => {
+                wants_trailers |= field.name == b"te" && field.value.eq_ignore_ascii_case(b"trailers");
+                false
+            }
+            Kind::Claim => {
+                forwarded |= field.name == b"forwarded";
+                how.believe && field.name != b"x-forwarded-for"
+            }
+            Kind::Certificate => how.trusted && how.certificate.is_none(),
+        };
+        if goes_on && !nominated.iter().any(|nominated| nominated.eq_ignore_ascii_case(field.name)) {
+            field.write(out);
         }
     }
-    if headers.get(TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers")) {
+    if wants_trailers {
         field(out, "te", b"trailers");
     }
-    forwarding(out, headers, client_host, how);
+    forwarding(out, fields, client_host, how);
+    // Only where it was spoken of: a server that reads it must not be left with a stranger's.
+    if forwarded {
+        self::forwarded(out, how.peer, client_host);
+    }
     out.extend_from_slice(how.certificate.unwrap_or_default().as_bytes());
     if how.websocket {
         out.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
@@ -96,18 +107,18 @@ pub fn write(out: &mut Vec<u8>, head: &Parts, how: &Outbound<'_>) {
 }
 
 /// Whether the client asks for a WebSocket. No other upgrade is ever forwarded, and none with a body.
-pub fn wants_websocket(headers: &HeaderMap) -> bool {
-    headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
-        && tokens(headers).any(|token| token.eq_ignore_ascii_case("upgrade"))
-        && !headers.contains_key(CONTENT_LENGTH)
-        && !headers.contains_key(TRANSFER_ENCODING)
+pub fn wants_websocket(fields: &Fields) -> bool {
+    fields.get("upgrade").is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"))
+        && tokens(fields).any(|token| token.eq_ignore_ascii_case(b"upgrade"))
+        && !fields.contains("content-length")
+        && !fields.contains("transfer-encoding")
 }
 
 /// The one host a request is for: `Host`, or the target's authority, which must agree (RFC 9112 section 3.2).
-pub fn host(head: &Parts) -> Result<&str, &'static str> {
-    let mut fields = head.headers.get_all(header::HOST).iter();
+pub fn host(head: &RequestHead) -> Result<&str, &'static str> {
+    let mut fields = head.fields.get_all("host");
     let field = match fields.next() {
-        Some(value) => Some(value.to_str().map_err(|_| "the Host field is not text")?),
+        Some(value) => Some(std::str::from_utf8(value).map_err(|_| "the Host field is not text")?),
         None => None,
     };
     if fields.next().is_some() {
@@ -134,22 +145,25 @@ fn is_host(text: &str) -> bool {
             Some((address, port)) if address.parse::<std::net::Ipv6Addr>().is_ok() => ("", port),
             _ => return false,
         },
-        None => text.split_at(text.find(':').unwrap_or(text.len())),
+        None => text.split_at(text.bytes().position(|byte| !is_of_name(byte)).unwrap_or(text.len())),
     };
-    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'~');
     let is_port = |digits: &str| {
         digits.is_empty() || (digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse::<u16>().is_ok())
     };
-    host.len() <= 254 && host.bytes().all(is_name) && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
+    host.len() <= 254 && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
 }
 
-fn forwarding(out: &mut Vec<u8>, headers: &HeaderMap, host: Option<&[u8]>, how: &Outbound<'_>) {
+fn is_of_name(byte: u8) -> bool {
+    matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'A'..=b'Z' | b'_' | b'~')
+}
+
+fn forwarding(out: &mut Vec<u8>, fields: &Fields, host: Option<&[u8]>, how: &Outbound<'_>) {
     let peer = how.peer;
-    let absent = |name: &str| !how.believe || !headers.contains_key(name);
+    let absent = |name: &str| !how.believe || !fields.contains(name);
     out.extend_from_slice(b"x-forwarded-for: ");
     if how.believe {
-        for value in headers.get_all("x-forwarded-for") {
-            out.extend_from_slice(value.as_bytes());
+        for value in fields.get_all("x-forwarded-for") {
+            out.extend_from_slice(value);
             out.extend_from_slice(b", ");
         }
     }
@@ -169,10 +183,6 @@ fn forwarding(out: &mut Vec<u8>, headers: &HeaderMap, host: Option<&[u8]>, how: 
     }
     if let Some(name) = how.server_name.filter(|name| name.bytes().all(|byte| byte.is_ascii_graphic())) {
         field(out, "x-forwarded-server", name.as_bytes());
-    }
-    // Only where it was spoken of: a server that reads it must not be left with a stranger's.
-    if headers.contains_key(FORWARDED) {
-        forwarded(out, peer, host);
     }
 }
 
@@ -196,47 +206,50 @@ fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 }
 
 /// What `Connection` lists.
-fn tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim)
+fn tokens(fields: &Fields) -> impl Iterator<Item = &[u8]> {
+    fields.get_all("connection").flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
 
-/// RFC 9110 section 7.6.1; and what is written anew.
-fn is_for_one_hop(name: &str) -> bool {
-    matches!(
-        name,
-        "host"
-            | "connection"
-            | "keep-alive"
-            | "proxy-connection"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "te"
-            | "transfer-encoding"
-            | "content-length"
-            | "upgrade"
-            | "http2-settings"
-            | "expect"
-    )
+/// What a field is, by its name.
+enum Kind {
+    /// RFC 9110 section 7.6.1; and what is written anew.
+    OneHop,
+    /// `Proxy` becomes `HTTP_PROXY` in CGI, and so does `X_Forwarded_For` become what `X-Forwarded-For` is; `X-Accel-*`
+    /// are orders to a proxy.
+    Never,
+    /// What only a proxy that we trust may say.
+    Claim,
+    /// About a client's certificate (RFC 9440).
+    Certificate,
+    /// None of these.
+    Any,
 }
 
-/// What only a proxy that we trust may say.
-fn is_claim(name: &str) -> bool {
-    match name.as_bytes().first() {
-        Some(b'x') => name.starts_with("x-forwarded-") || name == "x-real-ip",
-        Some(b'f') => name == "forwarded",
-        _ => false,
+impl Kind {
+    fn of(name: &[u8]) -> Kind {
+        match name {
+            b"host"
+            | b"connection"
+            | b"keep-alive"
+            | b"proxy-connection"
+            | b"proxy-authenticate"
+            | b"proxy-authorization"
+            | b"te"
+            | b"transfer-encoding"
+            | b"content-length"
+            | b"upgrade"
+            | b"http2-settings"
+            | b"expect" => Kind::OneHop,
+            b"proxy" => Kind::Never,
+            _ if name.contains(&b'_') => Kind::Never,
+            [b'x', ..] if name.starts_with(b"x-accel-") => Kind::Never,
+            b"forwarded" | b"x-real-ip" => Kind::Claim,
+            [b'x', ..] if name.starts_with(b"x-forwarded-") => Kind::Claim,
+            [b'c', ..] if name.starts_with(b"client-cert") => Kind::Certificate,
+            _ => Kind::Any,
+        }
     }
 }
-
-/// `Proxy` becomes `HTTP_PROXY` in CGI, and so does `X_Forwarded_For` become what `X-Forwarded-For` is; `X-Accel-*`
-/// are orders to a proxy.
-fn is_never_forwarded(name: &str) -> bool {
-    name == "proxy" || name.contains('_') || name.starts_with("x-accel-")
-}
-
-/// What the names of fields about a client's certificate begin with (RFC 9440).
-const CERTIFICATE: &str = "client-cert";
 
 #[cfg(test)]
 mod tests {
@@ -259,7 +272,7 @@ mod tests {
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        let (head, ()) = request.body(()).unwrap().into_parts();
+        let head = RequestHead::from(request.body(()).unwrap().into_parts().0);
         let peer = peer();
         let how = Outbound {
             peer: &peer,
@@ -269,7 +282,7 @@ mod tests {
             server_name: None,
             host: None,
             authority: b"s",
-            websocket: wants_websocket(&head.headers),
+            websocket: wants_websocket(&head.fields),
             expect: false,
             framing,
         };
@@ -349,7 +362,7 @@ mod tests {
         for (target, line) in
             [("http://a?b", "GET /?b HTTP/1.1"), ("http://a", "GET / HTTP/1.1"), ("*", "GET * HTTP/1.1")]
         {
-            let (head, ()) = http::Request::get(target).body(()).unwrap().into_parts();
+            let head = RequestHead::from(http::Request::get(target).body(()).unwrap().into_parts().0);
             let peer = peer();
             let how = Outbound {
                 peer: &peer,
@@ -403,7 +416,7 @@ mod tests {
 
     #[test]
     fn a_request_is_for_one_host() {
-        let parts = |request: http::request::Builder| request.body(()).unwrap().into_parts().0;
+        let parts = |request: http::request::Builder| RequestHead::from(request.body(()).unwrap().into_parts().0);
         let ok = parts(http::Request::get("/").header("host", "a.test:8080"));
         assert_eq!(host(&ok), Ok("a.test:8080"));
         assert!(host(&parts(http::Request::get("http://a.test/").header("host", "b.test"))).is_err());

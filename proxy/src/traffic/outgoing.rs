@@ -1,16 +1,17 @@
 //! A request as it goes out: its head, its body and how that is framed, and whose it is.
 
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 
 use etna_store::object::{HttpVersion, ProxyVersion};
 use http::Method;
-use http::request::Parts;
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 
 use super::body::{BodyError, RequestBody};
 use super::headers;
 use super::incoming::Incoming;
+use super::request::RequestHead;
 use crate::backend::Backend;
 use crate::backend::sending::Sending;
 use crate::backend::wire::Announced;
@@ -21,7 +22,7 @@ use crate::proxy_protocol::Origin;
 
 /// A request as servers get it. Nothing of it is used up by sending it, but the body.
 pub(super) struct Outgoing<'a> {
-    pub(super) head: Box<Parts>,
+    pub(super) head: Rc<RequestHead>,
     pub(super) framing: headers::Framing,
     /// Whether the client's forwarding fields are believed.
     pub(super) believe: bool,
@@ -47,7 +48,7 @@ impl Outgoing<'_> {
 
 /// The client's address, as trusted proxies tell it.
 pub(super) fn client_address(client: &Client, outgoing: &Outgoing<'_>) -> IpAddr {
-    client.worker.trusted.client(client.peer.address, &outgoing.head.headers)
+    client.worker.trusted.client(client.peer.address, &outgoing.head.fields)
 }
 
 /// What a server that wants to know is told of a request: who its client is, as servers read it in `X-Forwarded-For`.
@@ -57,7 +58,7 @@ pub(super) fn announced(client: &Client, outgoing: &Outgoing<'_>, version: Proxy
     // Which port a client behind another proxy has is not known.
     let port = if address == peer.address { peer.from_port } else { 0 };
     // Version 1 cannot say so, and a connection is not to be lost to a difference that is not seen.
-    let tls = version == ProxyVersion::V2 && peer.is_secure(&outgoing.head.headers, outgoing.believe);
+    let tls = version == ProxyVersion::V2 && peer.is_secure(&outgoing.head.fields, outgoing.believe);
     let from = SocketAddr::new(address, port);
     Announced { version, origin: Origin { from, to: peer.to, tls } }
 }
@@ -84,7 +85,7 @@ pub(super) async fn request_body(body: Incoming, limit: Option<u64>, twice: bool
 }
 
 /// How the body that is really sent is framed.
-pub(super) fn framing(head: &Parts, body: &RequestBody) -> headers::Framing {
+pub(super) fn framing(head: &RequestHead, body: &RequestBody) -> headers::Framing {
     match body.size_hint().exact() {
         // A body that could be there and is not is said to be empty.
         Some(0) if matches!(head.method, Method::POST | Method::PUT | Method::PATCH) => headers::Framing::Length(0),

@@ -5,10 +5,10 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use http::request::Parts;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::incoming::Incoming;
+use super::request::RequestHead;
 use crate::access::record::{Asking, Recorder};
 use crate::listener::conn::Client;
 
@@ -24,9 +24,9 @@ impl Drop for Recorded<'_> {
 }
 
 /// A request has arrived; its body, counted.
-pub(super) fn begin(client: &Client, head: &Parts, body: Incoming) -> Incoming {
+pub(super) fn begin(client: &Client, head: &RequestHead, body: Incoming) -> Incoming {
     let Some(access) = &client.access else { return body };
-    let address = client.worker.trusted.client(client.peer.address, &head.headers);
+    let address = client.worker.trusted.client(client.peer.address, &head.fields);
     access.begin(Asking { client: address, is_tls13: is_tls13(client) }, Some(head));
     body.counted(access)
 }

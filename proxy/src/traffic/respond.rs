@@ -1,21 +1,19 @@
 //! Answers of our own: an error becomes a short response, JSON or text as the client prefers.
 
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 
 use super::body::ResponseBody;
+use super::fields::Fields;
 use crate::error::Error;
 use crate::middleware::Response;
 
 /// Whether a client would rather read JSON (RFC 9110 section 12.5.1, coarsely: it names JSON, and not HTML).
-pub fn prefers_json(headers: &HeaderMap) -> bool {
-    let accepts =
-        |kind: &str| headers.get_all(ACCEPT).iter().any(|value| value.to_str().is_ok_and(|value| value.contains(kind)));
+pub fn prefers_json(fields: &Fields) -> bool {
+    let accepts = |kind: &str| {
+        fields.get_all("accept").any(|value| std::str::from_utf8(value).is_ok_and(|value| value.contains(kind)))
+    };
     accepts("json") && !accepts("text/html")
 }
-
-/// Marks a response after which nothing that comes on its connection can be taken for a request.
-#[derive(Clone, Copy, Debug)]
-pub struct EndsConnection;
 
 /// The response to a request that failed.
 pub fn error(error: Error, json: bool) -> Response {
@@ -29,16 +27,12 @@ pub fn error(error: Error, json: bool) -> Response {
     } else {
         (format!("{} {text}\n", status.as_u16()), "text/plain; charset=utf-8")
     };
-    let mut response = Response::new(ResponseBody::whole(body));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    let mut response = Response::new(status, ResponseBody::whole(body));
+    response.fields.append(&CONTENT_TYPE, &HeaderValue::from_static(kind));
     if let Some(seconds) = error.retry_after() {
-        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        response.fields.append(&RETRY_AFTER, &HeaderValue::from(seconds));
     }
-    if error.ends_connection() {
-        response.extensions_mut().insert(EndsConnection);
-    }
+    response.ends_connection = error.ends_connection();
     response
 }
 
@@ -46,25 +40,26 @@ pub fn error(error: Error, json: bool) -> Response {
 mod tests {
     use super::*;
     use http::StatusCode;
+    use http::header::{ACCEPT, HeaderMap};
 
     #[test]
     fn json_only_for_those_who_ask_for_it() {
         let with = |accept: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(ACCEPT, HeaderValue::from_static(accept));
-            prefers_json(&headers)
+            prefers_json(&Fields::from(&headers))
         };
         assert!(with("application/json"));
         assert!(!with("text/html,application/json;q=0.5"));
         assert!(!with("*/*"));
-        assert!(!prefers_json(&HeaderMap::new()));
+        assert!(!prefers_json(&Fields::default()));
     }
 
     #[test]
     fn what_may_be_tried_again_says_when() {
         let response = error(Error::NoServer, false);
-        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(response.headers()[RETRY_AFTER], "1");
-        assert!(!error(Error::Connect, true).headers().contains_key(RETRY_AFTER));
+        assert_eq!(response.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.fields.get("retry-after"), Some(&b"1"[..]));
+        assert!(!error(Error::Connect, true).fields.contains("retry-after"));
     }
 }

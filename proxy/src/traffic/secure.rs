@@ -6,11 +6,11 @@ use std::net::IpAddr;
 
 use etna_store::object::HttpsMode;
 use http::header::{HeaderName, HeaderValue, LOCATION};
-use http::request::Parts;
 use http::{StatusCode, Uri};
 
 use super::body::ResponseBody;
 use super::headers;
+use super::request::RequestHead;
 use crate::acme::challenge::PATH;
 use crate::listener::conn::Client;
 use crate::middleware::Response;
@@ -26,7 +26,7 @@ pub(super) struct Asked {
 
 impl Asked {
     /// Of a request that came over TLS, to a frontend that cares.
-    pub(super) fn of(client: &Client, frontend: &Frontend, head: &Parts) -> Option<Asked> {
+    pub(super) fn of(client: &Client, frontend: &Frontend, head: &RequestHead) -> Option<Asked> {
         let spec = &frontend.spec;
         if spec.https == HttpsMode::Off && spec.hsts == 0 || !is_secure(client, frontend, head) {
             return None;
@@ -37,22 +37,23 @@ impl Asked {
 
     /// Makes the answer fit.
     pub(super) fn fit(&self, response: &mut Response) {
-        if let Some(location) = response.headers().get(LOCATION)
+        if let Some(location) = response.fields.get("location")
             && let Some(fitting) = self.location(location)
         {
-            response.headers_mut().insert(LOCATION, fitting);
+            response.fields.set(&LOCATION, &fitting);
         }
         if self.hsts > 0
+            && !response.fields.contains(HSTS.as_str())
             && let Ok(value) = HeaderValue::from_str(&format!("max-age={}", self.hsts))
         {
-            response.headers_mut().entry(HSTS).or_insert(value);
+            response.fields.append(&HSTS, &value);
         }
     }
 
     /// A server that does not know of the TLS before it sends clients to http: the same place over https. Unless that is
     /// where the client is: then the server insists, and to hide it would send the client round in circles.
-    fn location(&self, location: &HeaderValue) -> Option<HeaderValue> {
-        let rest = location.to_str().ok()?.strip_prefix("http://")?;
+    fn location(&self, location: &[u8]) -> Option<HeaderValue> {
+        let rest = std::str::from_utf8(location).ok()?.strip_prefix("http://")?;
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, place) = rest.split_at(end);
         if !matches!(authority.rsplit_once(':'), None | Some((_, "80"))) || *host_of(authority) != *self.host {
@@ -67,14 +68,14 @@ impl Asked {
 }
 
 /// Whether the client came over TLS, to us or to a proxy that is believed.
-fn is_secure(client: &Client, frontend: &Frontend, head: &Parts) -> bool {
+fn is_secure(client: &Client, frontend: &Frontend, head: &RequestHead) -> bool {
     let believe = frontend.spec.settings.trust_forward_header || client.worker.trusted.contains(client.peer.address);
-    client.peer.is_secure(&head.headers, believe)
+    client.peer.is_secure(&head.fields, believe)
 }
 
 /// The redirect for a client that should come over TLS and did not. Not for an authority that looks whether a name is
 /// ours (RFC 8555 section 8.3), nor for the site's own servers, which call it by whatever address they know.
-pub(super) fn redirect(client: &Client, address: IpAddr, route: &Route, head: &Parts) -> Option<Response> {
+pub(super) fn redirect(client: &Client, address: IpAddr, route: &Route, head: &RequestHead) -> Option<Response> {
     let frontend = &*route.frontend;
     if !route.wants_tls || is_secure(client, frontend, head) {
         return None;
@@ -83,14 +84,13 @@ pub(super) fn redirect(client: &Client, address: IpAddr, route: &Route, head: &P
         return None;
     }
     let location = over_tls(head)?;
-    let mut response = Response::new(ResponseBody::whole(""));
-    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
-    response.headers_mut().insert(LOCATION, location);
+    let mut response = Response::new(StatusCode::PERMANENT_REDIRECT, ResponseBody::whole(""));
+    response.fields.append(&LOCATION, &location);
     Some(response)
 }
 
 /// Where a request in the clear is sent that wants TLS.
-pub(crate) fn over_tls(head: &Parts) -> Option<HeaderValue> {
+pub(crate) fn over_tls(head: &RequestHead) -> Option<HeaderValue> {
     if head.uri.path().starts_with(PATH) {
         return None;
     }
@@ -115,10 +115,10 @@ mod tests {
 
     fn fitted(uri: &str, location: &str) -> String {
         let asked = Asked { host: "a.test".into(), uri: uri.parse().unwrap(), hsts: 0 };
-        let mut response = Response::new(ResponseBody::whole(""));
-        response.headers_mut().insert(LOCATION, HeaderValue::from_str(location).unwrap());
+        let mut response = Response::new(StatusCode::FOUND, ResponseBody::whole(""));
+        response.fields.append(&LOCATION, &HeaderValue::from_str(location).unwrap());
         asked.fit(&mut response);
-        response.headers()[LOCATION].to_str().unwrap().to_owned()
+        String::from_utf8(response.fields.get("location").unwrap().to_vec()).unwrap()
     }
 
     #[test]

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use etna_store::object::OnClientAbort;
-use http::Method;
-use http::request::Parts;
+use http::{Method, StatusCode};
 
 use super::body::ResponseBody;
 use super::incoming::Incoming;
 use super::recorded;
+use super::request::RequestHead;
 use super::{forward, headers, respond, secure};
 use crate::acme::challenge::PATH;
 use crate::error::Error;
@@ -20,24 +20,23 @@ use crate::rule::{Head, host_of};
 use crate::table::{Frontend, Route};
 
 /// Answers one request of a client's connection. Whatever happens, there is a response.
-pub async fn handle(client: Rc<Client>, head: Box<Parts>, body: Incoming) -> Response {
+pub async fn handle(client: Rc<Client>, head: Rc<RequestHead>, body: Incoming) -> Response {
     let body = recorded::begin(&client, &head, body);
     if let Some(response) = challenge(&client, &head) {
         return response;
     }
     let started = Instant::now();
-    let json = respond::prefers_json(&head.headers);
     let mut frontend = None;
-    let result = answer(&client, head, body, &mut frontend).await;
+    let result = answer(&client, head.clone(), body, &mut frontend).await;
     let response = result.unwrap_or_else(|error| {
         client.worker.process.errors.add(1);
         if let Some(access) = &client.access {
             access.failed(&error);
         }
-        respond::error(error, json)
+        respond::error(error, respond::prefers_json(&head.fields))
     });
     match frontend {
-        Some(frontend) => frontend.live.requests().record(response.status(), started.elapsed()),
+        Some(frontend) => frontend.live.requests().record(response.status, started.elapsed()),
         None => client.worker.process.unrouted.add(1),
     }
     response
@@ -45,22 +44,22 @@ pub async fn handle(client: Rc<Client>, head: Box<Parts>, body: Incoming) -> Res
 
 /// What an authority is answered that asks for a token (RFC 8555 section 8.3). A token that we do not have goes on as any
 /// request does: a server may answer its own.
-fn challenge(client: &Client, head: &Parts) -> Option<Response> {
+fn challenge(client: &Client, head: &RequestHead) -> Option<Response> {
     let path = head.uri.path();
     if !path.starts_with(PATH) || !matches!(head.method, Method::GET | Method::HEAD) {
         return None;
     }
     let host = headers::host(head).ok()?;
     let token = client.worker.live.token(&host_of(host), path)?;
-    let mut response = Response::new(ResponseBody::whole(token));
+    let mut response = Response::new(StatusCode::OK, ResponseBody::whole(token));
     let kind = http::HeaderValue::from_static("application/octet-stream");
-    response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+    response.fields.append(&http::header::CONTENT_TYPE, &kind);
     Some(response)
 }
 
 async fn answer(
     client: &Rc<Client>,
-    head: Box<Parts>,
+    head: Rc<RequestHead>,
     body: Incoming,
     chosen: &mut Option<Arc<Frontend>>,
 ) -> Result<Response, Error> {
@@ -111,14 +110,14 @@ async fn run(client: &Rc<Client>, route: Route, request: middleware::Request) ->
 }
 
 /// What the request is for. Everything is taken out of one table here, and nothing is looked up later.
-fn route(client: &Client, head: &Parts) -> Result<(Route, std::net::IpAddr), Error> {
+fn route(client: &Client, head: &RequestHead) -> Result<(Route, std::net::IpAddr), Error> {
     if head.method == Method::CONNECT {
         return Err(Error::Method);
     }
     let host = headers::host(head).map_err(Error::BadRequest)?;
     let host = host_of(host);
-    let ip = client.worker.trusted.client(client.peer.address, &head.headers);
-    let view = Head::new(&head.method, &host, head.uri.path(), head.uri.query(), &head.headers, ip);
+    let ip = client.worker.trusted.client(client.peer.address, &head.fields);
+    let view = Head::new(&head.method, &host, head.uri.path(), head.uri.query(), &head.fields, ip);
     let asked = client.secured.as_ref().and_then(|secured| secured.name.as_deref()).filter(|name| *name != &*host);
     let route = client.worker.live.route(&client.listener, asked, &view)?;
     Ok((route, ip))

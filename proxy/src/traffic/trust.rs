@@ -3,8 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
-use http::header::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
+
+use super::fields::Fields;
 
 /// Networks whose forwarding headers are believed. None by default.
 #[derive(Clone, Debug, Default)]
@@ -27,12 +28,12 @@ impl Trusted {
     }
 
     /// The client behind trusted proxies: the last address of `X-Forwarded-For` that is not one of them.
-    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    pub fn client(&self, peer: IpAddr, fields: &Fields) -> IpAddr {
         if !self.contains(peer) {
             return peer;
         }
         let values: Vec<&str> =
-            headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
+            fields.get_all("x-forwarded-for").filter_map(|value| std::str::from_utf8(value).ok()).collect();
         let mut client = peer;
         for text in values.iter().rev().flat_map(|value| value.rsplit(',')) {
             let Ok(address) = text.trim().parse::<IpAddr>() else { break };
@@ -64,15 +65,16 @@ pub struct Peer {
 
 impl Peer {
     /// Whether the original request came over TLS, as far as a believed header says.
-    pub fn is_secure(&self, headers: &HeaderMap, believe: bool) -> bool {
-        let said = if believe { headers.get("x-forwarded-proto") } else { None };
-        said.map_or(self.proto.as_bytes(), HeaderValue::as_bytes) == b"https"
+    pub fn is_secure(&self, fields: &Fields, believe: bool) -> bool {
+        let said = if believe { fields.get("x-forwarded-proto") } else { None };
+        said.unwrap_or(self.proto.as_bytes()) == b"https"
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::header::{HeaderMap, HeaderValue};
 
     #[test]
     fn the_client_is_the_last_address_that_is_no_trusted_proxy() {
@@ -80,10 +82,10 @@ mod tests {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         let mut headers = HeaderMap::new();
         headers.append("x-forwarded-for", HeaderValue::from_static("8.8.8.8, 203.0.113.9, 10.1.1.1"));
-        assert_eq!(trusted.client(ip("192.0.2.7"), &headers), ip("203.0.113.9"));
-        assert_eq!(trusted.client(ip("198.51.100.1"), &headers), ip("198.51.100.1"));
+        assert_eq!(trusted.client(ip("192.0.2.7"), &Fields::from(&headers)), ip("203.0.113.9"));
+        assert_eq!(trusted.client(ip("198.51.100.1"), &Fields::from(&headers)), ip("198.51.100.1"));
         headers.append("x-forwarded-for", HeaderValue::from_static("garbage"));
-        assert_eq!(trusted.client(ip("192.0.2.7"), &headers), ip("192.0.2.7"));
-        assert_eq!(Trusted::default().client(ip("192.0.2.7"), &headers), ip("192.0.2.7"));
+        assert_eq!(trusted.client(ip("192.0.2.7"), &Fields::from(&headers)), ip("192.0.2.7"));
+        assert_eq!(Trusted::default().client(ip("192.0.2.7"), &Fields::from(&headers)), ip("192.0.2.7"));
     }
 }

@@ -124,14 +124,14 @@ fn judged(bytes: &[u8]) -> Result<Option<bool>, String> {
     if ours.parts.method.as_str() != theirs.method || target != theirs.target && !whole {
         return Err(format!("read as {} {target}", ours.parts.method));
     }
-    let read = |name: &str| ours.parts.headers.get_all(name).iter().map(|value| value.as_bytes()).collect::<Vec<_>>();
+    let read = |name: &str| ours.parts.fields.get_all(name).collect::<Vec<_>>();
     for (name, _) in &theirs.fields {
         if read(name) != theirs.all(name).collect::<Vec<_>>() {
             return Err(format!("{name} read as {:?}", read(name)));
         }
     }
-    if ours.parts.headers.len() != theirs.fields.len() {
-        return Err(format!("{} fields instead of {}", ours.parts.headers.len(), theirs.fields.len()));
+    if ours.parts.fields.len() != theirs.fields.len() {
+        return Err(format!("{} fields instead of {}", ours.parts.fields.len(), theirs.fields.len()));
     }
     let framed = format!("{:?}", ours.framing);
     let same = match strict::framing(&theirs)? {

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use etna_proxy::router::Router;
 use etna_proxy::rule::{Head, Rule};
+use etna_proxy::traffic::fields::Fields;
 use etna_tests::load::percentile;
-use http::{HeaderMap, Method};
+use http::Method;
 
 use crate::drill::{Length, Outcome};
 
@@ -51,7 +52,7 @@ fn lookups(rule: &str, routes: usize) -> Vec<Duration> {
         let rule = Rule::parse(&rule.replace("{}", &n.to_string())).expect("a rule");
         router.insert(n.to_string().as_str().into(), Arc::new(rule), 0, n);
     }
-    let headers = HeaderMap::new();
+    let headers = Fields::default();
     let mut parts = Vec::new();
     let mut n = 0;
     for _ in 0..PARTS {

@@ -22,6 +22,7 @@ use crate::backend::InFlight;
 use crate::backend::framing::{Framing, Malformed, may_trail};
 use crate::backend::sending::{Outflow, Sending};
 use crate::backend::wire::{Broken, Head, MOST_INTERIM, is_for_one_hop};
+use crate::traffic::fields::Fields;
 
 /// A place on a connection, and once a request was sent on it, what that holds.
 pub struct Call {
@@ -215,7 +216,8 @@ fn read(status: StatusCode, mut fields: HeaderMap, method: &Method, ended: bool)
     }
     let length = fields.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let informative = *method == Method::HEAD || status == StatusCode::NOT_MODIFIED;
-    let hop: Vec<_> = fields.keys().filter(|name| is_for_one_hop(name.as_str(), informative)).cloned().collect();
+    let hop: Vec<_> =
+        fields.keys().filter(|name| is_for_one_hop(name.as_str().as_bytes(), informative)).cloned().collect();
     for name in hop {
         fields.remove(name);
     }
@@ -224,7 +226,7 @@ fn read(status: StatusCode, mut fields: HeaderMap, method: &Method, ended: bool)
         Some(length) if !informative => Framing::Length(length),
         _ => Framing::UntilClose,
     };
-    Ok(Head { status, fields, framing, reusable: true, keep_alive: None })
+    Ok(Head { status, fields: Fields::from(&fields), framing, reusable: true, keep_alive: None })
 }
 
 /// What went wrong before there was an answer.
@@ -256,7 +258,7 @@ mod tests {
         assert_eq!(get.fields.len(), 1);
         let head = read(StatusCode::OK, answer.clone(), &Method::HEAD, true).unwrap();
         assert!(matches!(head.framing, Framing::Done));
-        assert_eq!(head.fields["content-length"], "10");
+        assert_eq!(head.fields.get("content-length"), Some(&b"10"[..]));
         assert!(matches!(
             read(StatusCode::OK, HeaderMap::new(), &Method::GET, false).unwrap().framing,
             Framing::UntilClose

@@ -1,8 +1,8 @@
 //! A response's head as a client gets it, and how its body is framed for it. Pure.
 
-use http::header::{CONTENT_LENGTH, DATE};
-use http::response::Parts;
 use http::{Method, StatusCode, Version};
+
+use crate::traffic::fields::Fields;
 
 /// What of a request decides how its response is written.
 #[derive(Clone, Debug)]
@@ -40,20 +40,30 @@ impl Delimiter {
 }
 
 /// Writes a response's head. `date` is for those that come without one (RFC 9110 section 6.6.1).
-pub fn write(out: &mut Vec<u8>, head: &Parts, asked: &Asked, delimiter: Delimiter, keep: bool, date: &str) {
+pub fn write(
+    out: &mut Vec<u8>,
+    (status, fields): (StatusCode, &Fields),
+    asked: &Asked,
+    delimiter: Delimiter,
+    keep: bool,
+    date: &str,
+) {
     out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(head.status.as_str().as_bytes());
+    out.extend_from_slice(status.as_str().as_bytes());
     out.push(b' ');
-    out.extend_from_slice(head.status.canonical_reason().unwrap_or_default().as_bytes());
+    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\n");
-    for (name, value) in &head.headers {
-        // A length that frames is written below; that of a body which is not sent is information.
-        if *name == CONTENT_LENGTH && delimiter != Delimiter::Nothing {
-            continue;
+    let mut dated = status.is_informational();
+    for field in fields.iter() {
+        match field.name {
+            // A length that frames is written below; that of a body which is not sent is information.
+            b"content-length" if delimiter != Delimiter::Nothing => continue,
+            b"date" => dated = true,
+            _ => {}
         }
-        field(out, name.as_str(), value.as_bytes());
+        field.write(out);
     }
-    if !head.headers.contains_key(DATE) && !head.status.is_informational() {
+    if !dated {
         field(out, "date", date.as_bytes());
     }
     match delimiter {
@@ -65,7 +75,7 @@ pub fn write(out: &mut Vec<u8>, head: &Parts, asked: &Asked, delimiter: Delimite
         }
         Delimiter::Chunks => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
     }
-    if head.status != StatusCode::SWITCHING_PROTOCOLS {
+    if status != StatusCode::SWITCHING_PROTOCOLS {
         match (keep, asked.version) {
             (false, _) => out.extend_from_slice(b"connection: close\r\n"),
             (true, Version::HTTP_10) => out.extend_from_slice(b"connection: keep-alive\r\n"),
@@ -120,8 +130,9 @@ mod tests {
             response = response.header(*name, *value);
         }
         let (head, ()) = response.body(()).unwrap().into_parts();
+        let fields = Fields::from(&head.headers);
         let mut out = Vec::new();
-        write(&mut out, &head, asked, Delimiter::of(asked, head.status, length), keep, "now");
+        write(&mut out, (head.status, &fields), asked, Delimiter::of(asked, head.status, length), keep, "now");
         String::from_utf8(out).unwrap()
     }
 

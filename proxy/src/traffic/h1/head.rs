@@ -5,20 +5,21 @@
 //! other than `chunked`. httparse finds the fields; what it lets pass is checked by us.
 
 use std::mem::MaybeUninit;
+use std::rc::Rc;
 
-use bytes::{Bytes, BytesMut};
-use http::header::{HeaderMap, HeaderName, HeaderValue};
-use http::request::Parts;
-use http::{Method, Request, Uri, Version};
+use bytes::{Buf as _, Bytes, BytesMut};
+use http::{Method, Uri, Version};
 
 use crate::backend::framing::{Chunks, Framing, parse_length};
 use crate::error::Error;
+use crate::traffic::fields::{Fields, Found};
+use crate::traffic::request::RequestHead;
 
 /// A request's head.
 #[derive(Debug)]
 pub struct Head {
     /// Method, target, version and fields.
-    pub parts: Box<Parts>,
+    pub parts: Rc<RequestHead>,
     /// How its body is framed; never until the connection's end.
     pub framing: Framing,
     /// Whether the client keeps the connection open for another request.
@@ -39,7 +40,7 @@ pub fn read(buffer: &mut BytesMut, scanned: &mut usize) -> Result<Option<Head>, 
     match end(buffer, scanned)? {
         Some(length) => {
             *scanned = 0;
-            parse(&buffer.split_to(length).freeze()).map(Some)
+            parse(buffer.split_to(length)).map(Some)
         }
         None => Ok(None),
     }
@@ -66,10 +67,10 @@ fn end(buffer: &[u8], scanned: &mut usize) -> Result<Option<usize>, Error> {
     Ok(None)
 }
 
-fn parse(head: &Bytes) -> Result<Head, Error> {
-    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+fn parse(mut head: BytesMut) -> Result<Head, Error> {
+    let mut room = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut request = httparse::Request::new(&mut []);
-    let parsed = httparse::ParserConfig::default().parse_request_with_uninit_headers(&mut request, head, &mut fields);
+    let parsed = httparse::ParserConfig::default().parse_request_with_uninit_headers(&mut request, &head, &mut room);
     match parsed {
         Ok(httparse::Status::Complete(read)) if read == head.len() => {}
         Err(httparse::Error::TooManyHeaders) => return Err(Error::HeadTooLarge),
@@ -87,24 +88,18 @@ fn parse(head: &Bytes) -> Result<Head, Error> {
     }
     let version = if version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| Error::BadRequest("the method is malformed"))?;
-    let said = said(request.headers, version)?;
-
-    let mut headers = HeaderMap::with_capacity(request.headers.len());
-    for field in request.headers.iter() {
-        let name = HeaderName::from_bytes(field.name.as_bytes())
-            .map_err(|_| Error::BadRequest("a field's name is malformed"))?;
-        let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value))
-            .map_err(|_| Error::BadRequest("a field's value is malformed"))?;
-        headers.append(name, value);
-    }
-    let uri = uri(&method, head.slice_ref(target.as_bytes()))?;
-    let mut parts = Box::new(Request::new(()).into_parts().0);
-    parts.method = method;
-    parts.uri = uri;
-    parts.version = version;
-    parts.headers = headers;
+    let at = |part: &str| part.as_ptr() as usize - head.as_ptr() as usize;
+    let (begin, end) = (at(target), at(target) + target.len());
+    let line_end = request.headers.first().map_or(head.len(), |field| at(field.name));
+    let found = Found::of(&head[line_end..], request.headers);
+    let mut target = head.split_to(line_end);
+    target.truncate(end);
+    target.advance(begin);
+    let fields = Fields::new(head, found);
+    let said = said(&fields, version)?;
+    let uri = uri(&method, target.freeze())?;
     Ok(Head {
-        parts,
+        parts: Rc::new(RequestHead { method, uri, version, fields }),
         framing: said.framing(),
         keep_alive: if version == Version::HTTP_11 { !said.close } else { said.keep_alive && !said.close },
         expects_continue: said.expects_continue && version == Version::HTTP_11,
@@ -131,19 +126,18 @@ impl Said {
     }
 }
 
-fn said(fields: &[httparse::Header<'_>], version: Version) -> Result<Said, Error> {
+fn said(fields: &Fields, version: Version) -> Result<Said, Error> {
     let mut said = Said::default();
-    for field in fields {
-        // Most names differ in length from all of these.
-        match field.name.len() {
-            14 if field.name.eq_ignore_ascii_case("content-length") => {
+    for field in fields.iter() {
+        match field.name {
+            b"content-length" => {
                 if said.length.is_some() {
                     return Err(Error::BadRequest("more than one Content-Length"));
                 }
                 let length = parse_length(field.value).ok_or(Error::BadRequest("Content-Length is not a number"))?;
                 said.length = Some(length);
             }
-            17 if field.name.eq_ignore_ascii_case("transfer-encoding") => {
+            b"transfer-encoding" => {
                 if said.chunked || version != Version::HTTP_11 {
                     return Err(Error::BadRequest("Transfer-Encoding more than once, or in HTTP/1.0"));
                 }
@@ -152,13 +146,13 @@ fn said(fields: &[httparse::Header<'_>], version: Version) -> Result<Said, Error
                 }
                 said.chunked = true;
             }
-            10 if field.name.eq_ignore_ascii_case("connection") => {
+            b"connection" => {
                 for token in field.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
                     said.close |= token.eq_ignore_ascii_case(b"close");
                     said.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
                 }
             }
-            6 if field.name.eq_ignore_ascii_case("expect") => {
+            b"expect" => {
                 if !field.value.eq_ignore_ascii_case(b"100-continue") {
                     return Err(Error::Expectation);
                 }
@@ -198,7 +192,7 @@ pub fn check_target(target: &[u8]) -> Result<(), Error> {
     }
     // Where a name ends at a NUL, it is another name than the one that was matched.
     let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
-    if memchr::memmem::find(path, b"%00").is_some() {
+    if memchr::memchr_iter(b'%', path).any(|at| path[at..].starts_with(b"%00")) {
         return Err(Error::BadRequest("the path holds a NUL"));
     }
     Ok(())
@@ -235,7 +229,7 @@ mod tests {
         let head = read(&mut buffer, &mut 0).unwrap().unwrap();
         assert_eq!(head.parts.method, Method::POST);
         assert_eq!(head.parts.uri.path_and_query().unwrap(), "/a?b=c");
-        assert_eq!(head.parts.headers["x-one"], "1");
+        assert_eq!(head.parts.fields.get("x-one"), Some(&b"1"[..]));
         assert!(matches!(head.framing, Framing::Length(3)));
         assert!(head.keep_alive && !head.expects_continue);
         assert_eq!(&buffer[..], b"abcGET");

@@ -83,8 +83,8 @@ async fn exchange(client: &Rc<Client>, wire: &Rc<Wire>, head: Head) -> Result<Re
         })
         .await?
     };
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS
-        && let Some(tunnel) = response.body_mut().take_tunnel()
+    if response.status == StatusCode::SWITCHING_PROTOCOLS
+        && let Some(tunnel) = response.body.take_tunnel()
     {
         deliver(client, wire, response, &asked, true).await?;
         return Ok(Err(tunnel));
@@ -101,21 +101,20 @@ async fn deliver(
     asked: &Asked,
     keep: bool,
 ) -> Result<Then, ()> {
-    let (parts, body) = response.into_parts();
+    let Response { status, fields, body, ends_connection: ends } = response;
     let length = body.size_hint().exact();
-    let delimiter = Delimiter::of(asked, parts.status, length);
+    let delimiter = Delimiter::of(asked, status, length);
     // A client that has much of its body still to send, or waits to be told to, is not listened to for that long.
     let unread = !wire.is_request_whole();
     let tolerable = !unread || (!wire.is_held() && wire.left().is_some_and(|left| left <= MOST_DRAINED));
-    let ends = parts.extensions.get::<respond::EndsConnection>().is_some();
     let keep = keep && !ends && tolerable && delimiter != Delimiter::Close;
     wire.answer();
     if let Some(access) = &client.access {
-        access.status(parts.status);
+        access.status(status);
     }
 
     let mut outbox = Outbox::new(client.worker.take_buffer());
-    answer::write(&mut outbox.flat, &parts, asked, delimiter, keep, &client.worker.date());
+    answer::write(&mut outbox.flat, (status, &fields), asked, delimiter, keep, &client.worker.date());
     let access = client.access.clone();
     let mut sending = pin!(Sending { body, delimiter, outbox, ended: false, silent: false, broken: false, access });
     let sent = poll_fn(|cx| sending.as_mut().poll(wire, cx)).await;

@@ -1,16 +1,16 @@
 //! A response's head as a client of HTTP/2 gets it. Pure.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderValue, TRANSFER_ENCODING, UPGRADE};
-use http::response::Parts;
 use http::{Response, StatusCode};
 
+use crate::traffic::fields::Fields;
 use crate::traffic::h1::answer::Delimiter;
 
 /// A response's head, without what HTTP/2 forbids (RFC 9113 section 8.2.2). `date` is for those that come without one.
-pub(super) fn head(parts: Parts, delimiter: Delimiter, date: &str) -> Response<()> {
+pub(super) fn head(status: StatusCode, fields: &Fields, delimiter: Delimiter, date: &str) -> Response<()> {
     let mut response = Response::new(());
-    *response.status_mut() = parts.status;
-    *response.headers_mut() = parts.headers;
+    *response.status_mut() = status;
+    *response.headers_mut() = fields.to_map();
     let headers = response.headers_mut();
     for name in [CONNECTION, TRANSFER_ENCODING, UPGRADE] {
         headers.remove(name);
@@ -36,9 +36,8 @@ pub(super) fn head(parts: Parts, delimiter: Delimiter, date: &str) -> Response<(
 }
 
 /// The head that opens a WebSocket (RFC 8441 section 5), from the one by which its server did.
-pub(super) fn switched(parts: Parts, date: &str) -> Response<()> {
-    let mut response = head(parts, Delimiter::Chunks, date);
-    *response.status_mut() = StatusCode::OK;
+pub(super) fn switched(fields: &Fields, date: &str) -> Response<()> {
+    let mut response = head(StatusCode::OK, fields, Delimiter::Chunks, date);
     response.headers_mut().remove("sec-websocket-accept");
     response
 }
@@ -47,18 +46,18 @@ pub(super) fn switched(parts: Parts, date: &str) -> Response<()> {
 mod tests {
     use super::*;
 
-    fn parts(status: u16, fields: &[(&str, &str)]) -> Parts {
-        let mut response = Response::builder().status(status);
+    fn fields(fields: &[(&str, &str)]) -> Fields {
+        let mut response = Response::builder();
         for (name, value) in fields {
             response = response.header(*name, *value);
         }
-        response.body(()).unwrap().into_parts().0
+        Fields::from(response.body(()).unwrap().headers())
     }
 
     #[test]
     fn what_is_for_one_hop_stays_there() {
-        let fields = [("connection", "upgrade"), ("keep-alive", "x"), ("transfer-encoding", "chunked"), ("a", "b")];
-        let head = head(parts(200, &fields), Delimiter::Length(7), "now");
+        let came = [("connection", "upgrade"), ("keep-alive", "x"), ("transfer-encoding", "chunked"), ("a", "b")];
+        let head = head(StatusCode::OK, &fields(&came), Delimiter::Length(7), "now");
         assert_eq!(head.headers().len(), 3);
         assert_eq!(head.headers()["content-length"], "7");
         assert_eq!(head.headers()["date"], "now");
@@ -67,16 +66,16 @@ mod tests {
     #[test]
     fn a_length_that_informs_is_kept() {
         let length = [("content-length", "9"), ("date", "then")];
-        assert_eq!(head(parts(200, &length), Delimiter::Nothing, "now").headers()["content-length"], "9");
-        let unknown = head(parts(200, &length), Delimiter::Chunks, "now");
+        assert_eq!(head(StatusCode::OK, &fields(&length), Delimiter::Nothing, "now").headers()["content-length"], "9");
+        let unknown = head(StatusCode::OK, &fields(&length), Delimiter::Chunks, "now");
         assert!(!unknown.headers().contains_key("content-length"));
         assert_eq!(unknown.headers()["date"], "then");
     }
 
     #[test]
     fn a_websocket_is_opened_by_200() {
-        let fields = [("upgrade", "websocket"), ("connection", "upgrade"), ("sec-websocket-accept", "x"), ("b", "c")];
-        let head = switched(parts(101, &fields), "now");
+        let came = [("upgrade", "websocket"), ("connection", "upgrade"), ("sec-websocket-accept", "x"), ("b", "c")];
+        let head = switched(&fields(&came), "now");
         assert_eq!(head.status(), 200);
         assert_eq!(head.headers().len(), 2);
     }

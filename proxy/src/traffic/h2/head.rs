@@ -148,6 +148,8 @@ mod tests {
     use super::*;
     use http::Request;
 
+    use crate::traffic::fields::Fields;
+
     fn parts(method: &str, uri: &str, fields: &[(&str, &str)]) -> Parts {
         let mut request = Request::builder().method(method).uri(uri).version(Version::HTTP_2);
         for (name, value) in fields {
@@ -220,7 +222,7 @@ mod tests {
         let head = read(asked, || 7).unwrap();
         assert!(head.websocket);
         assert_eq!((&head.parts.method, head.parts.version), (&Method::GET, Version::HTTP_11));
-        assert!(crate::traffic::headers::wants_websocket(&head.parts.headers));
+        assert!(crate::traffic::headers::wants_websocket(&Fields::from(&head.parts.headers)));
         assert_eq!(head.parts.headers["sec-websocket-key"].len(), 24);
         let mut other = parts("CONNECT", "https://a.test/chat", &[]);
         other.extensions.insert(Protocol::from_static("connect-udp"));

@@ -133,7 +133,7 @@ async fn exchange(
             } else {
                 Incoming::h2(body)
             };
-            let mut answering = pin!(service::handle(client.clone(), Box::new(head.parts), body));
+            let mut answering = pin!(service::handle(client.clone(), Rc::new(head.parts.into()), body));
             let answered = poll_fn(|cx| match answering.as_mut().poll(cx) {
                 Poll::Ready(response) => Poll::Ready(Ok(response)),
                 Poll::Pending => respond.borrow_mut().poll_reset(cx).map(|reason| Err(gone(&reason))),
@@ -155,16 +155,16 @@ async fn exchange(
     };
     drop(held);
     if let Some(upload) = upload {
-        if let Some(tunnel) = response.body_mut().take_tunnel() {
+        if let Some(tunnel) = response.body.take_tunnel() {
             return join(client, calm, response, tunnel, upload, respond).await;
         }
         // To the client, success would be the WebSocket itself.
-        if response.status().is_success() {
+        if response.status.is_success() {
             process.errors.add(1);
             response = respond::error(Error::Upstream, false);
         }
     }
-    debug_assert!(websocket || response.status() != StatusCode::SWITCHING_PROTOCOLS, "nobody asked to switch");
+    debug_assert!(websocket || response.status != StatusCode::SWITCHING_PROTOCOLS, "nobody asked to switch");
     deliver(client, calm, response, &asked, respond).await
 }
 
@@ -177,7 +177,7 @@ async fn join(
     upload: Upload,
     respond: &Respond,
 ) -> Ended {
-    let head = answer::switched(response.into_parts().0, &client.worker.date());
+    let head = answer::switched(&response.fields, &client.worker.date());
     let sent = respond.borrow_mut().send_response(head, false);
     let Ok(send) = sent else { return Ended::TakenBack };
     if let Some(access) = &client.access {
@@ -190,13 +190,13 @@ async fn join(
 
 /// Sends a response.
 async fn deliver(client: &Rc<Client>, calm: &Calm, response: Response, asked: &Asked, respond: &Respond) -> Ended {
-    let (parts, body) = response.into_parts();
+    let Response { status, fields, body, .. } = response;
     if let Some(access) = &client.access {
-        access.status(parts.status);
+        access.status(status);
     }
-    let delimiter = Delimiter::of(asked, parts.status, body.size_hint().exact());
+    let delimiter = Delimiter::of(asked, status, body.size_hint().exact());
     let ends = matches!(delimiter, Delimiter::Nothing | Delimiter::Length(0));
-    let head = answer::head(parts, delimiter, &client.worker.date());
+    let head = answer::head(status, &fields, delimiter, &client.worker.date());
     let sent = respond.borrow_mut().send_response(head, ends);
     let send = match sent {
         Ok(_) if ends => return Ended::Answered,
