@@ -103,5 +103,5 @@ fn passed_on(head: &Head, believe: bool) {
     for never in ["proxy", "keep-alive", "proxy-authorization", "proxy-connection"] {
         assert_eq!(count(never), 0, "{never}");
     }
-    assert!(again.parts.fields.iter().all(|field| !field.name.contains(&b'_')));
+    assert!(again.parts.fields.iter().all(|field| !field.name().contains(&b'_')));
 }

@@ -67,19 +67,19 @@ pub fn write(out: &mut Vec<u8>, head: &RequestHead, how: &Outbound<'_>) {
     let mut wants_trailers = false;
     let mut forwarded = false;
     for field in fields.iter() {
-        let goes_on = match Kind::of(field.name) {
+        let goes_on = match Kind::of(field.name()) {
             Kind::Any => true,
             Kind::OneHop | Kind::Never => {
-                wants_trailers |= field.name == b"te" && field.value.eq_ignore_ascii_case(b"trailers");
+                wants_trailers |= field.name() == b"te" && field.value().eq_ignore_ascii_case(b"trailers");
                 false
             }
             Kind::Claim => {
-                forwarded |= field.name == b"forwarded";
-                how.believe && field.name != b"x-forwarded-for"
+                forwarded |= field.name() == b"forwarded";
+                how.believe && field.name() != b"x-forwarded-for"
             }
             Kind::Certificate => how.trusted && how.certificate.is_none(),
         };
-        if goes_on && !nominated.iter().any(|nominated| nominated.eq_ignore_ascii_case(field.name)) {
+        if goes_on && !nominated.iter().any(|nominated| nominated.eq_ignore_ascii_case(field.name())) {
             field.write(out);
         }
     }

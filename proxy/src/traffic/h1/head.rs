@@ -2,9 +2,9 @@
 //!
 //! Whatever two parties could read in two ways is refused here, before anything is matched or forwarded (RFC 9112
 //! sections 2, 3, 5 and 6): bare line feeds, folded fields, more than one length, a length beside chunks, codings
-//! other than `chunked`. httparse finds the fields; what it lets pass is checked by us.
+//! other than `chunked`. What a field is, is in `fields.rs`.
 
-use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::rc::Rc;
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -12,7 +12,7 @@ use http::{Method, Uri, Version};
 
 use crate::backend::framing::{Chunks, Framing, parse_length};
 use crate::error::Error;
-use crate::traffic::fields::{Fields, Found};
+use crate::traffic::fields::{Fields, Flaw, Found};
 use crate::traffic::request::RequestHead;
 
 /// A request's head.
@@ -68,16 +68,31 @@ fn end(buffer: &[u8], scanned: &mut usize) -> Result<Option<usize>, Error> {
 }
 
 fn parse(mut head: BytesMut) -> Result<Head, Error> {
-    let mut room = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-    let mut request = httparse::Request::new(&mut []);
-    let parsed = httparse::ParserConfig::default().parse_request_with_uninit_headers(&mut request, &head, &mut room);
-    match parsed {
-        Ok(httparse::Status::Complete(read)) if read == head.len() => {}
-        Err(httparse::Error::TooManyHeaders) => return Err(Error::HeadTooLarge),
-        Err(httparse::Error::Version) => return Err(Error::BadRequest("not HTTP/1.0 or HTTP/1.1")),
-        Ok(_) | Err(_) => return Err(Error::BadRequest("the request's head is malformed")),
-    }
-    let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
+    let line_end = head.iter().position(|byte| *byte == b'\n').map_or(head.len(), |at| at + 1);
+    let mut line = head.split_to(line_end);
+    let (method, target, version) = request_line(&line)?;
+    line.truncate(target.end);
+    line.advance(target.start);
+    let found = match Found::read(&mut head, 0, MAX_FIELDS) {
+        Ok(Some(found)) if found.end == head.len() => found,
+        Err(Flaw::TooMany) => return Err(Error::HeadTooLarge),
+        Ok(_) | Err(Flaw::Malformed) => return Err(Error::BadRequest("the request's head is malformed")),
+    };
+    let fields = Fields::new(head, found);
+    let said = said(&fields, version)?;
+    let uri = uri(&method, line.freeze())?;
+    Ok(Head {
+        parts: Rc::new(RequestHead { method, uri, version, fields }),
+        framing: said.framing(),
+        keep_alive: if version == Version::HTTP_11 { !said.close } else { said.keep_alive && !said.close },
+        expects_continue: said.expects_continue && version == Version::HTTP_11,
+    })
+}
+
+/// The method, where in the line the target lies, and the version. The line ends with CR LF.
+fn request_line(line: &[u8]) -> Result<(Method, Range<usize>, Version), Error> {
+    let mut words = line.splitn(3, |byte| *byte == b' ');
+    let (Some(method), Some(target), Some(version)) = (words.next(), words.next(), words.next()) else {
         return Err(Error::BadRequest("the request line is malformed"));
     };
     if target.len() > MAX_TARGET {
@@ -86,24 +101,15 @@ fn parse(mut head: BytesMut) -> Result<Head, Error> {
     if method.len() > MAX_METHOD {
         return Err(Error::BadRequest("the method is too long"));
     }
-    let version = if version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
-    let method = Method::from_bytes(method.as_bytes()).map_err(|_| Error::BadRequest("the method is malformed"))?;
-    let at = |part: &str| part.as_ptr() as usize - head.as_ptr() as usize;
-    let (begin, end) = (at(target), at(target) + target.len());
-    let line_end = request.headers.first().map_or(head.len(), |field| at(field.name));
-    let found = Found::of(&head[line_end..], request.headers);
-    let mut target = head.split_to(line_end);
-    target.truncate(end);
-    target.advance(begin);
-    let fields = Fields::new(head, found);
-    let said = said(&fields, version)?;
-    let uri = uri(&method, target.freeze())?;
-    Ok(Head {
-        parts: Rc::new(RequestHead { method, uri, version, fields }),
-        framing: said.framing(),
-        keep_alive: if version == Version::HTTP_11 { !said.close } else { said.keep_alive && !said.close },
-        expects_continue: said.expects_continue && version == Version::HTTP_11,
-    })
+    let version = match version {
+        b"HTTP/1.1\r\n" => Version::HTTP_11,
+        b"HTTP/1.0\r\n" => Version::HTTP_10,
+        _ => return Err(Error::BadRequest("not HTTP/1.0 or HTTP/1.1")),
+    };
+    let begin = method.len() + 1;
+    let target = begin..begin + target.len();
+    let method = Method::from_bytes(method).map_err(|_| Error::BadRequest("the method is malformed"))?;
+    Ok((method, target, version))
 }
 
 /// What the fields say about the message itself.
@@ -129,31 +135,31 @@ impl Said {
 fn said(fields: &Fields, version: Version) -> Result<Said, Error> {
     let mut said = Said::default();
     for field in fields.iter() {
-        match field.name {
+        match field.name() {
             b"content-length" => {
                 if said.length.is_some() {
                     return Err(Error::BadRequest("more than one Content-Length"));
                 }
-                let length = parse_length(field.value).ok_or(Error::BadRequest("Content-Length is not a number"))?;
+                let length = parse_length(field.value()).ok_or(Error::BadRequest("Content-Length is not a number"))?;
                 said.length = Some(length);
             }
             b"transfer-encoding" => {
                 if said.chunked || version != Version::HTTP_11 {
                     return Err(Error::BadRequest("Transfer-Encoding more than once, or in HTTP/1.0"));
                 }
-                if !field.value.eq_ignore_ascii_case(b"chunked") {
+                if !field.value().eq_ignore_ascii_case(b"chunked") {
                     return Err(Error::NotImplemented);
                 }
                 said.chunked = true;
             }
             b"connection" => {
-                for token in field.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                for token in field.value().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
                     said.close |= token.eq_ignore_ascii_case(b"close");
                     said.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
                 }
             }
             b"expect" => {
-                if !field.value.eq_ignore_ascii_case(b"100-continue") {
+                if !field.value().eq_ignore_ascii_case(b"100-continue") {
                     return Err(Error::Expectation);
                 }
                 said.expects_continue = true;
@@ -348,6 +354,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_request_line_is_one_to_httparse_too(line in "([A-Z{ \t\u{0}]{0,3}) ?[/*a-z:%?# \t\u{80}]{0,9} HTTP/[12]\\.[012][ \r]?") {
+            let wire = format!("{line}\r\nHost: a\r\n\r\n");
+            let Ok(Some(ours)) = take(&wire) else { return Ok(()) };
+            let mut room = [httparse::EMPTY_HEADER; 1];
+            let mut theirs = httparse::Request::new(&mut room);
+            prop_assert!(theirs.parse(wire.as_bytes()).is_ok_and(|parsed| parsed.is_complete()));
+            prop_assert_eq!(theirs.method, Some(ours.parts.method.as_str()));
+            prop_assert_eq!(theirs.path.map(str::to_owned), Some(ours.parts.uri.to_string()));
+        }
+
         #[test]
         fn arbitrary_bytes_never_panic(wire in proptest::collection::vec(any::<u8>(), 0..400)) {
             let _ = read(&mut BytesMut::from(&wire[..]), &mut 0);
