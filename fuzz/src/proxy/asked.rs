@@ -5,8 +5,8 @@
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 
+use etna_proxy::message::fields::Fields;
 use etna_proxy::rule::{Head, host_of};
-use etna_proxy::traffic::fields::Fields;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 /// A request.

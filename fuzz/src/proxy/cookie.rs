@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use etna_proxy::backend::{Backend, sticky};
+use etna_proxy::message::fields::Fields;
 use etna_proxy::rule::{Head, Rule};
 use etna_proxy::table::Table;
 use etna_proxy::table::compile::Compiler;
-use etna_proxy::traffic::fields::Fields;
 use etna_store::{Batch, Change, Model, Revision};
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue, Method};

@@ -13,7 +13,7 @@ use http::{StatusCode, Version};
 
 use super::json;
 use super::lines::Lines;
-use crate::traffic::request::RequestHead;
+use crate::message::RequestHead;
 
 /// Puts together the lines of a connection, one after the other, or of a stream.
 #[derive(Debug)]

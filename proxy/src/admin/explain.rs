@@ -20,11 +20,11 @@ use super::reply::{self, Refusal};
 use crate::backend::sticky;
 use crate::control::State;
 use crate::error::Error;
+use crate::message::RequestHead;
+use crate::message::fields::Fields;
 use crate::router::Candidate;
 use crate::rule::{Head, host_of};
 use crate::table::{Frontend, Route, Table};
-use crate::traffic::fields::Fields;
-use crate::traffic::request::RequestHead;
 use crate::traffic::secure;
 
 /// The endpoint.

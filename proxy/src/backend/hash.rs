@@ -10,7 +10,7 @@ use etna_store::object::HashOn;
 use http::HeaderName;
 
 use super::sticky;
-use crate::traffic::request::RequestHead;
+use crate::message::RequestHead;
 
 /// What a backend hashes, compiled.
 #[derive(Clone, Debug, PartialEq, Eq)]

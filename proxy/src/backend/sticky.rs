@@ -14,8 +14,8 @@ use http::header::HeaderValue;
 use sha2::{Digest, Sha256};
 
 use super::{Backend, Live};
+use crate::message::fields::Fields;
 use crate::rule::cookies;
-use crate::traffic::fields::Fields;
 
 /// The value that names a server: 96 bits, 16 characters.
 pub fn token(backend: &str, server: &str) -> Arc<str> {

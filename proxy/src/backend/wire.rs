@@ -21,10 +21,10 @@ use tokio_util::io::poll_read_buf;
 use super::framing::{self, Framing, Malformed, Step};
 use super::sending::Sending;
 use super::stream::Stream;
+use crate::message::fields::{Fields, Flaw, Found, line_end, text_length};
 use crate::proxy_protocol::Origin;
 use crate::tls::servers::ServerTls;
 use crate::traffic::body::BodyError;
-use crate::traffic::fields::{Fields, Flaw, Found, line_end, text_length};
 
 /// An upstream connection.
 #[derive(Debug)]

@@ -18,11 +18,11 @@ use http::StatusCode;
 use serde_json::value::RawValue;
 
 use crate::error::Error;
+use crate::message::RequestHead;
+use crate::message::fields::Fields;
 use crate::table::Step;
 use crate::traffic::body::ResponseBody;
-use crate::traffic::fields::Fields;
 use crate::traffic::incoming::Incoming;
-use crate::traffic::request::RequestHead;
 
 /// A request on its way to a server.
 pub struct Request {

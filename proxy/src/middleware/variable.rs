@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use http::header::HeaderName;
 
 use super::BadSettings;
+use crate::message::RequestHead;
 use crate::rule::host_of;
 use crate::traffic::headers;
-use crate::traffic::request::RequestHead;
 
 /// `client.ip`, `request.host` or `request.header.<Name>`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,5 +1,5 @@
 use super::*;
-use crate::traffic::fields::Fields;
+use crate::message::fields::Fields;
 use http::{HeaderMap, Method};
 use proptest::prelude::*;
 use std::net::IpAddr;

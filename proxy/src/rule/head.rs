@@ -9,7 +9,7 @@ use http::header::HeaderName;
 use percent_encoding::percent_decode_str;
 
 use super::segments::Segments;
-use crate::traffic::fields::Fields;
+use crate::message::fields::Fields;
 
 /// What rules look at.
 pub struct Head<'a> {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::traffic::fields::Fields;
+use crate::message::fields::Fields;
 use http::Method;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;

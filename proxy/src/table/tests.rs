@@ -39,7 +39,7 @@ impl Followed {
     }
 
     fn route(&self, host: &str, path: &str) -> Result<Route, Error> {
-        let headers = crate::traffic::fields::Fields::default();
+        let headers = crate::message::fields::Fields::default();
         let head = Head::new(&Method::GET, host, path, None, &headers, IpAddr::from([127, 0, 0, 1]));
         self.table.route("default", &head)
     }

@@ -4,9 +4,9 @@
 //! that is really sent, and what a client nominates in `Connection` is left out before our own fields are added, so
 //! that it can never remove those.
 
-use super::fields::Fields;
-use super::request::RequestHead;
 use super::trust::Peer;
+use crate::message::RequestHead;
+use crate::message::fields::Fields;
 
 /// How a head is written.
 #[derive(Clone, Copy, Debug)]

@@ -11,13 +11,13 @@ use http_body_util::BodyExt as _;
 use super::body::{BodyError, RequestBody};
 use super::headers;
 use super::incoming::Incoming;
-use super::request::RequestHead;
 use crate::backend::Backend;
 use crate::backend::sending::Sending;
 use crate::backend::wire::Announced;
 use crate::error::Error;
 use crate::failover::Predicate;
 use crate::listener::conn::Client;
+use crate::message::RequestHead;
 use crate::proxy_protocol::Origin;
 
 /// A request as servers get it. Nothing of it is used up by sending it, but the body.

@@ -8,9 +8,9 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::incoming::Incoming;
-use super::request::RequestHead;
 use crate::access::record::{Asking, Recorder};
 use crate::listener::conn::Client;
+use crate::message::RequestHead;
 
 /// A request: when this value is dropped it is over, one way or another, and its line is complete.
 pub(super) struct Recorded<'c>(pub(super) &'c Client);

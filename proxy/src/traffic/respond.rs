@@ -3,8 +3,8 @@
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 
 use super::body::ResponseBody;
-use super::fields::Fields;
 use crate::error::Error;
+use crate::message::fields::Fields;
 use crate::middleware::Response;
 
 /// Whether a client would rather read JSON (RFC 9110 section 12.5.1, coarsely: it names JSON, and not HTML).

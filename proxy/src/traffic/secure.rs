@@ -10,9 +10,9 @@ use http::{StatusCode, Uri};
 
 use super::body::ResponseBody;
 use super::headers;
-use super::request::RequestHead;
 use crate::acme::challenge::PATH;
 use crate::listener::conn::Client;
+use crate::message::RequestHead;
 use crate::middleware::Response;
 use crate::rule::host_of;
 use crate::table::{Frontend, Route};

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use ipnet::IpNet;
 
-use super::fields::Fields;
+use crate::message::fields::Fields;
 
 /// Networks whose forwarding headers are believed. None by default.
 #[derive(Clone, Debug, Default)]

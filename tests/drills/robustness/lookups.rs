@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use etna_proxy::message::fields::Fields;
 use etna_proxy::router::Router;
 use etna_proxy::rule::{Head, Rule};
-use etna_proxy::traffic::fields::Fields;
 use etna_tests::load::percentile;
 use http::Method;
 

@@ -22,7 +22,7 @@ use crate::backend::InFlight;
 use crate::backend::framing::{Framing, Malformed, may_trail};
 use crate::backend::sending::{Outflow, Sending};
 use crate::backend::wire::{Broken, Head, MOST_INTERIM, is_for_one_hop};
-use crate::traffic::fields::Fields;
+use crate::message::fields::Fields;
 
 /// A place on a connection, and once a request was sent on it, what that holds.
 pub struct Call {

@@ -2,7 +2,7 @@
 
 use http::{Method, StatusCode, Version};
 
-use crate::traffic::fields::Fields;
+use crate::message::fields::Fields;
 
 /// What of a request decides how its response is written.
 #[derive(Clone, Debug)]

@@ -12,8 +12,8 @@ use http::{Method, Uri, Version};
 
 use crate::backend::framing::{Chunks, Framing, parse_length};
 use crate::error::Error;
-use crate::traffic::fields::{Fields, Flaw, Found};
-use crate::traffic::request::RequestHead;
+use crate::message::RequestHead;
+use crate::message::fields::{Fields, Flaw, Found};
 
 /// A request's head.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http::{Response, StatusCode};
 
-use crate::traffic::fields::Fields;
+use crate::message::fields::Fields;
 use crate::traffic::h1::answer::Delimiter;
 
 /// A response's head, without what HTTP/2 forbids (RFC 9113 section 8.2.2). `date` is for those that come without one.

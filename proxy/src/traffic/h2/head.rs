@@ -148,7 +148,7 @@ mod tests {
     use super::*;
     use http::Request;
 
-    use crate::traffic::fields::Fields;
+    use crate::message::fields::Fields;
 
     fn parts(method: &str, uri: &str, fields: &[(&str, &str)]) -> Parts {
         let mut request = Request::builder().method(method).uri(uri).version(Version::HTTP_2);

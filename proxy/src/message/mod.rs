@@ -1,9 +1,11 @@
-//! A request's head, whatever the client speaks.
+//! Heads of messages, as everything else sees them: a request's, whatever the client speaks, and fields. Pure.
+
+pub mod fields;
 
 use http::request::Parts;
 use http::{Method, Uri, Version};
 
-use super::fields::Fields;
+use fields::Fields;
 
 /// What a client asks, but for the body.
 #[derive(Debug)]
