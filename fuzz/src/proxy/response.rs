@@ -22,6 +22,8 @@ pub fn check(data: &[u8]) {
     };
     let (in_pieces, rest) = pieces.expect("an answer at once is one in pieces");
     assert_eq!(format!("{head:?}"), format!("{in_pieces:?}"));
+    let fields = |head: &Head| head.fields.iter().map(|field| field.value().to_vec()).collect::<Vec<_>>();
+    assert_eq!(fields(&head), fields(&in_pieces));
     assert_eq!(buffer, rest);
     assert!(!head.fields.contains("transfer-encoding") && !head.fields.contains("connection"));
     match head.framing {

@@ -13,7 +13,7 @@ use http::{Method, Uri, Version};
 use crate::backend::framing::{Chunks, Framing, parse_length};
 use crate::error::Error;
 use crate::message::RequestHead;
-use crate::message::fields::{Fields, Flaw, Found};
+use crate::message::fields::{Ending, Fields, Flaw, Found, tokens};
 
 /// A request's head.
 #[derive(Debug)]
@@ -37,24 +37,23 @@ pub fn read(buffer: &mut BytesMut, scanned: &mut usize) -> Result<Option<Head>, 
         let _ = buffer.split_to(2);
         *scanned = 0;
     }
-    match end(buffer, scanned)? {
-        Some(length) => {
-            *scanned = 0;
-            parse(buffer.split_to(length)).map(Some)
-        }
-        None => Ok(None),
+    // Most come whole, and nothing after them.
+    if !buffer.ends_with(b"\r\n\r\n") && !is_whole(buffer, scanned)? {
+        return Ok(None);
     }
+    *scanned = 0;
+    parse(buffer)?.ok_or(MALFORMED_HEAD).map(Some)
 }
 
-/// Where the head ends. A bare line feed is refused as soon as it is seen.
-fn end(buffer: &[u8], scanned: &mut usize) -> Result<Option<usize>, Error> {
+/// Whether the head's end is there. A bare line feed is refused as soon as it is seen.
+fn is_whole(buffer: &[u8], scanned: &mut usize) -> Result<bool, Error> {
     let from = *scanned;
     for at in memchr::memchr_iter(b'\n', &buffer[from..]).map(|at| at + from) {
         if at == 0 || buffer[at - 1] != b'\r' {
-            return Err(Error::BadRequest("a line does not end with CR LF"));
+            return Err(BARE);
         }
         if buffer[..at - 1].ends_with(b"\r\n") {
-            return if at < MAX_HEAD { Ok(Some(at + 1)) } else { Err(Error::HeadTooLarge) };
+            return Ok(true);
         }
     }
     if buffer.len() > MAX_LINE && memchr::memchr(b'\n', &buffer[..MAX_LINE]).is_none() {
@@ -64,37 +63,41 @@ fn end(buffer: &[u8], scanned: &mut usize) -> Result<Option<usize>, Error> {
         return Err(Error::HeadTooLarge);
     }
     *scanned = buffer.len();
-    Ok(None)
+    Ok(false)
 }
 
-fn parse(mut head: BytesMut) -> Result<Head, Error> {
-    let line_end = head.iter().position(|byte| *byte == b'\n').map_or(head.len(), |at| at + 1);
-    let mut line = head.split_to(line_end);
-    let (method, target, version) = request_line(&line)?;
+fn parse(buffer: &mut BytesMut) -> Result<Option<Head>, Error> {
+    let Some(feed) = memchr::memchr(b'\n', buffer) else { return Ok(None) };
+    let (method, target, version) = request_line(&buffer[..=feed])?;
+    let found = match Found::read(&mut buffer[feed + 1..], MAX_FIELDS, Ending::Strict) {
+        Ok(Some(found)) if feed + 1 + found.end <= MAX_HEAD => found,
+        Ok(None) => return Ok(None),
+        Ok(Some(_)) | Err(Flaw::TooMany) => return Err(Error::HeadTooLarge),
+        Err(Flaw::Malformed) => return Err(MALFORMED_HEAD),
+    };
+    let mut line = buffer.split_to(feed + 1);
     line.truncate(target.end);
     line.advance(target.start);
-    let found = match Found::read(&mut head, 0, MAX_FIELDS) {
-        Ok(Some(found)) if found.end == head.len() => found,
-        Err(Flaw::TooMany) => return Err(Error::HeadTooLarge),
-        Ok(_) | Err(Flaw::Malformed) => return Err(Error::BadRequest("the request's head is malformed")),
-    };
-    let fields = Fields::new(head, found);
+    let fields = Fields::new(buffer.split_to(found.end), found);
     let said = said(&fields, version)?;
     let uri = uri(&method, line.freeze())?;
-    Ok(Head {
+    Ok(Some(Head {
         parts: Rc::new(RequestHead { method, uri, version, fields }),
         framing: said.framing(),
         keep_alive: if version == Version::HTTP_11 { !said.close } else { said.keep_alive && !said.close },
         expects_continue: said.expects_continue && version == Version::HTTP_11,
-    })
+    }))
 }
 
-/// The method, where in the line the target lies, and the version. The line ends with CR LF.
+/// The method, where in the line the target lies, and the version.
 fn request_line(line: &[u8]) -> Result<(Method, Range<usize>, Version), Error> {
-    let mut words = line.splitn(3, |byte| *byte == b' ');
-    let (Some(method), Some(target), Some(version)) = (words.next(), words.next(), words.next()) else {
-        return Err(Error::BadRequest("the request line is malformed"));
-    };
+    if !line.ends_with(b"\r\n") {
+        return Err(BARE);
+    }
+    let word = |from: usize| Some(&line[from..from + memchr::memchr(b' ', &line[from..])?]);
+    let method = word(0).ok_or(MALFORMED_LINE)?;
+    let target = word(method.len() + 1).ok_or(MALFORMED_LINE)?;
+    let version = &line[method.len() + 1 + target.len() + 1..];
     if target.len() > MAX_TARGET {
         return Err(Error::TargetTooLong);
     }
@@ -153,7 +156,7 @@ fn said(fields: &Fields, version: Version) -> Result<Said, Error> {
                 said.chunked = true;
             }
             b"connection" => {
-                for token in field.value().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                for token in tokens(field.value()) {
                     said.close |= token.eq_ignore_ascii_case(b"close");
                     said.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
                 }
@@ -193,7 +196,7 @@ fn uri(method: &Method, target: Bytes) -> Result<Uri, Error> {
 
 /// What no target may hold, whatever its form.
 pub fn check_target(target: &[u8]) -> Result<(), Error> {
-    if target.iter().any(|byte| !byte.is_ascii_graphic() || *byte == b'#') {
+    if target.iter().fold(false, |bad, byte| bad | !byte.is_ascii_graphic() | (*byte == b'#')) {
         return Err(MALFORMED);
     }
     // Where a name ends at a NUL, it is another name than the one that was matched.
@@ -204,7 +207,10 @@ pub fn check_target(target: &[u8]) -> Result<(), Error> {
     Ok(())
 }
 
+const BARE: Error = Error::BadRequest("a line does not end with CR LF");
 const MALFORMED: Error = Error::BadRequest("the request target is malformed");
+const MALFORMED_LINE: Error = Error::BadRequest("the request line is malformed");
+const MALFORMED_HEAD: Error = Error::BadRequest("the request's head is malformed");
 /// Header fields of a request.
 pub const MAX_FIELDS: usize = 100;
 /// Longest head, in bytes.
