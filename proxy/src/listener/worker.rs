@@ -12,7 +12,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -80,8 +79,8 @@ pub struct Worker {
     /// Cancelled when a drain's time is over: what still runs is cut.
     pub cut: CancellationToken,
     /// Seconds since the worker started.
-    clock: Arc<AtomicU32>,
-    connections: RefCell<HashMap<u64, Arc<Watch>, foldhash::fast::RandomState>>,
+    clock: Rc<Cell<u32>>,
+    connections: RefCell<HashMap<u64, Rc<Watch>, foldhash::fast::RandomState>>,
     next_connection: Cell<u64>,
     random: RefCell<fastrand::Rng>,
     draining: Cell<bool>,
@@ -239,7 +238,7 @@ impl Worker {
     }
 
     fn second_passed(&self) {
-        self.clock.fetch_add(1, Relaxed);
+        self.clock.set(self.clock.get() + 1);
         self.date.replace(now());
         self.pool.sweep(self.now());
         if let Some(access) = &self.access {
@@ -279,7 +278,7 @@ impl Worker {
 
     /// The worker's clock: seconds since it started.
     pub fn now(&self) -> u32 {
-        self.clock.load(Relaxed)
+        self.clock.get()
     }
 
     /// Ends idle connections whose turn has come between two moments, as shares of the time for all. Their clients
@@ -303,7 +302,7 @@ async fn run(shared: Shared, mut inbox: mpsc::Receiver<Command>) {
         access: shared.access.map(Lines::new),
         pool: Rc::default(),
         cut: CancellationToken::new(),
-        clock: Arc::default(),
+        clock: Rc::default(),
         connections: RefCell::default(),
         next_connection: Cell::new(0),
         random: RefCell::new(fastrand::Rng::new()),
