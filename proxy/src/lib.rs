@@ -13,7 +13,7 @@
 //!   middleware is never skipped.
 //! * Living state (counters, buckets, requests in flight, connections) is carried over by identity.
 //! * The accept loop never ends by an error and never waits for a client.
-//! * `rule`, `router`, `failover`, `backend::{balance, hash, sticky}`, `proxy_protocol` are pure: no clock, no I/O.
+//! * `rule`, `router`, `failover`, `backend::{balance, hash, sticky}`, `proxy_protocol`, `message` are pure: no clock, no I/O.
 //! * Nothing on the request path blocks, holds a lock across an await, or works per frontend.
 //!
 //! Absent on purpose: spelling of keys and decoding of values (the store's), any way to publish from elsewhere.

@@ -196,7 +196,7 @@ fn start_workers(
 fn pulse(workers: &[Handle], state: &State) -> Pulse {
     let mut pulse = Pulse::default();
     for (number, worker) in workers.iter().enumerate() {
-        pulse.add(format!("worker-{number}"), worker.clock(), WORKERS_PATIENCE);
+        pulse.add(format!("worker-{number}"), worker.beat(), WORKERS_PATIENCE);
     }
     pulse.add("control".into(), state.beat.clone(), CONTROLS_PATIENCE);
     pulse

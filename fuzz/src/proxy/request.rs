@@ -80,8 +80,8 @@ fn passed_on(head: &Head, believe: bool) {
         certificate: None,
         server_name: Some("etna"),
         host: None,
-        mark: b"",
         authority: b"192.0.2.1:80",
+        mark: b"",
         websocket: headers::wants_websocket(&parts.fields),
         expect: head.expects_continue && !matches!(head.framing, Framing::Done),
         framing,
@@ -104,5 +104,5 @@ fn passed_on(head: &Head, believe: bool) {
     for never in ["proxy", "keep-alive", "proxy-authorization", "proxy-connection"] {
         assert_eq!(count(never), 0, "{never}");
     }
-    assert!(again.parts.fields.iter().all(|field| !field.name.contains(&b'_')));
+    assert!(again.parts.fields.iter().all(|field| !field.name().contains(&b'_')));
 }

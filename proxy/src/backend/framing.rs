@@ -37,48 +37,55 @@ pub enum Malformed {
     TooLong,
 }
 
-/// Reads the framing of a response from its fields, as they came.
-pub fn of_response<'h>(
-    method: &Method,
-    status: StatusCode,
-    fields: impl Iterator<Item = (&'h [u8], &'h [u8])>,
-) -> Result<Framing, Malformed> {
-    let mut length: Option<u64> = None;
-    let mut chunked = false;
-    for (name, value) in fields {
-        if name.eq_ignore_ascii_case(b"content-length") {
-            let value = parse_length(value).ok_or(Malformed::Length)?;
-            if length.is_some() {
-                return Err(Malformed::Length);
-            }
-            length = Some(value);
-        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            if chunked || !value.trim_ascii().eq_ignore_ascii_case(b"chunked") {
-                return Err(Malformed::Length);
-            }
-            chunked = true;
+/// What a response's fields say of its length.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Said {
+    length: Option<u64>,
+    chunked: bool,
+}
+
+impl Said {
+    /// It has a `Content-Length`.
+    pub fn length(self, value: &[u8]) -> Result<Said, Malformed> {
+        match self.length {
+            None => Ok(Said { length: Some(parse_length(value).ok_or(Malformed::Length)?), ..self }),
+            Some(_) => Err(Malformed::Length),
         }
     }
-    if chunked && length.is_some() {
-        return Err(Malformed::Length);
+
+    /// It has a `Transfer-Encoding`.
+    pub fn coding(self, value: &[u8]) -> Result<Said, Malformed> {
+        let is_chunked = value.trim_ascii().eq_ignore_ascii_case(b"chunked");
+        if is_chunked && !self.chunked { Ok(Said { chunked: true, ..self }) } else { Err(Malformed::Length) }
     }
-    let no_body = *method == Method::HEAD
-        || status.is_informational()
-        || status == StatusCode::NO_CONTENT
-        || status == StatusCode::NOT_MODIFIED;
-    Ok(match (no_body, chunked, length) {
-        (true, ..) | (false, false, Some(0)) => Framing::Done,
-        (false, true, _) => Framing::Chunked(Chunks::default()),
-        (false, false, Some(length)) => Framing::Length(length),
-        (false, false, None) => Framing::UntilClose,
-    })
+
+    /// How that frames it.
+    pub fn framing(self, method: &Method, status: StatusCode) -> Result<Framing, Malformed> {
+        let no_body = *method == Method::HEAD
+            || status.is_informational()
+            || status == StatusCode::NO_CONTENT
+            || status == StatusCode::NOT_MODIFIED;
+        match (self.chunked, self.length) {
+            (true, Some(_)) => Err(Malformed::Length),
+            (false, Some(0)) => Ok(Framing::Done),
+            _ if no_body => Ok(Framing::Done),
+            (true, None) => Ok(Framing::Chunked(Chunks::default())),
+            (false, Some(length)) => Ok(Framing::Length(length)),
+            (false, None) => Ok(Framing::UntilClose),
+        }
+    }
 }
 
 /// `1*DIGIT` without leading zeros, as everybody writes it (RFC 9110 section 8.6).
 pub fn parse_length(value: &[u8]) -> Option<u64> {
-    let value = value.trim_ascii();
-    let plain = !value.is_empty() && value.iter().all(u8::is_ascii_digit) && (value == b"0" || value[0] != b'0');
-    if plain { std::str::from_utf8(value).ok()?.parse().ok() } else { None }
+    let digits = value.trim_ascii();
+    if !matches!(digits, [b'0'] | [b'1'..=b'9', ..]) {
+        return None;
+    }
+    digits.iter().try_fold(0u64, |length, digit| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        length.checked_mul(10)?.checked_add(digit)
+    })
 }
 
 /// A decoder of chunks.
@@ -257,14 +264,17 @@ mod tests {
     use proptest::prelude::*;
 
     fn framing(fields: &[(&str, &str)]) -> Result<Framing, Malformed> {
-        let fields = fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-        of_response(&Method::GET, StatusCode::OK, fields)
+        let said = fields.iter().try_fold(Said::default(), |said, (name, value)| match *name {
+            "content-length" => said.length(value.as_bytes()),
+            _ => said.coding(value.as_bytes()),
+        });
+        said?.framing(&Method::GET, StatusCode::OK)
     }
 
     #[test]
     fn ambiguous_lengths_are_refused() {
         for bad in [
-            &[("Content-Length", "5"), ("Content-Length", "5")][..],
+            &[("content-length", "5"), ("content-length", "5")][..],
             &[("content-length", "5"), ("transfer-encoding", "chunked")],
             &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
             &[("transfer-encoding", "gzip, chunked")],
@@ -278,18 +288,14 @@ mod tests {
             assert!(framing(bad).is_err(), "{bad:?}");
         }
         assert!(matches!(framing(&[("content-length", "5")]), Ok(Framing::Length(5))));
-        assert!(matches!(framing(&[("Transfer-Encoding", "Chunked")]), Ok(Framing::Chunked(_))));
+        assert!(matches!(framing(&[("transfer-encoding", "Chunked")]), Ok(Framing::Chunked(_))));
         assert!(matches!(framing(&[]), Ok(Framing::UntilClose)));
     }
 
     #[test]
     fn answers_without_a_body_have_none_whatever_they_say() {
         let with = |method: Method, status: u16| {
-            of_response(
-                &method,
-                StatusCode::from_u16(status).unwrap(),
-                [(&b"content-length"[..], &b"5"[..])].into_iter(),
-            )
+            Said::default().length(b"5").unwrap().framing(&method, StatusCode::from_u16(status).unwrap())
         };
         assert!(matches!(with(Method::HEAD, 200), Ok(Framing::Done)));
         assert!(matches!(with(Method::GET, 204), Ok(Framing::Done)));

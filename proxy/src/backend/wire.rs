@@ -1,12 +1,14 @@
 //! HTTP/1.1 on one upstream connection: a request out, a response head in, then the body.
 //!
 //! A narrow path of our own: the request is written from the client's head in one piece, nothing is built in between,
-//! and it is known exactly whether a byte of an answer was seen. The response's framing is `framing.rs`.
+//! and it is known exactly whether a byte of an answer was seen. The response's head is read in `wire/head.rs`, its framing
+//! in `framing.rs`.
+
+mod head;
 
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
-use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -14,19 +16,22 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use etna_store::object::ProxyVersion;
-use http::{Method, StatusCode, Version};
+use http::{Method, StatusCode};
 use http_body::Frame;
 use tokio::io::AsyncWriteExt as _;
 use tokio_util::io::poll_read_buf;
 
-use super::framing::{self, Framing, Malformed, Step};
+use super::framing::{Framing, Malformed, Step};
 use super::sending::Sending;
 use super::stream::Stream;
-use crate::message::fields::{Fields, Found};
 use crate::proxy_protocol::Origin;
 use crate::tls::servers::ServerTls;
 use crate::traffic::body::BodyError;
 use crate::traffic::interim::Interim;
+
+use head::MAX_HEAD;
+pub(super) use head::is_for_one_hop;
+pub use head::{Head, parse};
 
 /// An upstream connection.
 #[derive(Debug)]
@@ -47,21 +52,6 @@ pub struct Announced {
     pub version: ProxyVersion,
     /// Whose it is.
     pub origin: Origin,
-}
-
-/// A response's head.
-#[derive(Debug)]
-pub struct Head {
-    /// The status.
-    pub status: StatusCode,
-    /// Its fields, without those that are for one hop.
-    pub fields: Fields,
-    /// How its body is framed.
-    pub framing: Framing,
-    /// Whether another request may follow on the connection once the body has ended.
-    pub reusable: bool,
-    /// For how many seconds the server says that it keeps the connection.
-    pub keep_alive: Option<u32>,
 }
 
 /// Why an exchange broke.
@@ -273,87 +263,6 @@ fn consumed(error: Broken) -> Broken {
     }
 }
 
-/// Takes a response's head off the front of `buffer`, if it is all there; interim ones (1xx) too. Pure. `method` is the
-/// request's, for it decides how the body is framed.
-pub fn parse(buffer: &mut BytesMut, method: &Method) -> Result<Option<Head>, Malformed> {
-    if buffer.is_empty() {
-        return Ok(None);
-    }
-    let mut room = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-    let mut response = httparse::Response::new(&mut []);
-    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, buffer, &mut room);
-    let length = match parsed {
-        Ok(httparse::Status::Complete(length)) if length <= MAX_HEAD => length,
-        Ok(httparse::Status::Complete(_)) => return Err(Malformed::TooLong),
-        Ok(httparse::Status::Partial) => return Ok(None),
-        Err(httparse::Error::TooManyHeaders) => return Err(Malformed::TooLong),
-        Err(_) => return Err(Malformed::Head),
-    };
-    let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Malformed::Head)?;
-    let version = if response.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
-    let found = Found::of(buffer, response.headers);
-    let mut fields = Fields::new(buffer.split_to(length), found);
-    let framing = framing::of_response(method, status, fields.iter().map(|field| (field.name, field.value)))?;
-    let mut close = version == Version::HTTP_10;
-    let mut keep_alive = None;
-    let mut nominated: Vec<Vec<u8>> = Vec::new();
-    for field in fields.iter() {
-        match field.name {
-            b"connection" => {
-                for token in field.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-                    close |= token.eq_ignore_ascii_case(b"close");
-                    if !token.eq_ignore_ascii_case(b"close") && !token.eq_ignore_ascii_case(b"keep-alive") {
-                        nominated.push(token.to_ascii_lowercase());
-                    }
-                }
-            }
-            b"keep-alive" => keep_alive = keep_alive_timeout(field.value),
-            _ => {}
-        }
-    }
-    // The length of a body that is not sent is information, not framing (RFC 9110 section 8.6).
-    let informative = *method == Method::HEAD || status == StatusCode::NOT_MODIFIED;
-    fields.retain(|field| {
-        !is_for_one_hop(field.name, informative) && !nominated.iter().any(|nominated| nominated == field.name)
-    });
-    let reusable = !close && !matches!(framing, Framing::UntilClose);
-    Ok(Some(Head { status, fields, framing, reusable, keep_alive }))
-}
-
-/// RFC 9110 section 7.6.1, and the framing, which is written anew for the client.
-pub(super) fn is_for_one_hop(name: &[u8], length_informs: bool) -> bool {
-    match name {
-        b"connection"
-        | b"keep-alive"
-        | b"proxy-connection"
-        | b"proxy-authenticate"
-        | b"proxy-authorization"
-        | b"te"
-        | b"transfer-encoding"
-        | b"upgrade" => true,
-        b"content-length" => !length_informs,
-        _ => false,
-    }
-}
-
-/// `Keep-Alive: timeout=5, max=100`; with `max=0` the server is about to close.
-fn keep_alive_timeout(value: &[u8]) -> Option<u32> {
-    let mut timeout = None;
-    for part in std::str::from_utf8(value).ok()?.split(',').map(str::trim) {
-        if part.eq_ignore_ascii_case("max=0") {
-            return Some(0);
-        }
-        if let Some(seconds) = part.strip_prefix("timeout=") {
-            timeout = seconds.trim().parse().ok();
-        }
-    }
-    timeout
-}
-
-/// Header fields of a response.
-const MAX_FIELDS: usize = 200;
-/// Longest response head, in bytes.
-const MAX_HEAD: usize = 128 * 1024;
 /// 1xx answers before the one that counts.
 pub(super) const MOST_INTERIM: u32 = 8;
 /// How long a server may take to say whether it wants a body.
@@ -364,62 +273,3 @@ const LEAST_ROOM: usize = 12 * 1024;
 /// A head, and with it most bodies.
 const SMALL_READ: usize = 16 * 1024;
 const LARGE_READ: usize = 64 * 1024;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn read(wire: &str, method: Method) -> Result<Option<Head>, Malformed> {
-        parse(&mut BytesMut::from(wire), &method)
-    }
-
-    #[test]
-    fn fields_for_one_hop_stay_there() {
-        let wire = "HTTP/1.1 200 OK\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5, max=100\r\n\
-                    Content-Length: 2\r\nX-End: 1\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n\r\nok";
-        let head = read(wire, Method::GET).unwrap().unwrap();
-        assert!(head.reusable);
-        assert_eq!(head.keep_alive, Some(5));
-        assert_eq!(head.fields.len(), 3);
-        assert_eq!(head.fields.get("x-end"), Some(&b"1"[..]));
-        assert_eq!(head.fields.get_all("set-cookie").count(), 2);
-    }
-
-    #[test]
-    fn a_length_is_kept_only_where_it_frames_nothing() {
-        let wire = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n";
-        assert_eq!(read(wire, Method::HEAD).unwrap().unwrap().fields.get("content-length"), Some(&b"10"[..]));
-        assert!(read(wire, Method::GET).unwrap().unwrap().fields.is_empty());
-    }
-
-    #[test]
-    fn a_server_that_will_close_is_not_used_again() {
-        assert!(
-            !read("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", Method::GET)
-                .unwrap()
-                .unwrap()
-                .reusable
-        );
-        assert!(!read("HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", Method::GET).unwrap().unwrap().reusable);
-        assert!(!read("HTTP/1.1 200 OK\r\n\r\n", Method::GET).unwrap().unwrap().reusable);
-    }
-
-    #[test]
-    fn garbage_is_refused_and_a_beginning_waited_for() {
-        assert!(read("SSH-2.0-OpenSSH\r\n\r\n", Method::GET).is_err());
-        assert!(read("HTTP/1.1 200 OK\r\nA: b\r\n", Method::GET).unwrap().is_none());
-        assert!(read("HTTP/1.1 200 OK\r\nA : b\r\n\r\n", Method::GET).is_err());
-        assert!(read("HTTP/1.1 200 OK\r\nA: b\r\n folded\r\n\r\n", Method::GET).is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn arbitrary_bytes_never_panic(wire in proptest::collection::vec(any::<u8>(), 0..600)) {
-            let _ = parse(&mut BytesMut::from(&wire[..]), &Method::GET);
-            let mut wire_with_line = b"HTTP/1.1 200 OK\r\n".to_vec();
-            wire_with_line.extend(wire);
-            let _ = parse(&mut BytesMut::from(&wire_with_line[..]), &Method::GET);
-        }
-    }
-}

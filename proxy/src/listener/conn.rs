@@ -37,7 +37,7 @@ pub struct Client {
     /// What its TLS handshake settled, where it had one.
     pub secured: Option<Rc<Secured>>,
     /// What its worker watches of it.
-    pub watch: Arc<Watch>,
+    pub watch: Rc<Watch>,
     /// What puts together lines of the access log, where there is one.
     pub access: Option<Rc<Recorder>>,
     /// Where servers' interim responses go.
@@ -118,7 +118,7 @@ fn converse(
     arrived: &Arrived,
     stream: TcpStream,
     peer: Peer,
-    watch: Arc<Watch>,
+    watch: Rc<Watch>,
 ) -> impl Future<Output = ()> + use<> {
     let listener = arrived.listener.clone();
     if arrived.tls {
@@ -135,7 +135,7 @@ fn converse(
 }
 
 /// The same where TLS is spoken.
-async fn converse_secured(worker: Rc<Worker>, listener: Id, stream: TcpStream, peer: Peer, watch: Arc<Watch>) {
+async fn converse_secured(worker: Rc<Worker>, listener: Id, stream: TcpStream, peer: Peer, watch: Rc<Watch>) {
     // Boxed, as it is over soon.
     let Some((stream, secured)) = Box::pin(secure(&worker, &listener, stream)).await else { return };
     watch.enter(Phase::Head);

@@ -3,11 +3,11 @@
 //!
 //! No timer is set per request: a worker looks over its connections once a second and tells those that are late.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
 use std::time::Duration;
-
-use tokio::sync::Notify;
 
 /// What a client's connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,42 +41,46 @@ pub enum Waiting {
 /// A connection's state as its worker sees it. Times are the worker's seconds.
 #[derive(Debug)]
 pub struct Watch {
-    clock: Arc<AtomicU32>,
+    clock: Rc<Cell<u32>>,
     /// Phase in the upper half, since when in the lower.
-    state: AtomicU64,
-    order: AtomicU32,
-    told: Notify,
+    state: Cell<u64>,
+    order: Cell<u32>,
+    /// Whether its task is to look at what it is told, or at its deadline.
+    news: Cell<bool>,
+    /// That task.
+    task: RefCell<Option<Waker>>,
     /// What the client is waited for: one bit for each [`Waiting`].
-    waiting: AtomicU32,
+    waiting: Cell<u32>,
     /// Seconds in which it was waited for, since `moved` was last looked at.
-    waited: AtomicU32,
+    waited: Cell<u32>,
     /// Of these, since a byte came or went.
-    still: AtomicU32,
+    still: Cell<u32>,
     /// Bytes that came or went since then.
-    moved: AtomicU32,
+    moved: Cell<u32>,
     /// Whether it turned out to be too slow.
-    slow: AtomicU32,
+    slow: Cell<u32>,
     /// The second after which waiting for a server is too long; `u32::MAX` while nobody waits.
-    deadline: AtomicU32,
+    deadline: Cell<u32>,
     /// The second after which the whole exchange has taken too long; `u32::MAX` where it may take any time.
-    last: AtomicU32,
+    last: Cell<u32>,
 }
 
 impl Watch {
     /// A connection that was just accepted.
-    pub fn new(clock: Arc<AtomicU32>) -> Watch {
+    pub fn new(clock: Rc<Cell<u32>>) -> Watch {
         let watch = Watch {
             clock,
-            state: AtomicU64::new(0),
-            order: AtomicU32::new(0),
-            told: Notify::new(),
-            waiting: AtomicU32::new(0),
-            waited: AtomicU32::new(0),
-            still: AtomicU32::new(0),
-            moved: AtomicU32::new(0),
-            slow: AtomicU32::new(0),
-            deadline: AtomicU32::new(u32::MAX),
-            last: AtomicU32::new(u32::MAX),
+            state: Cell::new(0),
+            order: Cell::new(0),
+            news: Cell::new(false),
+            task: RefCell::default(),
+            waiting: Cell::new(0),
+            waited: Cell::new(0),
+            still: Cell::new(0),
+            moved: Cell::new(0),
+            slow: Cell::new(0),
+            deadline: Cell::new(u32::MAX),
+            last: Cell::new(u32::MAX),
         };
         // A client that connects and says nothing is as slow as one that stops in the middle of a head.
         watch.enter(Phase::Head);
@@ -85,7 +89,7 @@ impl Watch {
 
     /// The worker's second.
     pub fn now(&self) -> u32 {
-        self.clock.load(Relaxed)
+        self.clock.get()
     }
 
     /// Enters a phase now.
@@ -95,40 +99,40 @@ impl Watch {
             Phase::Head => 1,
             Phase::Busy => 2u64,
         };
-        self.state.store(phase << 32 | u64::from(self.clock.load(Relaxed)), Relaxed);
+        self.state.set(phase << 32 | u64::from(self.clock.get()));
     }
 
     /// What it is doing, and for how many seconds.
     pub fn phase(&self) -> (Phase, u32) {
-        let state = self.state.load(Relaxed);
+        let state = self.state.get();
         let phase = match state >> 32 {
             0 => Phase::Idle,
             1 => Phase::Head,
             _ => Phase::Busy,
         };
-        (phase, self.clock.load(Relaxed).wrapping_sub(state as u32))
+        (phase, self.clock.get().wrapping_sub(state as u32))
     }
 
     /// From now on the client is waited for.
     pub fn waits_for(&self, what: Waiting) {
-        self.waiting.store(self.waiting.load(Relaxed) | bit(what), Relaxed);
+        self.waiting.set(self.waiting.get() | bit(what));
     }
 
     /// It has done what it was waited for.
     pub fn waits_no_more(&self, what: Waiting) {
-        self.waiting.store(self.waiting.load(Relaxed) & !bit(what), Relaxed);
+        self.waiting.set(self.waiting.get() & !bit(what));
     }
 
     /// Whether it is waited for.
     pub fn is_waiting_for(&self, what: Waiting) -> bool {
-        self.waiting.load(Relaxed) & bit(what) != 0
+        self.waiting.get() & bit(what) != 0
     }
 
     /// Bytes came from the client or went to it, so that it is not waited for.
     pub fn moved(&self, bytes: usize, what: Waiting) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        self.moved.store(self.moved.load(Relaxed).saturating_add(bytes), Relaxed);
-        self.still.store(0, Relaxed);
+        self.moved.set(self.moved.get().saturating_add(bytes));
+        self.still.set(0);
         self.waits_no_more(what);
     }
 
@@ -136,69 +140,72 @@ impl Watch {
     /// since the last of its bytes.
     /// Seconds in which a server was waited for do not count.
     pub fn second_passed(&self) -> Option<Waiting> {
-        let waiting = self.waiting.load(Relaxed);
+        let waiting = self.waiting.get();
         if waiting == 0 {
             return None;
         }
-        let (waited, still) = (self.waited.load(Relaxed) + 1, self.still.load(Relaxed) + 1);
-        self.still.store(still, Relaxed);
-        self.waited.store(waited % WINDOW, Relaxed);
-        let trickles = waited == WINDOW && self.moved.swap(0, Relaxed) < WINDOW * SLOWEST;
+        let (waited, still) = (self.waited.get() + 1, self.still.get() + 1);
+        self.still.set(still);
+        self.waited.set(waited % WINDOW);
+        let trickles = waited == WINDOW && self.moved.replace(0) < WINDOW * SLOWEST;
         if !trickles && still < WINDOW {
             return None;
         }
-        self.slow.store(1, Relaxed);
+        self.slow.set(1);
         Some(if waiting & bit(Waiting::Reader) != 0 { Waiting::Reader } else { Waiting::Body })
     }
 
     /// Whether the client turned out to be too slow.
     pub fn is_slow(&self) -> bool {
-        self.slow.load(Relaxed) != 0
+        self.slow.get() != 0
     }
 
     /// It was too slow for want of something of ours: it is judged anew.
     pub fn forgive(&self) {
-        self.slow.store(0, Relaxed);
-        self.still.store(0, Relaxed);
+        self.slow.set(0);
+        self.still.set(0);
     }
 
     /// An exchange is over, and with it what was waited for.
     pub fn waits_for_nothing(&self) {
-        self.waiting.store(0, Relaxed);
-        self.deadline.store(u32::MAX, Relaxed);
-        self.last.store(u32::MAX, Relaxed);
+        self.waiting.set(0);
+        self.deadline.set(u32::MAX);
+        self.last.set(u32::MAX);
     }
 
     /// Limits a whole exchange, rounded up to the next second.
     pub fn ends_within(&self, limit: Duration) {
         let seconds = u32::try_from(limit.as_secs() + 1).unwrap_or(u32::MAX);
-        self.last.store(self.clock.load(Relaxed).saturating_add(seconds), Relaxed);
+        self.last.set(self.clock.get().saturating_add(seconds));
     }
 
     /// Begins to wait for a server for at most so long, rounded up to the next second.
     pub fn wait_at_most(&self, limit: Duration) {
         let seconds = u32::try_from(limit.as_secs() + 1).unwrap_or(u32::MAX);
-        self.deadline.store(self.clock.load(Relaxed).saturating_add(seconds), Relaxed);
+        self.deadline.set(self.clock.get().saturating_add(seconds));
     }
 
     /// Ends waiting.
     pub fn waited(&self) {
-        self.deadline.store(u32::MAX, Relaxed);
+        self.deadline.set(u32::MAX);
     }
 
     /// Whether waiting has taken too long.
     pub fn is_overdue(&self) -> bool {
-        self.clock.load(Relaxed) > self.deadline.load(Relaxed).min(self.last.load(Relaxed))
+        self.clock.get() > self.deadline.get().min(self.last.get())
     }
 
     /// Has the connection's task look at its deadline.
     pub fn nudge(&self) {
-        self.told.notify_one();
+        self.news.set(true);
+        if let Some(task) = &*self.task.borrow() {
+            task.wake_by_ref();
+        }
     }
 
     /// Whether the connection was told to finish.
     pub fn is_finishing(&self) -> bool {
-        self.order.load(Relaxed) != 0
+        self.order.get() != 0
     }
 
     /// Tells the connection's task what to do.
@@ -207,14 +214,24 @@ impl Watch {
             Order::Finish => 1,
             Order::Close => 2,
         };
-        self.order.fetch_max(code, Relaxed);
-        self.told.notify_one();
+        self.order.set(self.order.get().max(code));
+        self.nudge();
     }
 
-    /// Waits to be told something: an order, or `None` to look at the deadline.
+    /// Waits to be told something: an order, or `None` to look at the deadline. For one task at a time.
     pub async fn told(&self) -> Option<Order> {
-        self.told.notified().await;
-        match self.order.load(Relaxed) {
+        poll_fn(|cx| {
+            if self.news.take() {
+                return Poll::Ready(());
+            }
+            let mut task = self.task.borrow_mut();
+            if !task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+                *task = Some(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+        match self.order.get() {
             0 => None,
             1 => Some(Order::Finish),
             _ => Some(Order::Close),
@@ -239,7 +256,7 @@ mod tests {
     use super::*;
 
     fn judged_after(seconds: u32, mut each: impl FnMut(&Watch)) -> Option<(u32, Waiting)> {
-        let watch = Watch::new(Arc::default());
+        let watch = Watch::new(Rc::default());
         (1..=seconds).find_map(|second| {
             each(&watch);
             watch.second_passed().map(|waiting| (second, waiting))

@@ -85,8 +85,10 @@ pub struct Worker {
     /// Cancelled when a drain's time is over: what still runs is cut.
     pub cut: CancellationToken,
     /// Seconds since the worker started.
-    clock: Arc<AtomicU32>,
-    connections: RefCell<HashMap<u64, Arc<Watch>, foldhash::fast::RandomState>>,
+    clock: Rc<Cell<u32>>,
+    /// The same, for others to see.
+    beat: Arc<AtomicU32>,
+    connections: RefCell<HashMap<u64, Rc<Watch>, foldhash::fast::RandomState>>,
     next_connection: Cell<u64>,
     random: RefCell<fastrand::Rng>,
     draining: Cell<bool>,
@@ -163,7 +165,7 @@ pub struct Prelude {
 /// A worker, seen from the control side.
 pub struct Handle {
     commands: mpsc::Sender<Command>,
-    clock: Arc<AtomicU32>,
+    beat: Arc<AtomicU32>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -171,8 +173,8 @@ impl Handle {
     /// Starts a worker's thread.
     pub fn start(number: usize, shared: Shared) -> io::Result<Handle> {
         let (commands, inbox) = mpsc::channel(64);
-        let clock = Arc::<AtomicU32>::default();
-        let its = clock.clone();
+        let beat = Arc::<AtomicU32>::default();
+        let its = beat.clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
             // In a task of its own: what a set runs until is polled each time that any of its tasks is.
@@ -183,12 +185,12 @@ impl Handle {
                 std::panic::resume_unwind(panic);
             }
         })?;
-        Ok(Handle { commands, clock, thread: Some(thread) })
+        Ok(Handle { commands, beat, thread: Some(thread) })
     }
 
-    /// The worker's clock, which goes up every second as long as it works.
-    pub fn clock(&self) -> Arc<AtomicU32> {
-        self.clock.clone()
+    /// Goes up every second as long as the worker works.
+    pub fn beat(&self) -> Arc<AtomicU32> {
+        self.beat.clone()
     }
 
     /// Tells the worker what to do.
@@ -252,7 +254,8 @@ impl Worker {
     }
 
     fn second_passed(&self) {
-        self.clock.fetch_add(1, Relaxed);
+        self.clock.set(self.clock.get() + 1);
+        self.beat.fetch_add(1, Relaxed);
         self.date.replace(now());
         self.pool.sweep(self.now());
         if let Some(access) = &self.access {
@@ -292,7 +295,7 @@ impl Worker {
 
     /// The worker's clock: seconds since it started.
     pub fn now(&self) -> u32 {
-        self.clock.load(Relaxed)
+        self.clock.get()
     }
 
     /// Ends idle connections whose turn has come between two moments, as shares of the time for all. Their clients
@@ -306,7 +309,7 @@ impl Worker {
     }
 }
 
-async fn run(shared: Shared, clock: Arc<AtomicU32>, mut inbox: mpsc::Receiver<Command>) {
+async fn run(shared: Shared, beat: Arc<AtomicU32>, mut inbox: mpsc::Receiver<Command>) {
     let worker = Rc::new(Worker {
         live: shared.live,
         process: shared.process,
@@ -317,7 +320,8 @@ async fn run(shared: Shared, clock: Arc<AtomicU32>, mut inbox: mpsc::Receiver<Co
         access: shared.access.map(Lines::new),
         pool: Rc::default(),
         cut: CancellationToken::new(),
-        clock,
+        clock: Rc::default(),
+        beat,
         connections: RefCell::default(),
         next_connection: Cell::new(0),
         random: RefCell::new(fastrand::Rng::new()),

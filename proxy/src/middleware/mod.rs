@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::StatusCode;
 use serde_json::value::RawValue;
@@ -32,6 +33,8 @@ pub struct Request {
     pub body: Incoming,
     /// The client's address.
     pub client: IpAddr,
+    /// When it was taken up.
+    pub since: Instant,
 }
 
 /// A response on its way to the client.
@@ -44,12 +47,14 @@ pub struct Response {
     pub body: ResponseBody,
     /// Whether nothing that comes on the client's connection after it can be taken for a request.
     pub ends_connection: bool,
+    /// When a server's answer was there, where one answered.
+    pub answered: Option<Instant>,
 }
 
 impl Response {
     /// One without fields.
     pub fn new(status: StatusCode, body: ResponseBody) -> Response {
-        Response { status, fields: Fields::default(), body, ends_connection: false }
+        Response { status, fields: Fields::default(), body, ends_connection: false, answered: None }
     }
 }
 

@@ -179,7 +179,7 @@ impl<T: Clone> Router<T> {
         if !self.headers.is_empty() {
             // A request has few headers; how many the rules look at is unknown.
             for field in head.fields.iter() {
-                let Ok(name) = HeaderName::from_bytes(field.name) else { continue };
+                let Ok(name) = HeaderName::from_bytes(field.name()) else { continue };
                 let values = self.headers.get(&name);
                 if let Some(paths) = values.and_then(|values| at(values, &head.header(&name))) {
                     paths.each_bucket(head.path, &mut look);

@@ -92,6 +92,10 @@ pub(crate) fn cookies(fields: &Fields) -> impl Iterator<Item = (&[u8], &[u8])> {
 /// The host name of an authority: lower case, without port, without the brackets of an IPv6 address and without the dot
 /// that ends a full name. Allocates only for upper case.
 pub fn host_of(authority: &str) -> Cow<'_, str> {
+    // Most are as they should be.
+    if !authority.bytes().any(|byte| byte.is_ascii_uppercase() | matches!(byte, b':' | b'[')) {
+        return Cow::Borrowed(authority.strip_suffix('.').unwrap_or(authority));
+    }
     let host = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, _)) => address,
         None => authority.bytes().position(|byte| byte == b':').map_or(authority, |colon| &authority[..colon]),

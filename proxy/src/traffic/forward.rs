@@ -19,7 +19,7 @@ use http::StatusCode;
 use http::header::{CONNECTION, HeaderValue, SET_COOKIE, UPGRADE};
 
 use super::again::{self, Again, Ended, is_idempotent};
-use super::body::{ResponseBody, Upstream};
+use super::body::{RequestBody, ResponseBody, Upstream};
 use super::connecting::Wanted;
 use super::headers::{self, Outbound};
 use super::outgoing::{Outgoing, announced, body_fault, client_address, framing, request_body};
@@ -32,7 +32,7 @@ use crate::backend::place::Place;
 use crate::backend::pool::{self, Keep};
 use crate::backend::sending::Sending;
 use crate::backend::wire::{self, Broken};
-use crate::backend::{Backend, InFlight, Live, sticky};
+use crate::backend::{Backend, InFlight, sticky};
 use crate::error::Error;
 use crate::listener::conn::Client;
 use crate::listener::serving::Serving;
@@ -55,14 +55,16 @@ pub async fn exchange_to_the_end(
 pub async fn exchange(client: Rc<Client>, route: Route, request: middleware::Request) -> Result<Response, Error> {
     let mut backend = route.serving().cloned().ok_or(Error::NoServer)?;
 
-    let middleware::Request { head, body, client: _ } = request;
+    let middleware::Request { head, body, client: _, since } = request;
     let spec = &route.frontend.spec.settings;
     let websocket = head.version == http::Version::HTTP_11 && headers::wants_websocket(&head.fields);
     let expect = body.is_held() && !body.has_begun();
     let body = request_body(body, spec.limits.max_body_bytes, route.elsewhere.is_some()).await?;
+    // A body that was read before took its time.
+    let since = if matches!(body, RequestBody::Whole { .. }) { Instant::now() } else { since };
     let believe = spec.trust_forward_header || client.worker.trusted.contains(client.peer.address);
     let cookie = route.frontend.cookie.as_ref().or(backend.cookie.as_ref());
-    let stuck = cookie.and_then(|cookie| sticky::find(&backend, cookie, &head.fields, Instant::now));
+    let stuck = cookie.and_then(|cookie| sticky::find(&backend, cookie, &head.fields, || since));
     let stuck_to = stuck.map(|at| backend.servers[usize::from(at)].live.number);
     let framing = framing(&head, &body);
     let mut outgoing = Outgoing {
@@ -81,7 +83,7 @@ pub async fn exchange(client: Rc<Client>, route: Route, request: middleware::Req
     if let Some(total) = backend.spec.timeouts.total {
         client.watch.ends_within(total);
     }
-    let mut answered = send(&client, &route, Route::serving, &mut backend, stuck, &mut outgoing).await?;
+    let mut answered = send(&client, (&route, Route::serving), &mut backend, stuck, &mut outgoing, since).await?;
     let cookie = route.frontend.cookie.as_ref().or(backend.cookie.as_ref());
     let mut second = None;
     if let (Some((statuses, _)), Some(elsewhere)) = (route.frontend.elsewhere.as_deref(), &route.elsewhere)
@@ -91,13 +93,13 @@ pub async fn exchange(client: Rc<Client>, route: Route, request: middleware::Req
     {
         drop(answered);
         let second = second.insert(elsewhere.clone());
-        answered =
-            Box::pin(send(&client, &route, |route| route.elsewhere.as_ref(), second, None, &mut outgoing)).await?;
+        let way: (_, Choose) = (&route, |route| route.elsewhere.as_ref());
+        answered = Box::pin(send(&client, way, second, None, &mut outgoing, Instant::now())).await?;
     }
-    let set_cookie = cookie.filter(|_| stuck_to != Some(answered.live.number));
+    let set_cookie = cookie.filter(|_| stuck_to != Some(answered.in_flight.live().number));
     let set_cookie = set_cookie.and_then(|cookie| {
         let secure = client.peer.is_secure(&outgoing.head.fields, believe);
-        sticky::set_cookie(cookie, &answered.live, secure)
+        sticky::set_cookie(cookie, answered.in_flight.live(), secure)
     });
     deliver(&client, second.as_ref().unwrap_or(&backend), answered, outgoing.body, websocket, set_cookie)
 }
@@ -107,21 +109,21 @@ struct Answered {
     head: wire::Head,
     link: Link,
     in_flight: InFlight,
-    live: Arc<Live>,
+    /// When it was there.
+    at: Instant,
 }
 
 /// Sends a request to a server of a backend that `choose` took from its route. While it waits for one, the backend may
 /// change; then `backend` is what it went to.
 async fn send(
     client: &Client,
-    route: &Route,
-    choose: Choose,
+    (route, choose): (&Route, Choose),
     backend: &mut Arc<Backend>,
     stuck: Option<u16>,
     outgoing: &mut Outgoing<'_>,
+    mut began: Instant,
 ) -> Result<Answered, Error> {
     let worker = &client.worker;
-    let mut began = Instant::now();
     let mut ask = ask_at(client, route, backend, outgoing, began);
     let mut again = Again::new(ask.turn, began);
     let mut line = InLine::new(&worker.live, route, choose);
@@ -212,7 +214,7 @@ async fn send(
             let (method, body) = (&outgoing.head.method, &mut outgoing.body);
             match &mut link {
                 Link::Http1(connection) => {
-                    let exchange = connection.exchange(method, &written, body, &progress, &client.interim);
+                    let exchange = pin!(connection.exchange(method, &written, body, &progress, &client.interim));
                     within(client, limit, outgoing.alone, &progress, exchange).await
                 }
                 Link::Http2(call) => {
@@ -223,7 +225,8 @@ async fn send(
         };
         let ended = match answer {
             Some(Ok(head)) => {
-                let took = began.elapsed();
+                let answered = Instant::now();
+                let took = answered.saturating_duration_since(began);
                 live.requests.record(head.status, took);
                 if let Some(access) = &client.access {
                     access.answered(took);
@@ -233,7 +236,7 @@ async fn send(
                 let ended = Ended::Answered(head.status);
                 let (failover, method, body) = (outgoing.failover, &outgoing.head.method, &mut outgoing.body);
                 if failover.is_none() || !again.may(backend, (at, ended), failover, method, body, &ask) {
-                    return Ok(Answered { head, link, in_flight, live: live.clone() });
+                    return Ok(Answered { head, link, in_flight, at: answered });
                 }
                 ended
             }
@@ -314,14 +317,13 @@ async fn within<T>(
     limit: Duration,
     alone: bool,
     progress: &Cell<u64>,
-    answer: impl Future<Output = T>,
+    mut answer: impl Future<Output = T> + Unpin,
 ) -> Option<T> {
-    let mut answer = pin!(answer);
     let mut timer = (limit < COARSE || alone).then(|| Box::pin(tokio::time::sleep(limit)));
     client.watch.wait_at_most(limit);
     let mut seen = 0;
     let result = poll_fn(|cx| {
-        if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+        if let Poll::Ready(answer) = answer.poll_unpin(cx) {
             return Poll::Ready(Some(answer));
         }
         let moved = progress.get() != seen;
@@ -356,7 +358,7 @@ fn deliver(
     websocket: bool,
     set_cookie: Option<HeaderValue>,
 ) -> Result<Response, Error> {
-    let Answered { mut head, link, in_flight, live } = answered;
+    let Answered { mut head, link, in_flight, at } = answered;
     if let Some(set_cookie) = set_cookie {
         head.fields.append(&SET_COOKIE, &set_cookie);
     }
@@ -374,7 +376,7 @@ fn deliver(
         Link::Http1(connection) => {
             let idle_seconds = head.keep_alive.map_or(pool::DEFAULT_IDLE, |seconds| seconds.saturating_sub(1));
             let keep = Keep {
-                server: live.number,
+                server: in_flight.live().number,
                 idle_seconds: if head.reusable { idle_seconds } else { 0 },
                 at_most: backend.spec.keep_alive.max_idle,
             };
@@ -383,7 +385,7 @@ fn deliver(
         }
         Link::Http2(call) => ResponseBody::multiplexed(call.receiving(&head, sending, in_flight), idle),
     };
-    Ok(Response { fields: head.fields, ..Response::new(head.status, body) })
+    Ok(Response { fields: head.fields, answered: Some(at), ..Response::new(head.status, body) })
 }
 
 /// Limits from here on may be a second late.

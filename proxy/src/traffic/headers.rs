@@ -6,7 +6,7 @@
 
 use super::trust::Peer;
 use crate::message::RequestHead;
-use crate::message::fields::Fields;
+use crate::message::fields::{Fields, tokens};
 
 /// How a head is written.
 #[derive(Clone, Copy, Debug)]
@@ -62,31 +62,34 @@ pub fn write(out: &mut Vec<u8>, head: &RequestHead, how: &Outbound<'_>) {
     let client_host = client_host.or_else(|| head.uri.authority().map(|authority| authority.as_str().as_bytes()));
     // A client of HTTP/1.0 may name none; a server of HTTP/1.1 must be given one.
     if let Some(host) = how.host.or(client_host.filter(|host| !host.is_empty())).or(Some(how.authority)) {
-        field(out, "host", host);
+        field(out, b"host: ", host);
     }
     // What browsers say, `keep-alive`, names a field that is left out anyway: nothing is allocated for it.
-    let nominated: Vec<&[u8]> = tokens(fields).filter(|token| !token.eq_ignore_ascii_case(b"keep-alive")).collect();
+    let mut nominated: Vec<&[u8]> = Vec::new();
+    for value in fields.get_all("connection").filter(|value| !value.eq_ignore_ascii_case(b"keep-alive")) {
+        nominated.extend(tokens(value));
+    }
     let mut wants_trailers = false;
     let mut forwarded = false;
     for field in fields.iter() {
-        let goes_on = match Kind::of(field.name) {
+        let goes_on = match Kind::of(field.name()) {
             Kind::Any => true,
             Kind::OneHop | Kind::Never => {
-                wants_trailers |= field.name == b"te" && field.value.eq_ignore_ascii_case(b"trailers");
+                wants_trailers |= field.name() == b"te" && field.value().eq_ignore_ascii_case(b"trailers");
                 false
             }
             Kind::Claim => {
-                forwarded |= field.name == b"forwarded";
-                how.believe && field.name != b"x-forwarded-for"
+                forwarded |= field.name() == b"forwarded";
+                how.believe && field.name() != b"x-forwarded-for"
             }
             Kind::Certificate => how.trusted && how.certificate.is_none(),
         };
-        if goes_on && !nominated.iter().any(|nominated| nominated.eq_ignore_ascii_case(field.name)) {
+        if goes_on && !nominated.iter().any(|nominated| nominated.eq_ignore_ascii_case(field.name())) {
             field.write(out);
         }
     }
     if wants_trailers {
-        field(out, "te", b"trailers");
+        field(out, b"te: ", b"trailers");
     }
     forwarding(out, fields, client_host, how);
     // Only where it was spoken of: a server that reads it must not be left with a stranger's.
@@ -103,7 +106,7 @@ pub fn write(out: &mut Vec<u8>, head: &RequestHead, how: &Outbound<'_>) {
     }
     match how.framing {
         Framing::None => {}
-        Framing::Length(length) => field(out, "content-length", length.to_string().as_bytes()),
+        Framing::Length(length) => field(out, b"content-length: ", length.to_string().as_bytes()),
         Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
     }
     out.extend_from_slice(b"\r\n");
@@ -112,7 +115,7 @@ pub fn write(out: &mut Vec<u8>, head: &RequestHead, how: &Outbound<'_>) {
 /// Whether the client asks for a WebSocket. No other upgrade is ever forwarded, and none with a body.
 pub fn wants_websocket(fields: &Fields) -> bool {
     fields.get("upgrade").is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"))
-        && tokens(fields).any(|token| token.eq_ignore_ascii_case(b"upgrade"))
+        && fields.get_all("connection").flat_map(tokens).any(|token| token.eq_ignore_ascii_case(b"upgrade"))
         && !fields.contains("content-length")
         && !fields.contains("transfer-encoding")
 }
@@ -148,7 +151,7 @@ fn is_host(text: &str) -> bool {
             Some((address, port)) if address.parse::<std::net::Ipv6Addr>().is_ok() => ("", port),
             _ => return false,
         },
-        None => text.split_at(text.bytes().position(|byte| !is_of_name(byte)).unwrap_or(text.len())),
+        None => text.split_at(text.bytes().position(|byte| !OF_NAME[usize::from(byte)]).unwrap_or(text.len())),
     };
     let is_port = |digits: &str| {
         digits.is_empty() || (digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse::<u16>().is_ok())
@@ -156,9 +159,16 @@ fn is_host(text: &str) -> bool {
     host.len() <= 254 && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
 }
 
-fn is_of_name(byte: u8) -> bool {
-    matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'A'..=b'Z' | b'_' | b'~')
-}
+/// What may be in a host's name.
+const OF_NAME: [bool; 256] = {
+    let mut of_name = [false; 256];
+    let mut byte = 0u8;
+    while byte < 128 {
+        of_name[byte as usize] = byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'~');
+        byte += 1;
+    }
+    of_name
+};
 
 fn forwarding(out: &mut Vec<u8>, fields: &Fields, host: Option<&[u8]>, how: &Outbound<'_>) {
     let peer = how.peer;
@@ -173,19 +183,19 @@ fn forwarding(out: &mut Vec<u8>, fields: &Fields, host: Option<&[u8]>, how: &Out
     out.extend_from_slice(peer.text.as_bytes());
     out.extend_from_slice(b"\r\n");
     if absent("x-real-ip") {
-        field(out, "x-real-ip", peer.text.as_bytes());
+        field(out, b"x-real-ip: ", peer.text.as_bytes());
     }
     if absent("x-forwarded-proto") {
-        field(out, "x-forwarded-proto", peer.proto.as_bytes());
+        field(out, b"x-forwarded-proto: ", peer.proto.as_bytes());
     }
     if absent("x-forwarded-port") {
-        field(out, "x-forwarded-port", peer.port.as_bytes());
+        field(out, b"x-forwarded-port: ", peer.port.as_bytes());
     }
     if let Some(host) = host.filter(|_| absent("x-forwarded-host")) {
-        field(out, "x-forwarded-host", host);
+        field(out, b"x-forwarded-host: ", host);
     }
     if let Some(name) = how.server_name.filter(|name| name.bytes().all(|byte| byte.is_ascii_graphic())) {
-        field(out, "x-forwarded-server", name.as_bytes());
+        field(out, b"x-forwarded-server: ", name.as_bytes());
     }
 }
 
@@ -201,16 +211,12 @@ fn forwarded(out: &mut Vec<u8>, peer: &Peer, host: Option<&[u8]>) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
+/// `begin` is the name, the colon and a space.
+#[inline(always)]
+fn field(out: &mut Vec<u8>, begin: &[u8], value: &[u8]) {
+    out.extend_from_slice(begin);
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
-}
-
-/// What `Connection` lists.
-fn tokens(fields: &Fields) -> impl Iterator<Item = &[u8]> {
-    fields.get_all("connection").flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
 
 /// What a field is, by its name.

@@ -41,7 +41,7 @@ impl Interim {
     pub fn relay(&self, status: StatusCode, mut fields: Fields, cx: &mut Context<'_>) {
         let Some(way) = self.0.get().filter(|_| is_for_clients(status)) else { return };
         // Kept for HEAD by whoever read it, and never to be sent here (RFC 9110 section 8.6).
-        fields.retain(|field| field.name != b"content-length");
+        fields.retain(|field| field.name() != b"content-length");
         match way {
             Way::H1(wire) => {
                 if let Some(wire) = wire.upgrade() {

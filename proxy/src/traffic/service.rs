@@ -27,7 +27,7 @@ pub async fn handle(client: Rc<Client>, head: Rc<RequestHead>, body: Incoming) -
     }
     let started = Instant::now();
     let mut frontend = None;
-    let result = answer(&client, head.clone(), body, &mut frontend).await;
+    let result = answer(&client, head.clone(), body, started, &mut frontend).await;
     let response = result.unwrap_or_else(|error| {
         client.worker.process.errors.add(1);
         if let Some(access) = &client.access {
@@ -36,7 +36,10 @@ pub async fn handle(client: Rc<Client>, head: Rc<RequestHead>, body: Incoming) -
         respond::error(error, respond::prefers_json(&head.fields))
     });
     match frontend {
-        Some(frontend) => frontend.live.requests().record(response.status, started.elapsed()),
+        Some(frontend) => {
+            let took = response.answered.unwrap_or_else(Instant::now).saturating_duration_since(started);
+            frontend.live.requests().record(response.status, took);
+        }
         None => client.worker.process.unrouted.add(1),
     }
     response
@@ -61,6 +64,7 @@ async fn answer(
     client: &Rc<Client>,
     head: Rc<RequestHead>,
     body: Incoming,
+    since: Instant,
     chosen: &mut Option<Arc<Frontend>>,
 ) -> Result<Response, Error> {
     if client.worker.turns_away() {
@@ -82,7 +86,7 @@ async fn answer(
         return Ok(redirect);
     }
     let asked = secure::Asked::of(client, &route.frontend, &head);
-    let request = middleware::Request { head, body, client: client_ip };
+    let request = middleware::Request { head, body, client: client_ip, since };
     // Straight on where nothing is around it: each function between would move the whole state of the request.
     let frontend = &route.frontend;
     let mut response = if frontend.chain.is_empty() && frontend.spec.on_client_abort == OnClientAbort::Cancel {
@@ -101,6 +105,8 @@ async fn run(client: &Rc<Client>, route: Route, request: middleware::Request) ->
     let chain = route.frontend.chain.clone();
     let end_client = client.clone();
     let end = move |request| -> middleware::Answer<'_> {
+        // Middlewares may have let it wait.
+        let request = middleware::Request { since: Instant::now(), ..request };
         match route.frontend.spec.on_client_abort {
             OnClientAbort::Cancel => Box::pin(forward::exchange(end_client, route, request)),
             OnClientAbort::Continue => Box::pin(forward::exchange_to_the_end(end_client, route, request)),

@@ -52,7 +52,7 @@ fn lookups(rule: &str, routes: usize) -> Vec<Duration> {
         let rule = Rule::parse(&rule.replace("{}", &n.to_string())).expect("a rule");
         router.insert(n.to_string().as_str().into(), Arc::new(rule), 0, n);
     }
-    let fields = Fields::default();
+    let headers = Fields::default();
     let mut parts = Vec::new();
     let mut n = 0;
     for _ in 0..PARTS {
@@ -65,7 +65,7 @@ fn lookups(rule: &str, routes: usize) -> Vec<Duration> {
             .collect();
         let began = Instant::now();
         for (host, path) in &asked {
-            let head = Head::new(&Method::GET, host, path, None, &fields, IpAddr::from([127, 0, 0, 1]));
+            let head = Head::new(&Method::GET, host, path, None, &headers, IpAddr::from([127, 0, 0, 1]));
             assert!(router.find(&head).is_some(), "{host}{path} is not found");
         }
         parts.push(began.elapsed() / LOOKUPS as u32);

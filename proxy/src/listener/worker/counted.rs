@@ -1,7 +1,6 @@
 //! What a worker counts as long as a value lives: connections, requests of many on one, those that are turned away.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use super::Worker;
 use crate::listener::watch::Watch;
@@ -10,7 +9,7 @@ use crate::listener::watch::Watch;
 pub struct Watched {
     worker: Rc<Worker>,
     number: u64,
-    watch: Arc<Watch>,
+    watch: Rc<Watch>,
 }
 
 /// A connection of a worker: watched, and counted, as long as this value lives.
@@ -36,7 +35,7 @@ impl Worker {
     pub fn watched(self: &Rc<Worker>) -> Watched {
         let number = self.next_connection.get();
         self.next_connection.set(number + 1);
-        let watch = Arc::new(Watch::new(self.clock.clone()));
+        let watch = Rc::new(Watch::new(self.clock.clone()));
         self.connections.borrow_mut().insert(number, watch.clone());
         Watched { worker: self.clone(), number, watch }
     }
@@ -53,7 +52,7 @@ impl Worker {
 
 impl Watched {
     /// What the worker watches of it.
-    pub fn watch(&self) -> &Arc<Watch> {
+    pub fn watch(&self) -> &Rc<Watch> {
         &self.watch
     }
 }
@@ -66,7 +65,7 @@ impl Drop for Watched {
 
 impl Running {
     /// What the worker watches of it.
-    pub fn watch(&self) -> &Arc<Watch> {
+    pub fn watch(&self) -> &Rc<Watch> {
         self.0.watch()
     }
 }

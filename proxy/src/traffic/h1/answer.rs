@@ -55,7 +55,7 @@ pub fn write(
     out.extend_from_slice(b"\r\n");
     let mut dated = status.is_informational();
     for field in fields.iter() {
-        match field.name {
+        match field.name() {
             // A length that frames is written below; that of a body which is not sent is information.
             b"content-length" if delimiter != Delimiter::Nothing => continue,
             b"date" => dated = true,

@@ -2,9 +2,9 @@
 //!
 //! Whatever two parties could read in two ways is refused here, before anything is matched or forwarded (RFC 9112
 //! sections 2, 3, 5 and 6): bare line feeds, folded fields, more than one length, a length beside chunks, codings
-//! other than `chunked`. httparse finds the fields; what it lets pass is checked by us.
+//! other than `chunked`. What a field is, is in `fields.rs`.
 
-use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::rc::Rc;
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -13,7 +13,7 @@ use http::{Method, Uri, Version};
 use crate::backend::framing::{Chunks, Framing, parse_length};
 use crate::error::Error;
 use crate::message::RequestHead;
-use crate::message::fields::{Fields, Found};
+use crate::message::fields::{Ending, Fields, Flaw, Found, tokens};
 
 /// A request's head.
 #[derive(Debug)]
@@ -37,24 +37,23 @@ pub fn read(buffer: &mut BytesMut, scanned: &mut usize) -> Result<Option<Head>, 
         let _ = buffer.split_to(2);
         *scanned = 0;
     }
-    match end(buffer, scanned)? {
-        Some(length) => {
-            *scanned = 0;
-            parse(buffer.split_to(length)).map(Some)
-        }
-        None => Ok(None),
+    // Most come whole, and nothing after them.
+    if !buffer.ends_with(b"\r\n\r\n") && !is_whole(buffer, scanned)? {
+        return Ok(None);
     }
+    *scanned = 0;
+    parse(buffer)?.ok_or(MALFORMED_HEAD).map(Some)
 }
 
-/// Where the head ends. A bare line feed is refused as soon as it is seen.
-fn end(buffer: &[u8], scanned: &mut usize) -> Result<Option<usize>, Error> {
+/// Whether the head's end is there. A bare line feed is refused as soon as it is seen.
+fn is_whole(buffer: &[u8], scanned: &mut usize) -> Result<bool, Error> {
     let from = *scanned;
     for at in memchr::memchr_iter(b'\n', &buffer[from..]).map(|at| at + from) {
         if at == 0 || buffer[at - 1] != b'\r' {
-            return Err(Error::BadRequest("a line does not end with CR LF"));
+            return Err(BARE);
         }
         if buffer[..at - 1].ends_with(b"\r\n") {
-            return if at < MAX_HEAD { Ok(Some(at + 1)) } else { Err(Error::HeadTooLarge) };
+            return Ok(true);
         }
     }
     if buffer.len() > MAX_LINE && memchr::memchr(b'\n', &buffer[..MAX_LINE]).is_none() {
@@ -64,46 +63,56 @@ fn end(buffer: &[u8], scanned: &mut usize) -> Result<Option<usize>, Error> {
         return Err(Error::HeadTooLarge);
     }
     *scanned = buffer.len();
-    Ok(None)
+    Ok(false)
 }
 
-fn parse(mut head: BytesMut) -> Result<Head, Error> {
-    let mut room = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-    let mut request = httparse::Request::new(&mut []);
-    let parsed = httparse::ParserConfig::default().parse_request_with_uninit_headers(&mut request, &head, &mut room);
-    match parsed {
-        Ok(httparse::Status::Complete(read)) if read == head.len() => {}
-        Err(httparse::Error::TooManyHeaders) => return Err(Error::HeadTooLarge),
-        Err(httparse::Error::Version) => return Err(Error::BadRequest("not HTTP/1.0 or HTTP/1.1")),
-        Ok(_) | Err(_) => return Err(Error::BadRequest("the request's head is malformed")),
-    }
-    let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
-        return Err(Error::BadRequest("the request line is malformed"));
+fn parse(buffer: &mut BytesMut) -> Result<Option<Head>, Error> {
+    let Some(feed) = memchr::memchr(b'\n', buffer) else { return Ok(None) };
+    let (method, target, version) = request_line(&buffer[..=feed])?;
+    let found = match Found::read(&mut buffer[feed + 1..], MAX_FIELDS, Ending::Strict) {
+        Ok(Some(found)) if feed + 1 + found.end <= MAX_HEAD => found,
+        Ok(None) => return Ok(None),
+        Ok(Some(_)) | Err(Flaw::TooMany) => return Err(Error::HeadTooLarge),
+        Err(Flaw::Malformed) => return Err(MALFORMED_HEAD),
     };
+    let mut line = buffer.split_to(feed + 1);
+    line.truncate(target.end);
+    line.advance(target.start);
+    let fields = Fields::new(buffer.split_to(found.end), found);
+    let said = said(&fields, version)?;
+    let uri = uri(&method, line.freeze())?;
+    Ok(Some(Head {
+        parts: Rc::new(RequestHead { method, uri, version, fields }),
+        framing: said.framing(),
+        keep_alive: if version == Version::HTTP_11 { !said.close } else { said.keep_alive && !said.close },
+        expects_continue: said.expects_continue && version == Version::HTTP_11,
+    }))
+}
+
+/// The method, where in the line the target lies, and the version.
+fn request_line(line: &[u8]) -> Result<(Method, Range<usize>, Version), Error> {
+    if !line.ends_with(b"\r\n") {
+        return Err(BARE);
+    }
+    let word = |from: usize| Some(&line[from..from + memchr::memchr(b' ', &line[from..])?]);
+    let method = word(0).ok_or(MALFORMED_LINE)?;
+    let target = word(method.len() + 1).ok_or(MALFORMED_LINE)?;
+    let version = &line[method.len() + 1 + target.len() + 1..];
     if target.len() > MAX_TARGET {
         return Err(Error::TargetTooLong);
     }
     if method.len() > MAX_METHOD {
         return Err(Error::BadRequest("the method is too long"));
     }
-    let version = if version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
-    let method = Method::from_bytes(method.as_bytes()).map_err(|_| Error::BadRequest("the method is malformed"))?;
-    let at = |part: &str| part.as_ptr() as usize - head.as_ptr() as usize;
-    let (begin, end) = (at(target), at(target) + target.len());
-    let line_end = request.headers.first().map_or(head.len(), |field| at(field.name));
-    let found = Found::of(&head[line_end..], request.headers);
-    let mut target = head.split_to(line_end);
-    target.truncate(end);
-    target.advance(begin);
-    let fields = Fields::new(head, found);
-    let said = said(&fields, version)?;
-    let uri = uri(&method, target.freeze())?;
-    Ok(Head {
-        parts: Rc::new(RequestHead { method, uri, version, fields }),
-        framing: said.framing(),
-        keep_alive: if version == Version::HTTP_11 { !said.close } else { said.keep_alive && !said.close },
-        expects_continue: said.expects_continue && version == Version::HTTP_11,
-    })
+    let version = match version {
+        b"HTTP/1.1\r\n" => Version::HTTP_11,
+        b"HTTP/1.0\r\n" => Version::HTTP_10,
+        _ => return Err(Error::BadRequest("not HTTP/1.0 or HTTP/1.1")),
+    };
+    let begin = method.len() + 1;
+    let target = begin..begin + target.len();
+    let method = Method::from_bytes(method).map_err(|_| Error::BadRequest("the method is malformed"))?;
+    Ok((method, target, version))
 }
 
 /// What the fields say about the message itself.
@@ -129,31 +138,31 @@ impl Said {
 fn said(fields: &Fields, version: Version) -> Result<Said, Error> {
     let mut said = Said::default();
     for field in fields.iter() {
-        match field.name {
+        match field.name() {
             b"content-length" => {
                 if said.length.is_some() {
                     return Err(Error::BadRequest("more than one Content-Length"));
                 }
-                let length = parse_length(field.value).ok_or(Error::BadRequest("Content-Length is not a number"))?;
+                let length = parse_length(field.value()).ok_or(Error::BadRequest("Content-Length is not a number"))?;
                 said.length = Some(length);
             }
             b"transfer-encoding" => {
                 if said.chunked || version != Version::HTTP_11 {
                     return Err(Error::BadRequest("Transfer-Encoding more than once, or in HTTP/1.0"));
                 }
-                if !field.value.eq_ignore_ascii_case(b"chunked") {
+                if !field.value().eq_ignore_ascii_case(b"chunked") {
                     return Err(Error::NotImplemented);
                 }
                 said.chunked = true;
             }
             b"connection" => {
-                for token in field.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                for token in tokens(field.value()) {
                     said.close |= token.eq_ignore_ascii_case(b"close");
                     said.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
                 }
             }
             b"expect" => {
-                if !field.value.eq_ignore_ascii_case(b"100-continue") {
+                if !field.value().eq_ignore_ascii_case(b"100-continue") {
                     return Err(Error::Expectation);
                 }
                 said.expects_continue = true;
@@ -187,7 +196,7 @@ fn uri(method: &Method, target: Bytes) -> Result<Uri, Error> {
 
 /// What no target may hold, whatever its form.
 pub fn check_target(target: &[u8]) -> Result<(), Error> {
-    if target.iter().any(|byte| !byte.is_ascii_graphic() || *byte == b'#') {
+    if target.iter().fold(false, |bad, byte| bad | !byte.is_ascii_graphic() | (*byte == b'#')) {
         return Err(MALFORMED);
     }
     // Where a name ends at a NUL, it is another name than the one that was matched.
@@ -198,7 +207,10 @@ pub fn check_target(target: &[u8]) -> Result<(), Error> {
     Ok(())
 }
 
+const BARE: Error = Error::BadRequest("a line does not end with CR LF");
 const MALFORMED: Error = Error::BadRequest("the request target is malformed");
+const MALFORMED_LINE: Error = Error::BadRequest("the request line is malformed");
+const MALFORMED_HEAD: Error = Error::BadRequest("the request's head is malformed");
 /// Header fields of a request.
 pub const MAX_FIELDS: usize = 100;
 /// Longest head, in bytes.
@@ -348,6 +360,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_request_line_is_one_to_httparse_too(line in "([A-Z{ \t\u{0}]{0,3}) ?[/*a-z:%?# \t\u{80}]{0,9} HTTP/[12]\\.[012][ \r]?") {
+            let wire = format!("{line}\r\nHost: a\r\n\r\n");
+            let Ok(Some(ours)) = take(&wire) else { return Ok(()) };
+            let mut room = [httparse::EMPTY_HEADER; 1];
+            let mut theirs = httparse::Request::new(&mut room);
+            prop_assert!(theirs.parse(wire.as_bytes()).is_ok_and(|parsed| parsed.is_complete()));
+            prop_assert_eq!(theirs.method, Some(ours.parts.method.as_str()));
+            prop_assert_eq!(theirs.path.map(str::to_owned), Some(ours.parts.uri.to_string()));
+        }
+
         #[test]
         fn arbitrary_bytes_never_panic(wire in proptest::collection::vec(any::<u8>(), 0..400)) {
             let _ = read(&mut BytesMut::from(&wire[..]), &mut 0);

@@ -102,7 +102,7 @@ async fn deliver(
     asked: &Asked,
     keep: bool,
 ) -> Result<Then, ()> {
-    let Response { status, fields, body, ends_connection: ends } = response;
+    let Response { status, fields, body, ends_connection: ends, .. } = response;
     let length = body.size_hint().exact();
     let delimiter = Delimiter::of(asked, status, length);
     // A client that has much of its body still to send, or waits to be told to, is not listened to for that long.

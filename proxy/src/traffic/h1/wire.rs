@@ -9,7 +9,6 @@ use std::cell::{Cell, RefCell, RefMut};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -52,7 +51,7 @@ pub struct Wire {
     /// After the client ended with its request: asks whether it is still there.
     asking: RefCell<Option<Asking>>,
     /// What its worker watches of it.
-    pub watch: Arc<Watch>,
+    pub watch: Rc<Watch>,
     scratch: Rc<Scratch>,
 }
 
@@ -79,7 +78,7 @@ struct Asking {
 
 impl Wire {
     /// A connection that was just accepted.
-    pub fn new(stream: Stream, watch: Arc<Watch>, scratch: Rc<Scratch>) -> Rc<Wire> {
+    pub fn new(stream: Stream, watch: Rc<Watch>, scratch: Rc<Scratch>) -> Rc<Wire> {
         Rc::new(Wire {
             stream: RefCell::new(stream),
             inbox: RefCell::default(),

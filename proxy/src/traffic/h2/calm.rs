@@ -7,7 +7,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
 
 use h2::Reason;
 
@@ -19,7 +18,7 @@ use crate::listener::watch::Watch;
 /// What a connection's streams and its meter share.
 #[derive(Debug)]
 pub(super) struct Calm {
-    watch: Arc<Watch>,
+    watch: Rc<Watch>,
     frames: RefCell<Frames>,
     idle_frames: Allowance,
     resets: Allowance,
@@ -40,7 +39,7 @@ pub(super) struct Calm {
 
 impl Calm {
     /// A connection that was just accepted.
-    pub(super) fn new(watch: Arc<Watch>) -> Calm {
+    pub(super) fn new(watch: Rc<Watch>) -> Calm {
         Calm {
             frames: RefCell::new(Frames::after(super::PREFACE.len())),
             idle_frames: Allowance::new(MOST_IDLE_FRAMES, IDLE_FRAMES_A_SECOND),
@@ -248,7 +247,7 @@ mod tests {
     use super::*;
 
     fn calm() -> Rc<Calm> {
-        let calm = Rc::new(Calm::new(Arc::new(Watch::new(Arc::default()))));
+        let calm = Rc::new(Calm::new(Rc::new(Watch::new(Rc::default()))));
         calm.read(super::super::PREFACE);
         calm.read(&frame(frames::SETTINGS, 0, 6));
         calm
@@ -296,7 +295,7 @@ mod tests {
         for right in [frame(6, 0, 8), frame(3, 0, 4), frame(8, 0, 4), frame(4, 0, 12), frame(4, frames::ACK, 0)] {
             assert_eq!(fault(right.clone()), None, "{right:?}");
         }
-        let begins = Calm::new(Arc::new(Watch::new(Arc::default())));
+        let begins = Calm::new(Rc::new(Watch::new(Rc::default())));
         begins.read(super::super::PREFACE);
         begins.read(&frame(4, frames::ACK, 0));
         assert_eq!(begins.fault(), Some(Reason::PROTOCOL_ERROR));

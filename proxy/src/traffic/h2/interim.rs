@@ -44,7 +44,6 @@ impl Stream {
 mod tests {
     use super::*;
     use std::future::poll_fn;
-    use std::sync::Arc;
     use std::task::Poll;
 
     use bytes::Bytes;
@@ -64,7 +63,7 @@ mod tests {
     #[tokio::test]
     async fn who_does_not_read_gets_what_was_given_before_that_showed() {
         let (ours, theirs) = tokio::io::duplex(16 * 1024);
-        let calm = Rc::new(Calm::new(Arc::new(Watch::new(Arc::default()))));
+        let calm = Rc::new(Calm::new(Rc::new(Watch::new(Rc::default()))));
         let meter = Meter::new(Rc::new(RefCell::new(ours)), Bytes::new(), calm.clone());
         let (server, client) = tokio::join!(settings().handshake(meter), h2::client::handshake(theirs));
         let (mut server, (client, mut reading)) = (server.unwrap(), client.unwrap());

@@ -4,7 +4,6 @@
 use std::cell::RefCell;
 use std::io;
 use std::rc::{Rc, Weak};
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -30,7 +29,7 @@ pub struct Upload {
     part: Part,
     /// Asks for the body, where the client waits to be asked.
     ask: Option<Respond>,
-    watch: Arc<Watch>,
+    watch: Rc<Watch>,
     uploads: Rc<Uploads>,
 }
 
@@ -47,7 +46,7 @@ impl Upload {
         stream: RecvStream,
         length: Option<u64>,
         ask: Option<Respond>,
-        watch: Arc<Watch>,
+        watch: Rc<Watch>,
         uploads: Rc<Uploads>,
     ) -> Upload {
         let part = if stream.is_end_stream() { Part::Done } else { Part::Data };

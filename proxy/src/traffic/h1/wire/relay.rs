@@ -51,7 +51,6 @@ impl Wire {
 mod tests {
     use super::*;
     use std::rc::Rc;
-    use std::sync::Arc;
     use std::task::Waker;
 
     use crate::backend::framing::Framing;
@@ -72,7 +71,7 @@ mod tests {
         // As it is known to be by the time that a request was read.
         stream.writable().await.unwrap();
         socket2::SockRef::from(&stream).set_send_buffer_size(4096).unwrap();
-        (Wire::new(Stream::Plain(stream), Arc::new(Watch::new(Arc::default())), Rc::new(Scratch::default())), client)
+        (Wire::new(Stream::Plain(stream), Rc::new(Watch::new(Rc::default())), Rc::new(Scratch::default())), client)
     }
 
     fn hint(length: usize) -> Fields {
