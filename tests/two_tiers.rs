@@ -34,7 +34,8 @@ impl Tiers {
             cores.push(start_core(&scene, n, flags).await);
         }
         let tiers = Tiers { cores, front, scene };
-        tiers.put_front(&frontend_key("all"), frontend("PathRegexp(`/.*`)", "cores")).await;
+        let routed = tiers.put_front(&frontend_key("all"), frontend("PathRegexp(`/.*`)", "cores")).await;
+        tiers.front.until_revision(routed).await;
         tiers.until_in_rotation().await;
         tiers
     }
@@ -53,10 +54,12 @@ impl Tiers {
         self.announced().await.into_iter().find(|(its, _)| its == id).map(|(_, value)| value)
     }
 
-    async fn put_front(&self, key: &str, value: Value) {
+    /// Puts an object into the front's store; the revision that wrote it.
+    async fn put_front(&self, key: &str, value: Value) -> i64 {
         let key = format!("{}-front/{key}", self.scene.prefix);
         let client = self.scene.etcd.client().await;
-        client.kv_client().put(key, value.to_string(), None).await.expect("etcd takes a put");
+        let response = client.kv_client().put(key, value.to_string(), None).await.expect("etcd takes a put");
+        response.header().expect("etcd's answers have a header").revision()
     }
 
     /// Waits until the front gives requests to every core where it is now, and nobody drains.
