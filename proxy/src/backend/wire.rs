@@ -30,7 +30,7 @@ use crate::traffic::body::BodyError;
 use crate::traffic::interim::Interim;
 
 use head::MAX_HEAD;
-pub(super) use head::is_for_one_hop;
+pub(super) use head::is_for_the_proxy;
 pub use head::{Head, parse};
 
 /// An upstream connection.

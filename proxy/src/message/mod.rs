@@ -26,3 +26,19 @@ impl From<Parts> for RequestHead {
         RequestHead { method: parts.method, uri: parts.uri, version: parts.version, fields }
     }
 }
+
+/// Whether a field, its name in lower case, is for one hop and never forwarded (RFC 9110 section 7.6.1, and what proxies
+/// were told before it). What `Connection` names is so, too; a length is not, but for who writes a message anew.
+pub fn is_for_one_hop(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"connection"
+            | b"keep-alive"
+            | b"proxy-connection"
+            | b"proxy-authenticate"
+            | b"proxy-authorization"
+            | b"te"
+            | b"transfer-encoding"
+            | b"upgrade"
+    )
+}

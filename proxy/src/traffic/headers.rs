@@ -5,8 +5,8 @@
 //! that it can never remove those.
 
 use super::trust::Peer;
-use crate::message::RequestHead;
 use crate::message::fields::{Fields, tokens};
+use crate::message::{RequestHead, is_for_one_hop};
 
 /// How a head is written.
 #[derive(Clone, Copy, Debug)]
@@ -237,18 +237,8 @@ enum Kind {
 impl Kind {
     fn of(name: &[u8]) -> Kind {
         match name {
-            b"host"
-            | b"connection"
-            | b"keep-alive"
-            | b"proxy-connection"
-            | b"proxy-authenticate"
-            | b"proxy-authorization"
-            | b"te"
-            | b"transfer-encoding"
-            | b"content-length"
-            | b"upgrade"
-            | b"http2-settings"
-            | b"expect" => Kind::OneHop,
+            b"host" | b"content-length" | b"http2-settings" | b"expect" => Kind::OneHop,
+            _ if is_for_one_hop(name) => Kind::OneHop,
             b"proxy" => Kind::Never,
             _ if name.contains(&b'_') => Kind::Never,
             [b'x', ..] if name.starts_with(b"x-accel-") => Kind::Never,

@@ -21,7 +21,7 @@ use super::request;
 use crate::backend::InFlight;
 use crate::backend::framing::{Framing, Malformed, may_trail};
 use crate::backend::sending::{Outflow, Sending};
-use crate::backend::wire::{Broken, Head, MOST_INTERIM, is_for_one_hop};
+use crate::backend::wire::{Broken, Head, MOST_INTERIM, is_for_the_proxy};
 use crate::message::fields::Fields;
 use crate::traffic::interim::Interim;
 
@@ -232,7 +232,7 @@ fn read(status: StatusCode, fields: HeaderMap, method: &Method, ended: bool) -> 
 /// Fields without those of one hop; with a length only where it informs.
 fn without_hop(mut fields: HeaderMap, informative: bool) -> HeaderMap {
     let hop: Vec<_> =
-        fields.keys().filter(|name| is_for_one_hop(name.as_str().as_bytes(), informative)).cloned().collect();
+        fields.keys().filter(|name| is_for_the_proxy(name.as_str().as_bytes(), informative)).cloned().collect();
     for name in hop {
         fields.remove(name);
     }

@@ -8,6 +8,7 @@ use http::{Method, StatusCode, Version};
 
 use crate::backend::framing::{Framing, Malformed, Said};
 use crate::message::fields::{Ending, Fields, Flaw, Found, text_length, tokens};
+use crate::message::is_for_one_hop;
 
 /// A response's head.
 #[derive(Debug)]
@@ -59,7 +60,7 @@ pub fn parse(buffer: &mut BytesMut, method: &Method) -> Result<Option<Head>, Mal
             b"keep-alive" => keep_alive = keep_alive_timeout(field.value()),
             _ => {}
         }
-        !is_for_one_hop(field.name(), informative)
+        !is_for_the_proxy(field.name(), informative)
     });
     if !nominated.is_empty() {
         fields.retain(|field| !nominated.iter().any(|nominated| nominated == field.name()));
@@ -95,20 +96,9 @@ fn status_line(bytes: &[u8]) -> Result<Option<(Version, StatusCode, usize)>, Mal
     Ok(Some((version, status, begin + end + 1)))
 }
 
-/// RFC 9110 section 7.6.1, and the framing, which is written anew for the client.
-pub(in crate::backend) fn is_for_one_hop(name: &[u8], length_informs: bool) -> bool {
-    match name {
-        b"connection"
-        | b"keep-alive"
-        | b"proxy-connection"
-        | b"proxy-authenticate"
-        | b"proxy-authorization"
-        | b"te"
-        | b"transfer-encoding"
-        | b"upgrade" => true,
-        b"content-length" => !length_informs,
-        _ => false,
-    }
+/// What is not for the client: a length does not inform where a body is framed anew.
+pub(in crate::backend) fn is_for_the_proxy(name: &[u8], length_informs: bool) -> bool {
+    is_for_one_hop(name) || name == b"content-length" && !length_informs
 }
 
 /// `Keep-Alive: timeout=5, max=100`; with `max=0` the server is about to close.
