@@ -176,11 +176,11 @@ async fn who_comes_too_late_is_told_so() {
     }
 }
 
-/// What arrives until this text, the end, or silence.
+/// What arrives until this text is in it, the end, or silence.
 async fn read_until(stream: &mut TcpStream, end: &str) -> String {
     let mut got = Vec::new();
     let mut buffer = [0; 4096];
-    while !got.ends_with(end.as_bytes()) {
+    while !got.windows(end.len()).any(|part| part == end.as_bytes()) {
         match tokio::time::timeout(SOON, stream.read(&mut buffer)).await {
             Ok(Ok(read @ 1..)) => got.extend_from_slice(&buffer[..read]),
             Ok(_) | Err(_) => break,
