@@ -152,10 +152,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Old<S> {
 
     /// The next head, and nothing after it; empty at the end.
     async fn head(&mut self) -> String {
+        // Nothing is looked at twice: who reads for too long is cut off.
+        let mut from = 0;
         loop {
-            if let Some(at) = self.read.windows(4).position(|four| four == b"\r\n\r\n") {
-                return String::from_utf8(self.read.drain(..at + 4).collect()).unwrap();
+            if let Some(at) = self.read[from..].windows(4).position(|four| four == b"\r\n\r\n") {
+                return String::from_utf8(self.read.drain(..from + at + 4).collect()).unwrap();
             }
+            from = self.read.len().saturating_sub(3);
             if self.more().await == 0 {
                 assert!(self.read.is_empty(), "half a head: {:?}", String::from_utf8_lossy(&self.read));
                 return String::new();
