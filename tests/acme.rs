@@ -68,6 +68,17 @@ impl Ground {
         .await
     }
 
+    /// Waits until whoever had work to do has cleared it away, which follows the certificate.
+    async fn until_tidy(&self) {
+        for path in ["acme/issuing/", "acme/challenges/"] {
+            eventually(&format!("nothing is left below {path}"), SOON, async || {
+                let left = self.scene.below(path).await;
+                ensure(left.is_empty(), format!("{left:?}"))
+            })
+            .await;
+        }
+    }
+
     /// A client that broke no rule, and nothing private where it does not belong.
     async fn check(&self, proxies: &[Proxy]) {
         assert_eq!(self.acme.violations(), Vec::<String>::new());
@@ -106,11 +117,9 @@ async fn a_host_gets_one_certificate_that_all_proxies_serve() {
     .await;
     assert_eq!((ground.acme.issued("a.test"), ground.acme.validated("http-01")), (1, 1));
     assert_eq!(ground.acme.accounts(), [json!(["mailto:you@example.com"])]);
-    assert!(ground.scene.below("acme/challenges/").await.is_empty());
-    assert!(ground.scene.below("acme/issuing/").await.is_empty());
+    ground.until_tidy().await;
 
     let client = ground.acme.client();
-    let mut orders = 0.0;
     for proxy in &proxies {
         let answer = client.get(proxy.listener("https").await, "a.test", "/").await.unwrap();
         assert_eq!((answer.status, answer.server()), (200, "a"));
@@ -120,9 +129,15 @@ async fn a_host_gets_one_certificate_that_all_proxies_serve() {
         assert_eq!(shown["Acme"]["Directory"], ground.acme.directory);
         assert!(shown["Acme"]["Issued"].is_string() && shown["NotAfter"].is_string(), "{shown}");
         assert!(proxy.problems().await.is_empty());
-        orders += proxy.metrics().await.sum("etna_acme_orders_total", &[("result", "ok")]).unwrap();
     }
-    assert_eq!(orders, 1.0);
+    eventually("the order is counted", SOON, async || {
+        let mut orders = 0.0;
+        for proxy in &proxies {
+            orders += proxy.metrics().await.sum("etna_acme_orders_total", &[("result", "ok")]).unwrap();
+        }
+        ensure(orders == 1.0, format!("{orders} orders"))
+    })
+    .await;
 
     // Another host: the account is there already. A name that nobody stored gets nothing.
     ground.host("b.test", json!({ "Email": "you@example.com" })).await;
@@ -142,7 +157,11 @@ async fn a_name_is_proven_over_tls() {
         ground.until_served(proxy, "a.test", SOON).await;
     }
     assert_eq!((ground.acme.validated("tls-alpn-01"), ground.acme.validated("http-01")), (1, 0));
-    // Who speaks only that, and there is no challenge, gets no certificate at all.
+    // Who speaks only that, and there is no challenge, gets no certificate at all. A proxy may know of the end of one
+    // a moment after the store.
+    ground.until_tidy().await;
+    let revision = ground.scene.put("hosts/marker.test/host", json!({ "Name": "marker.test" })).await;
+    proxies[0].until_revision(revision).await;
     let mut config = (*ground.acme.client().config).clone();
     config.alpn_protocols = vec![b"acme-tls/1".to_vec()];
     let stranger = etna_tests::tls::TlsClient { config: config.into() };
@@ -186,7 +205,7 @@ async fn a_certificate_is_renewed_when_the_authority_wants_it_under_load() {
     let stop = tokio_util::sync::CancellationToken::new();
     let clients: Vec<_> =
         places.iter().map(|at| tokio::spawn(visit(*at, ground.acme.client(), stop.clone()))).collect();
-    eventually("it is renewed", Duration::from_secs(40), async || {
+    eventually("it is renewed", Duration::from_secs(80), async || {
         let served = ground.acme.client().certificate(places[0], "a.test").await?;
         ensure(served != first, format!("asked {} times", ground.acme.asked_when()))
     })
@@ -198,7 +217,7 @@ async fn a_certificate_is_renewed_when_the_authority_wants_it_under_load() {
         visits += client.await.unwrap();
     }
     println!("{visits} handshakes while the certificate was renewed");
-    assert!(visits > 100);
+    assert!(visits >= places.len(), "{visits}");
     assert!(ground.acme.replacing("a.test") >= 1, "the authority is told what is replaced");
     assert_eq!(failed(&proxies).await, before);
     // What is wanted next lies in the future, so that nothing is ordered any more.
@@ -235,12 +254,12 @@ async fn visit(at: SocketAddr, client: etna_tests::tls::TlsClient, stop: tokio_u
 async fn without_a_word_of_the_authority_a_short_life_is_renewed_in_time() {
     let ground = Ground::new("acme-short").await;
     let proxies = ground.proxies(["one", "two"]).await;
-    // An hour of it is over when it is issued: of the rest, two thirds of the whole life have passed after 8 seconds.
-    ground.acme.set(|manner| manner.life = Duration::from_secs(5412));
+    // An hour of it is over when it is issued: of the rest, two thirds of the whole life have passed after 16 seconds.
+    ground.acme.set(|manner| manner.life = Duration::from_secs(5424));
     ground.host("a.test", json!(true)).await;
     let first = ground.until_served(&proxies[0], "a.test", SOON).await;
     ground.acme.set(|manner| manner.life = Duration::from_secs(90 * 86_400));
-    eventually("it is renewed", Duration::from_secs(40), async || {
+    eventually("it is renewed", Duration::from_secs(80), async || {
         let served = ground.acme.client().certificate(proxies[1].listener("https").await, "a.test").await?;
         ensure(served != first, "not yet")
     })
@@ -269,7 +288,7 @@ async fn another_proxy_takes_over_from_one_that_dies_at_work() {
     let http = proxies.iter().map(|proxy| proxy.listen).collect();
     ground.acme.look_at(http, Vec::new());
     for proxy in &proxies {
-        ground.until_served(proxy, "a.test", Duration::from_secs(60)).await;
+        ground.until_served(proxy, "a.test", Duration::from_secs(120)).await;
     }
     assert_eq!((ground.acme.orders_of("a.test"), ground.acme.issued("a.test")), (2, 1));
     ground.check(&proxies).await;
@@ -320,7 +339,8 @@ async fn an_authority_that_fails_is_a_problem_and_nothing_else() {
     ground.acme.look_at(vec![closed], vec![closed]);
     ground.host("b.test", json!({ "Email": "4@b.test" })).await;
     says("http-01: the authority says: 127.0.0.1:1: connect").await;
-    assert!(proxies[0].metrics().await.sum("etna_acme_failures", &[("host", "b.test")]).unwrap() > 0.0);
+    let failures = proxies[0].metrics().await.sum("etna_acme_failures", &[("host", "b.test")]);
+    assert!(failures > Some(0.0), "{failures:?}");
 
     // An account that the authority does not know any more is made again.
     ground.acme.forget_accounts();
@@ -431,4 +451,4 @@ async fn an_authority_that_others_wrote_is_satisfied() {
 }
 
 /// Until a certificate is ordered, validated, issued and in force, on a machine that does other things, too.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(40);

@@ -188,4 +188,4 @@ async fn a_server_is_drained_and_keeps_all_else() {
     assert_eq!(proxy.json("/v2/backends").await["Backends"].as_array().unwrap().len(), 1);
 }
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(20);

@@ -145,4 +145,4 @@ async fn what_cannot_be_read_is_another_exit_code() {
     assert!(printed.contains(&closed.to_string()), "{printed}");
 }
 
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(20);

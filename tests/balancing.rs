@@ -1,7 +1,7 @@
 //! Which server answers: weights, policies, tiers, drains, stickiness.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use etna_tests::client::{Answer, Connection, request};
 use etna_tests::proxy::Proxy;
@@ -59,7 +59,7 @@ async fn two_choices_avoid_the_server_that_is_busy() {
     // One after the other on one connection, so that nothing is in flight at b when one of them hangs at a.
     let mut connection = Connection::open(proxy.listen).await.unwrap();
     let asking = tokio::spawn(async move { while connection.get("a.test", "/").await.is_ok() {} });
-    eventually("a is busy", Duration::from_secs(5), async || ensure(a.requests() > before, "not yet")).await;
+    eventually("a is busy", SOON, async || ensure(a.requests() > before, "not yet")).await;
     let busy = spread(&proxy, "a.test", 40).await;
     assert_eq!(busy, BTreeMap::from([("b".into(), 40)]));
     asking.abort();
@@ -153,16 +153,20 @@ async fn a_sticky_client_whose_server_dies_moves_once() {
 async fn a_draining_server_lets_its_clients_go_in_the_end() {
     let scene = Scene::open("draintime").await;
     let (a, b) = (StandIn::start("a").await, StandIn::start("b").await);
+    const DRAIN: Duration = Duration::from_secs(2);
     scene.put("backends/b/backend", json!({"Type": "http", "Sticky": {}, "DrainTimeout": "2s"})).await;
     scene.route("b", "a.test", &[("a", a.address), ("b", b.address)]).await;
     let proxy = scene.proxy("etna").await;
     let first = proxy.get("a.test", "/").await.unwrap();
     let id = first.server().to_owned();
     let drained = if id == "a" { &a } else { &b };
+    let began = Instant::now();
     let revision = scene.put(&server_key("b", &id), server(drained, json!({"State": "draining"}))).await;
     proxy.until_revision(revision).await;
-    assert_eq!(with_cookie(&proxy, &cookie(&first)).await.server(), id, "not yet");
-    let moved = eventually("the client is let go", Duration::from_secs(10), async || {
+    let stays = with_cookie(&proxy, &cookie(&first)).await;
+    // Unless the machine stood still for that long.
+    assert!(stays.server() == id || began.elapsed() >= DRAIN, "{stays:?} after {:?}", began.elapsed());
+    let moved = eventually("the client is let go", SOON, async || {
         let answer = with_cookie(&proxy, &cookie(&first)).await;
         if answer.server() == id { Err("it is still there") } else { Ok(answer) }
     })
@@ -259,12 +263,13 @@ async fn tenants(proxy: &Proxy) -> BTreeMap<usize, String> {
 async fn the_faster_server_gets_more() {
     let scene = Scene::open("ewma").await;
     let (quick, slow) = (StandIn::start("quick").await, StandIn::start("slow").await);
-    slow.set(Manner::Slow(Duration::from_millis(200)));
+    // By far more than the other one is held up by whatever else the machine does.
+    slow.set(Manner::Slow(Duration::from_millis(500)));
     scene.put("backends/b/backend", json!({"Type": "http", "Policy": "ewma"})).await;
     scene.route("b", "a.test", &[("quick", quick.address), ("slow", slow.address)]).await;
     let proxy = scene.proxy("etna").await;
     let spread = spread(&proxy, "a.test", 200).await;
-    assert!(spread["quick"] > 180, "{spread:?}");
+    assert!(spread["quick"] > 160, "{spread:?}");
 }
 
 #[tokio::test]
@@ -299,7 +304,8 @@ async fn a_server_is_never_given_more_than_its_limit() {
     for asked in waiting {
         assert_eq!(asked.await.unwrap().unwrap().status, 200);
     }
-    assert_eq!(proxy.metrics().await.sum("etna_backend_queued_total", &[("outcome", "full")]), Some(1.0));
+    let full = proxy.metrics().await.sum("etna_backend_queued_total", &[("outcome", "full")]);
+    assert_eq!(full, Some(1.0));
 }
 
 #[tokio::test]
@@ -349,8 +355,9 @@ async fn who_waits_is_served_by_what_its_backend_has_become() {
     let mut line = Line::at(&proxy, &b).await;
     scene.put("backends/b/backend", limit(2)).await;
     line.is_answered_by("b").await;
-    scene.put("backends/b/backend", limit(1)).await;
+    let revision = scene.put("backends/b/backend", limit(1)).await;
     drop(line);
+    proxy.until_revision(revision).await;
 
     // It has no server any more: nobody waits for what will not come.
     let mut line = Line::at(&proxy, &b).await;
@@ -422,4 +429,4 @@ async fn with_cookie(proxy: &Proxy, cookie: &str) -> Answer {
     Connection::open(proxy.listen).await.unwrap().send(asked).await.unwrap()
 }
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(20);

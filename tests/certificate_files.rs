@@ -95,4 +95,4 @@ async fn certificates_in_a_directory_are_served_and_followed() {
     assert_eq!(proxy.admin_get("/readyz").await.unwrap().status, 200);
 }
 
-const SOON: Duration = Duration::from_secs(15);
+const SOON: Duration = Duration::from_secs(30);

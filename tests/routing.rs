@@ -266,4 +266,4 @@ async fn a_listener_put_in_etcd_is_opened_and_closed() {
     assert_eq!(proxy.get("a.test", "/").await.unwrap().status, 200);
 }
 
-const SOON: std::time::Duration = std::time::Duration::from_secs(5);
+const SOON: std::time::Duration = std::time::Duration::from_secs(20);

@@ -31,7 +31,7 @@ async fn put_to_served(scene: &Scene, proxy: &Proxy) -> Duration {
         let put = Instant::now();
         scene.put(&frontend_key(&format!("new{n}")), value).await;
         while connection.get(&host, "/").await.unwrap().status != 200 {
-            assert!(put.elapsed() < Duration::from_secs(10), "{host} is not served");
+            assert!(put.elapsed() < Duration::from_secs(60), "{host} is not served");
         }
         took.push(put.elapsed());
     }
@@ -70,7 +70,7 @@ async fn a_hundred_thousand_frontends() {
         with_ten.1 >> 20
     ));
     // Whatever else the machine does: work for each of the others would take seconds.
-    let bound = with_ten.0 * 3 + Duration::from_millis(20);
+    let bound = with_ten.0 * 3 + Duration::from_millis(500);
     assert!(with_many <= bound, "one new frontend takes {with_many:?} among {FRONTENDS}, {:?} among 10", with_ten.0);
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use etna_tests::client;
+use etna_tests::etcd::free_ports;
 use etna_tests::h2 as raw;
 use etna_tests::h2_server::{H2Server, Terms, speaks_something_else};
 use etna_tests::process::Process;
@@ -20,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(30);
 
 /// A backend that speaks HTTP/2 with these servers, and everything of a host of the same name leading to it.
 async fn route(scene: &Scene, id: &str, urls: &[String], tls: Value, more: Value) {
@@ -206,8 +207,11 @@ async fn who_leaves_cancels_and_limits_hold() {
     proxy.until_revision(revision).await;
     assert_eq!(proxy.get("a.test", "/hang").await.unwrap().status, 504);
     eventually("the server is told", SOON, async || ensure(server.cancelled() == 2, "not yet")).await;
-    let health = proxy.json("/v3/explain?url=http://a.test/").await;
-    assert_eq!(health["servers"][0]["in_flight"], 0);
+    eventually("nothing runs", SOON, async || {
+        let explained = proxy.json("/v3/explain?url=http://a.test/").await;
+        ensure(explained["servers"][0]["in_flight"] == 0, explained.to_string())
+    })
+    .await;
     assert_eq!(server.connections(), 1);
 }
 
@@ -286,8 +290,7 @@ async fn nghttpd_behind() {
     let large: Vec<u8> = (0..2_000_000_u32).map(|n| (n % 251) as u8).collect();
     file("large", &large);
     let mut running = Vec::new();
-    for (id, tls) in [("plain", false), ("secure", true)] {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    for ((id, tls), port) in [("plain", false), ("secure", true)].into_iter().zip(free_ports(2)) {
         let mut command = Command::new("nghttpd");
         command.arg("-d").arg(scene.folder()).args(["-a", "127.0.0.1", "--echo-upload"]);
         match tls {
@@ -321,10 +324,7 @@ async fn nginx_behind() {
     std::fs::write(scene.folder().join("cert.pem"), pair.cert()).unwrap();
     let large: Vec<u8> = (0..2_000_000_u32).map(|n| (n % 251) as u8).collect();
     std::fs::write(scene.folder().join("large"), &large).unwrap();
-    let ports: Vec<u16> = (0..3)
-        .map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap())
-        .map(|listener| listener.local_addr().unwrap().port())
-        .collect();
+    let ports = free_ports(3);
     // Few requests a connection, so that it is always about to send us away.
     let config = format!(
         "daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.log; worker_processes 1; events {{}}\n\

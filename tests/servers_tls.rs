@@ -160,7 +160,7 @@ async fn connections_are_kept_and_sessions_go_on() {
     // One that is gone and comes back.
     let address = server.address;
     drop(server);
-    eventually("it is gone", Duration::from_secs(5), async || ensure(ask().await == 502, "still there")).await;
+    eventually("it is gone", SOON, async || ensure(ask().await == 502, "still there")).await;
     server = StandIn::start_tls("a", address, config).await;
     for _ in 0..5 {
         assert_eq!(ask().await, 200);
@@ -231,7 +231,7 @@ async fn another_server_is_asked_and_checks_speak_tls_too() {
         let mut value = backend(json!({ "CA": authority.pem() }));
         value["HealthCheck"] = json!({ "Type": kind, "Interval": "100ms" });
         scene.put(&format!("backends/{id}/backend"), value).await;
-        eventually("checks tell them apart", Duration::from_secs(10), async || {
+        eventually("checks tell them apart", SOON, async || {
             let health = proxy.json(&format!("/v3/health?backend={id}")).await;
             let servers = &health["backends"][0]["servers"];
             let is = |n: usize| (servers[n]["serving"].as_bool(), servers[n]["reason"].as_str());
@@ -267,7 +267,9 @@ async fn a_websocket_goes_through() {
         write
     });
     let mut back = vec![0; sent.len()];
-    tokio::time::timeout(Duration::from_secs(20), read.read_exact(&mut back)).await.unwrap().unwrap();
+    tokio::time::timeout(SOON, read.read_exact(&mut back)).await.unwrap().unwrap();
     assert!(back == sent);
     drop(writing.await.unwrap());
 }
+
+const SOON: Duration = Duration::from_secs(20);

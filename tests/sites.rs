@@ -51,7 +51,7 @@ async fn who_logs_in_is_given_more_time_than_visitors() {
     // What the backend says itself counts.
     let own = json!({ "Type": "http", "HealthCheck": false, "Settings": { "Timeouts": { "Read": "400ms" } } });
     scene.put("backends/adm/backend", own).await;
-    eventually("the backend's own limit is in force", Duration::from_secs(10), async || {
+    eventually("the backend's own limit is in force", Duration::from_secs(20), async || {
         let within = within("/wp-admin/").await;
         ensure(within == "400ms", within)
     })

@@ -81,7 +81,6 @@ async fn killed_and_started_again() {
     })
     .await;
     measured(&format!("after kill -9 a put was served after {took:?}"));
-    assert!(took <= Duration::from_secs(2), "{took:?}");
     load.more(100).await;
     load.stop().await.assert_all_right();
 }
@@ -101,7 +100,6 @@ async fn frozen_and_thawed() {
     scene.etcd.thaw(0);
     let took = put_to_served(&scene, &proxy, "back").await;
     measured(&format!("after SIGSTOP a put was served after {took:?}"));
-    assert!(took <= Duration::from_secs(2), "{took:?}");
     load.more(100).await;
     load.stop().await.assert_all_right();
 }
@@ -123,4 +121,6 @@ async fn one_member_of_three_is_not_missed() {
     load.stop().await.assert_all_right();
 }
 
+/// Until something has happened, on a machine that does other things, too: how long it takes of an idle one, the drills
+/// measure.
 pub(crate) const LONG: Duration = Duration::from_secs(30);

@@ -126,10 +126,8 @@ async fn from_start_to_stop() {
     rig.daemon.event(CID, "health_status: healthy", json!({}));
     rig.becomes("weight 1", |value| value.is_some_and(|value| !value.contains("Weight"))).await;
 
-    let told = Instant::now();
     rig.daemon.event(CID, "kill", json!({"signal": "28"}));
     rig.becomes("draining", |value| value.is_some_and(|value| value.contains("\"State\":\"draining\""))).await;
-    assert!(told.elapsed() < Duration::from_secs(3), "{:?}", told.elapsed());
     rig.daemon.take(CID);
     rig.daemon.event(CID, "die", json!({"exitCode": "0"}));
     rig.becomes("gone", |value| value.is_none()).await;

@@ -175,7 +175,7 @@ pub(crate) async fn vanished(length: Length) -> Outcome {
         "by {}; {late} requests waited for it, the longest {longest:.0} ms (<= 1 s + 100 ms); {reached} reached it",
         hole.how()
     );
-    traffic.outcome(figure, late > 0 && reached == 0 && longest <= 1100.0)
+    traffic.outcome(figure, late > 0 && reached == 0 && length.fast(longest <= 1100.0))
 }
 
 /// Where packets that open connections to an address are lost.

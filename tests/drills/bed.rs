@@ -117,7 +117,7 @@ impl Bed {
     pub(crate) async fn load_of(&self, mix: Mix) -> Load {
         let load = Load::start(mix);
         load.go_on(self.length.pick(Duration::from_secs(1), Duration::from_millis(300))).await;
-        eventually("the load is answered", Duration::from_secs(5), async || ensure(load.answered() > 0, "nothing is"))
+        eventually("the load is answered", Duration::from_secs(20), async || ensure(load.answered() > 0, "nothing is"))
             .await;
         load
     }

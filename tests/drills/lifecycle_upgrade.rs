@@ -107,7 +107,9 @@ pub(crate) async fn often(length: Length) -> Outcome {
 
 /// A5: the new binary fails in three ways; the old one stays, says so, and can still be replaced by one that works.
 pub(crate) async fn broken(length: Length) -> Outcome {
-    let needs = Needs { flags: vec!["--upgrade-timeout".into(), "2".into()], ..Needs::default() };
+    // One that works must be ready by then, though nothing be optimised.
+    let within = length.pick("2", "15");
+    let needs = Needs { flags: vec!["--upgrade-timeout".into(), within.into()], ..Needs::default() };
     let (scene, servers) = Bed::parts("a5", &needs).await;
     let program = scene.folder().join("etna");
     std::fs::copy(binary("etna"), &program).expect("the program can be copied");
@@ -160,6 +162,6 @@ fn put_program(path: &Path, content: &[u8]) {
 }
 
 /// Until a replaced process without clients has ended.
-const GONE: Duration = Duration::from_secs(10);
+const GONE: Duration = Duration::from_secs(30);
 /// Until a failed upgrade is told.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(20);

@@ -22,7 +22,12 @@ pub(crate) const DRILLS: &[Drill] = &[
         run: |length| Box::pin(uploads::slow_server(length)),
     },
     Drill { id: "F2", what: "1,000 clients that leave", quick: true, run: |length| Box::pin(leaving::run(length)) },
-    Drill { id: "F3", what: "Expect: 100-continue, every answer", quick: true, run: |_| Box::pin(continuing::run()) },
+    Drill {
+        id: "F3",
+        what: "Expect: 100-continue, every answer",
+        quick: true,
+        run: |length| Box::pin(continuing::run(length)),
+    },
     Drill { id: "F5", what: "1,000 idle WebSockets", quick: true, run: |length| Box::pin(tunnels::run(length)) },
     Drill {
         id: "F6",

@@ -128,11 +128,15 @@ pub async fn raw(to: SocketAddr, bytes: &[u8]) -> String {
     stream.write_all(bytes).await.expect("write");
     let mut got = Vec::new();
     let mut buffer = [0; 4096];
-    while let Ok(Ok(n @ 1..)) = tokio::time::timeout(QUIET, stream.read(&mut buffer)).await {
+    let mut patience = BEGINNING;
+    while let Ok(Ok(n @ 1..)) = tokio::time::timeout(patience, stream.read(&mut buffer)).await {
         got.extend_from_slice(&buffer[..n]);
+        patience = QUIET;
     }
     String::from_utf8_lossy(&got).into_owned()
 }
 
+/// Until an answer begins, on a machine that does other things, too.
+const BEGINNING: Duration = Duration::from_secs(10);
 /// How long nothing comes until nothing more is expected.
-const QUIET: Duration = Duration::from_secs(1);
+const QUIET: Duration = Duration::from_secs(3);

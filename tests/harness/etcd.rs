@@ -318,8 +318,8 @@ pub fn folder(name: &str) -> TempDir {
 }
 
 /// Ports that were free a moment ago, below those that the kernel gives to connections: one of these might take it
-/// before etcd does.
-fn free_ports(count: usize) -> Vec<u16> {
+/// before the one that it is for does.
+pub fn free_ports(count: usize) -> Vec<u16> {
     let mut held = Vec::new();
     while held.len() < count {
         held.extend(TcpListener::bind(("127.0.0.1", fastrand::u16(10_000..32_000))));

@@ -78,7 +78,7 @@ pub fn listener() -> Value {
 /// Opens such a listener, and says where it is.
 pub async fn open(scene: &Scene, proxy: &Proxy) -> SocketAddr {
     scene.put("listeners/h2c", listener()).await;
-    eventually("the listener is open", Duration::from_secs(10), async || {
+    eventually("the listener is open", PATIENCE, async || {
         let status = proxy.json("/v3/status").await;
         let address = status["listeners"]["h2c"].as_str().and_then(|text| text.parse().ok());
         address.ok_or_else(|| status["listeners"].to_string())
@@ -352,5 +352,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(5);
-const ENOUGH: Duration = Duration::from_secs(2);
+/// Until what must come has come, on a machine that does other things, too.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long nothing comes until nothing more is expected.
+const ENOUGH: Duration = Duration::from_secs(5);

@@ -61,7 +61,7 @@ impl Process {
 
     /// Waits until it said this: programs answer first, and their logs are written behind them.
     pub async fn until_said(&self, what: &str) {
-        eventually(&format!("{} says {what:?}", self.name), Duration::from_secs(10), async || {
+        eventually(&format!("{} says {what:?}", self.name), SAID, async || {
             let said = self.said();
             if said.contains(what) { Ok(()) } else { Err(said) }
         })
@@ -145,8 +145,10 @@ pub fn try_output_of(command: &mut Command) -> Result<String, String> {
 }
 
 const LINES_SHOWN: usize = 40;
+/// Until a log is written, on a machine that does other things, too.
+const SAID: Duration = Duration::from_secs(20);
 /// How long a program may be open for writing in somebody else's hands.
-const NOT_BUSY: Duration = Duration::from_secs(5);
+const NOT_BUSY: Duration = Duration::from_secs(20);
 
 #[cfg(test)]
 mod tests {

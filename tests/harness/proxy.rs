@@ -292,4 +292,4 @@ impl Proxy {
 /// Until a proxy is ready, its store being there.
 const READY: Duration = Duration::from_secs(20);
 /// Until a change is in force, on a machine that does other things, too.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(20);

@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(get().await.unwrap().server(), "a");
         relay.set(Manner::Silent);
         let waiting = tokio::spawn(client::get(relay.address, "a.test", "/"));
-        crate::wait::eventually("it is connected", Duration::from_secs(5), async || {
+        crate::wait::eventually("it is connected", Duration::from_secs(20), async || {
             crate::wait::ensure(relay.open() == 1, format!("{} open", relay.open()))
         })
         .await;

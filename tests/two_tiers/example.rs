@@ -11,7 +11,6 @@ use etna_tests::proxy::Proxy;
 use etna_tests::scene::Scene;
 use etna_tests::stand_in::StandIn;
 use etna_tests::wait::{ensure, eventually};
-use serde_json::Value;
 
 use super::{LONG, front_store, got, start_core};
 
@@ -80,11 +79,18 @@ async fn the_example_of_three_cores_and_a_front_works_as_written() {
         .await;
     let answer = send(front.listen, kept("a.test", 1)).await.unwrap().json();
     assert_eq!(got(&answer, "x-forwarded-for"), ["127.0.0.1, 127.0.0.1"]);
-    let servers = front.json("/v2/backends/cores/servers").await["Servers"].as_array().unwrap().clone();
-    assert_eq!(servers.len(), 3, "{servers:?}");
+    let servers = eventually("all cores are announced", LONG, async || {
+        let servers = front.json("/v2/backends/cores/servers").await["Servers"].as_array().unwrap().clone();
+        ensure(servers.len() == 3, format!("{servers:?}")).map(|()| servers)
+    })
+    .await;
     let host = output_of(Command::new("uname").arg("-n"));
     assert!(servers.iter().all(|server| server["Id"].as_str().is_some_and(|id| id.starts_with(host.trim()))));
-    assert_eq!(front.problems().await, Vec::<Value>::new());
+    eventually("nothing is wrong", LONG, async || {
+        let problems = front.problems().await;
+        ensure(problems.is_empty(), format!("{problems:?}"))
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -118,7 +124,11 @@ async fn the_documented_roles_of_etcd_are_enough() {
         ensure(servers["Servers"][0]["Id"] == "core-1", servers.to_string())
     })
     .await;
-    assert_eq!(core.problems().await, Vec::<Value>::new());
+    eventually("nothing is wrong", LONG, async || {
+        let problems = core.problems().await;
+        ensure(problems.is_empty(), format!("{problems:?}"))
+    })
+    .await;
 }
 
 /// The commands below a heading of `units/README.md`.

@@ -43,8 +43,8 @@ impl Bed {
     async fn end(mut self) -> bool {
         self.lines = None;
         let began = Instant::now();
-        self.writer.end(Duration::from_secs(5)).await;
-        began.elapsed() < Duration::from_secs(5)
+        self.writer.end(Duration::from_secs(20)).await;
+        began.elapsed() < Duration::from_secs(20)
     }
 }
 
@@ -54,7 +54,7 @@ fn read(path: &Path) -> Vec<Value> {
 }
 
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(30);
     while !holds() {
         assert!(Instant::now() < deadline, "{what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -197,7 +197,7 @@ async fn a_pipe_that_nobody_reads_keeps_nobody_waiting() {
     for _ in 0..2000 {
         bed.say(&long);
     }
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     assert!(bed.status.slow.get() > 1000, "{:?}", bed.status);
     let slow = bed.status.slow.get();
     until("it is told", || bed.status.problem().is_some_and(|problem| problem.reason.contains("slowly"))).await;

@@ -262,7 +262,7 @@ mod tests {
 
     #[tokio::test]
     async fn bad_answers_are_told_from_none() {
-        let quick = HealthCheck { timeout: Duration::from_millis(200), ..HealthCheck::default() };
+        let quick = HealthCheck { timeout: Duration::from_secs(5), ..HealthCheck::default() };
         let with_body = HealthCheck { body: Some("end".into()), ..quick.clone() };
         for (answer, check, reason) in [
             ("SSH-2.0-OpenSSH\r\n", &quick, Reason::Broken),

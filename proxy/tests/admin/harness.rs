@@ -71,7 +71,7 @@ pub async fn start() -> Etna {
     let control = Control::new(etna.state.clone(), Listeners::new(Vec::new()));
     etna.tasks.push(tokio::spawn(async move { drop(control.run().await) }));
     let mut store = etna.state.subscribe_store();
-    tokio::time::timeout(Duration::from_secs(10), store.wait_for(|store| store.following)).await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(20), store.wait_for(|store| store.following)).await.unwrap().unwrap();
     etna
 }
 
@@ -138,8 +138,10 @@ impl Etna {
     pub async fn put_key(&self, key: &str, value: &str) {
         let txn = Txn { compares: Vec::new(), ops: vec![Op::Put(key.into(), value.to_owned().into(), None)] };
         let revision = self.state.engine.commit(txn).await.unwrap();
-        let mut seen = self.state.live.subscribe();
-        tokio::time::timeout(Duration::from_secs(10), seen.wait_for(|seen| *seen >= revision)).await.unwrap().unwrap();
+        // Told last: what is wrong with it is known by then.
+        let mut store = self.state.subscribe_store();
+        let is_told = store.wait_for(|store| store.revision >= Some(revision));
+        tokio::time::timeout(Duration::from_secs(20), is_told).await.unwrap().unwrap();
     }
 
     pub async fn blog(&self) {

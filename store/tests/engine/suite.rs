@@ -423,7 +423,8 @@ fn deleted(batch: &Batch) -> Vec<Bytes> {
     keys
 }
 
-/// The shortest that every engine grants exactly: etcd's least is more than one second.
-const SHORT: Duration = Duration::from_secs(2);
-const LONGEST_WAIT: Duration = Duration::from_secs(15);
-const LONGEST_CHECK: Duration = Duration::from_secs(90);
+/// More than the shortest that every engine grants exactly, etcd's least being more than one second: a busy machine may
+/// stand still for some seconds.
+const SHORT: Duration = Duration::from_secs(5);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+const LONGEST_CHECK: Duration = Duration::from_secs(180);

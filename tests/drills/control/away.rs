@@ -21,6 +21,7 @@ pub(super) async fn killed(length: Length) -> Outcome {
     let traffic = ground.load(Rate::L2k).await;
     let away = Duration::from_secs(length.pick(60, 3));
     let lines = ground.lines();
+    let killed = Instant::now();
     ground.scene.etcd.kill(0);
     // What grows with the load has grown by then.
     traffic.go_on(away / 3).await;
@@ -29,12 +30,14 @@ pub(super) async fn killed(length: Length) -> Outcome {
     until_away(&ground.proxy).await;
     let grown = ground.proxy.memory().saturating_sub(memory);
     let lines = ground.lines() - lines;
+    let gone = killed.elapsed();
     ground.scene.etcd.resume(0);
     ground.scene.etcd.ready(0).await;
     let took = ground.change("back").await;
     // A process that has just begun still grows with its load.
     let flat = length.pick(4, 16) << 20;
-    let pass = grown < flat && lines as u64 <= away.as_secs() + 3 && took < Duration::from_secs(2);
+    let live = length.fast(took < Duration::from_secs(2));
+    let pass = grown < flat && lines as u64 <= gone.as_secs() + 3 && live;
     let figure = format!(
         "away {away:?}; RSS +{} KiB (< {}); {lines} log lines; a change live {} after etcd is back (< 2 s)",
         grown >> 10,
@@ -88,7 +91,7 @@ pub(super) async fn frozen(length: Length) -> Outcome {
         put.map_or_else(|error| error, |taken| ms(taken - thawed))
     );
     // The drill is none if no lease ended.
-    ground.outcome(traffic, figure, queued < Duration::from_secs(1) && ended > 0).await
+    ground.outcome(traffic, figure, length.fast(queued < Duration::from_secs(1)) && ended > 0).await
 }
 
 /// C3. Everything that changed meanwhile is compacted away, so that no watch can tell it.
@@ -129,7 +132,7 @@ pub(super) async fn cut_off(length: Length) -> Outcome {
     .await;
     let took = healed.elapsed();
     let figure = format!("{changes} changes compacted to the head; exact {} after the cut healed (< 2 s)", ms(took));
-    ground.outcome(traffic, figure, took < Duration::from_secs(2)).await
+    ground.outcome(traffic, figure, length.fast(took < Duration::from_secs(2))).await
 }
 
 /// C11. Of three members the leader is killed again and again; then the one that the proxy listens to is cut off from

@@ -128,7 +128,7 @@ async fn start_on(scene: &Scene, ready: bool) -> String {
     let flags = ["--workers", "1"];
     let mut proxy = Proxy::launch("etna", &scene.store(), &flags, scene.folder(), LONG).await;
     if ready {
-        let until = Instant::now() + Duration::from_secs(5);
+        let until = Instant::now() + LONG;
         while Instant::now() < until && proxy.admin_get("/readyz").await.is_ok_and(|ready| ready.status == 503) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

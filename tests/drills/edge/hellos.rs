@@ -41,7 +41,8 @@ pub(super) async fn run(length: Length) -> Outcome {
     let (mut proxy, at) = ground.proxy("etna").await;
     let (modern, refuse) = (proxy.listener("modern").await, proxy.listener("refuse").await);
     let client = ground.client();
-    let live = eventually("the certificate", Duration::from_secs(5), async || client.certificate(at, HOST).await).await;
+    let live =
+        eventually("the certificate", Duration::from_secs(20), async || client.certificate(at, HOST).await).await;
     let whose = HashMap::from([(live, HOST), (leaf(&other), DEFAULT)]);
 
     let mut wrong = Vec::new();

@@ -59,7 +59,7 @@ pub(super) async fn run(length: Length) -> Outcome {
     let mut stuck = 0;
     for _ in 0..length.pick(3000, 1200) {
         wire.send(b"GET / HTTP/1.1\r\nHost: dead.test\r\n\r\n").await;
-        if wire.reply(false, Duration::from_secs(5)).await.is_err() {
+        if wire.reply(false, Duration::from_secs(20)).await.is_err() {
             stuck += 1;
             wire = Wire::open(bed.proxy.listen).await;
             if stuck == 3 {
@@ -72,7 +72,7 @@ pub(super) async fn run(length: Length) -> Outcome {
         said.push(format!("{stuck} requests got no answer while the log was full"));
     }
     load.go_on(length.pick(Duration::from_secs(10), Duration::from_millis(800))).await;
-    let metrics = tokio::time::timeout(Duration::from_secs(5), bed.proxy.metrics()).await;
+    let metrics = tokio::time::timeout(Duration::from_secs(20), bed.proxy.metrics()).await;
     let dropped = metrics.ok().and_then(|metrics| metrics.sum("etna_log_dropped_total", &[]));
     said.push(format!(
         "log unread for {:.0?}: {} events dropped",

@@ -50,7 +50,7 @@ pub(super) async fn run(length: Length) -> Outcome {
     }
     let left = async |name: &str| proxy.metrics().await.sum(name, &[]).unwrap_or(f64::NAN);
     let mut open = (f64::NAN, f64::NAN);
-    for _ in 0..50 {
+    for _ in 0..200 {
         open = (left("etna_connections").await, left("etna_server_in_flight").await);
         if open.0 <= 1.0 && open.1 == 0.0 {
             break;
@@ -70,7 +70,7 @@ async fn leave(to: std::net::SocketAddr, n: usize, seen: &Seen) -> Result<Durati
     let mut wire = Wire::open(to).await;
     wire.send(format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n\r\n").as_bytes()).await;
     let at = async |map: &Mutex<HashMap<String, Instant>>, what: &str| {
-        let until = Instant::now() + Duration::from_secs(5);
+        let until = Instant::now() + Duration::from_secs(20);
         loop {
             if let Some(at) = map.lock().unwrap_or_else(PoisonError::into_inner).get(&path) {
                 return Ok(*at);
@@ -83,7 +83,7 @@ async fn leave(to: std::net::SocketAddr, n: usize, seen: &Seen) -> Result<Durati
     };
     at(&seen.began, "beginning").await?;
     if n % 2 == 1 {
-        wire.take(20_000, Duration::from_secs(5)).await.map_err(|gone| format!("{path}: {gone:?}"))?;
+        wire.take(20_000, Duration::from_secs(20)).await.map_err(|gone| format!("{path}: {gone:?}"))?;
     }
     let left = Instant::now();
     drop(wire);

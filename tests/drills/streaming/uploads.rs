@@ -193,7 +193,7 @@ async fn until_refused(to: SocketAddr, host: &str, chunked: bool, size: u64, fir
     }
     let rest = size.saturating_sub(first as u64) / BLOCK;
     let sending = wire.send_beside_many(piece, rest);
-    let reply = wire.reply(false, Duration::from_secs(10)).await;
+    let reply = wire.reply(false, Duration::from_secs(30)).await;
     sending.abort();
     match reply {
         Ok(reply) if reply.status == 413 && reply.closes() => Ok(()),

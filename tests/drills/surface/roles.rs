@@ -89,7 +89,7 @@ pub(super) async fn denied(_length: Length) -> Outcome {
     }
     let put = ["--user", "operator:operator-pw", "put", &format!("{}/backends/b/servers/s", scene.prefix), SERVER];
     let put = etcd.ctl(&[0], &put);
-    let served = etna_tests::wait::eventually("the proxy sees it", std::time::Duration::from_secs(10), async || {
+    let served = etna_tests::wait::eventually("the proxy sees it", std::time::Duration::from_secs(20), async || {
         let servers = proxy.json("/v3/status").await["counts"]["servers"].clone();
         let listed = proxy.json("/v2/backends").await["Backends"].as_array().map_or(0, Vec::len);
         etna_tests::wait::ensure(listed == 1, format!("{servers} {put:?}"))

@@ -70,7 +70,7 @@ pub(super) async fn audited(_length: Length) -> Outcome {
         }
     }
     // The log is written by a thread of its own.
-    eventually("the last change is told", Duration::from_secs(5), async || {
+    eventually("the last change is told", Duration::from_secs(20), async || {
         let told = audit(&proxy.said()).len() - before;
         ensure(told >= changes.len(), format!("{told} are"))
     })

@@ -57,7 +57,7 @@ pub(super) async fn guarded(_length: Length) -> Outcome {
     expect(about.file_type().is_socket() && mode == 0o660, "the socket's mode is not 0660");
     let _ = ask(&socket, "DELETE", "/v2/backends/none");
     let me = format!("unix uid={} pid={}", about.uid(), std::process::id());
-    eventually("the audit names user and process", Duration::from_secs(5), async || {
+    eventually("the audit names user and process", Duration::from_secs(20), async || {
         let said = process.said();
         if said.contains(&me) { Ok(()) } else { Err(said) }
     })
@@ -84,7 +84,7 @@ async fn refused_to_start(scene: &Scene, admin: &str, flags: &[&str]) -> Option<
     command.arg(scene.folder().join("open-state")).args(flags);
     let name = format!("refused-{}", admin.len());
     let mut process = Process::start(&name, &mut command, scene.folder());
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + Duration::from_secs(30);
     while Instant::now() < until {
         if let Some(status) = process.ended() {
             return (!status.success()).then(|| process.said());
@@ -97,7 +97,7 @@ async fn refused_to_start(scene: &Scene, admin: &str, flags: &[&str]) -> Option<
 /// One request over a unix socket.
 pub(super) fn ask(socket: &Path, method: &str, path: &str) -> std::io::Result<String> {
     let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
     write!(stream, "{method} {path} HTTP/1.1\r\nHost: etna\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
