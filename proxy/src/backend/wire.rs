@@ -25,6 +25,7 @@ use super::framing::{Framing, Malformed, Step};
 use super::sending::Sending;
 use super::stream::Stream;
 use crate::proxy_protocol::Origin;
+use crate::splice::Pipe;
 use crate::tls::servers::ServerTls;
 use crate::traffic::body::BodyError;
 use crate::traffic::interim::Interim;
@@ -212,10 +213,7 @@ impl Connection {
                 Framing::Done => return Poll::Ready(None),
                 Framing::Length(left) if !self.buffer.is_empty() => {
                     let here = usize::try_from(*left).unwrap_or(usize::MAX).min(self.buffer.len());
-                    *left -= here as u64;
-                    if *left == 0 {
-                        *framing = Framing::Done;
-                    }
+                    framing.came(here);
                     return Poll::Ready(Some(Ok(Frame::data(self.buffer.split_to(here).freeze()))));
                 }
                 Framing::UntilClose if !self.buffer.is_empty() => {
@@ -248,6 +246,32 @@ impl Connection {
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
         }
+    }
+
+    /// How much of a body is still to come and can be moved inside the kernel: all of it, or nothing.
+    pub fn bulk(&self, framing: &Framing) -> u64 {
+        match (framing, &self.stream) {
+            (Framing::Length(left), Stream::Plain(_)) if self.buffer.is_empty() => *left,
+            _ => 0,
+        }
+    }
+
+    /// Moves what has come of a body into an empty pipe, and says how much, where [`Connection::bulk`] says that it can.
+    pub fn poll_into(
+        &mut self,
+        framing: &mut Framing,
+        pipe: &mut Pipe,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let (left, Stream::Plain(stream)) = (self.bulk(framing), &self.stream) else {
+            return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
+        };
+        let came = ready!(pipe.poll_fill(stream, left, cx))?;
+        if came == 0 {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        framing.came(came);
+        Poll::Ready(Ok(came))
     }
 
     /// The stream, and what was read from it already, once it no longer speaks HTTP.
