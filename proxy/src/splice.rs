@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -22,6 +23,8 @@ pub struct Pipes {
     taken: Cell<usize>,
     /// How often one may be asked for in vain before another is opened, after that has failed.
     vain: Cell<u32>,
+    /// Whether the kernel, or what guards it, does none of this.
+    refused: Cell<bool>,
 }
 
 /// A pipe, and how much is in it.
@@ -41,7 +44,7 @@ struct Ends {
 impl Pipes {
     /// An empty pipe; `None` where there are enough, or no more can be had: then bytes have to be copied.
     pub fn take(self: &Rc<Pipes>) -> Option<Pipe> {
-        if self.taken.get() == MOST {
+        if self.taken.get() == MOST || self.refused.get() {
             return None;
         }
         let kept = self.empty.borrow_mut().pop();
@@ -79,11 +82,23 @@ impl Pipe {
     }
 
     /// Takes at most `most` bytes of what has come on a connection, and says how many; 0: it has ended. For an empty pipe.
+    /// [`ErrorKind::Unsupported`]: nothing was taken and nothing is wrong with the connection, but bytes have to be
+    /// copied, here and from now on.
     pub fn poll_fill(&mut self, from: &TcpStream, most: u64, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let most = usize::try_from(most).unwrap_or(usize::MAX).min(LONGEST);
         let taken = ready!(poll(cx, TcpStream::poll_read_ready, from, Interest::READABLE, || {
-            splice(from, None, &self.ends.into, None, most, SpliceFlags::NONBLOCK)
-        }))?;
+            splice(from, None, &self.ends.into, None, most, SpliceFlags::NONBLOCK).inspect_err(|error| {
+                // Some sandboxes forbid what they do not know.
+                if matches!(*error, Errno::NOSYS | Errno::PERM | Errno::INVAL) {
+                    self.pipes.refused.set(true);
+                }
+            })
+        }));
+        if self.pipes.refused.get() && taken.is_err() {
+            tracing::warn!("splice(2) is refused: long bodies are copied");
+            return Poll::Ready(Err(ErrorKind::Unsupported.into()));
+        }
+        let taken = taken?;
         self.held += taken;
         Poll::Ready(Ok(taken))
     }
@@ -137,3 +152,61 @@ const MOST: usize = 64;
 /// Pipes that are kept for the next transfers.
 const MOST_EMPTY: usize = 8;
 const VAIN: u32 = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (near, listener.accept().await.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn no_more_than_is_asked_for_is_taken_and_an_end_is_seen() {
+        let pipes = Rc::<Pipes>::default();
+        let ((mut server, from), (to, mut client)) = (pair().await, pair().await);
+        server.write_all(b"bodynext").await.unwrap();
+        let mut pipe = pipes.take().unwrap();
+        assert_eq!(poll_fn(|cx| pipe.poll_fill(&from, 4, cx)).await.unwrap(), 4);
+        while !pipe.is_empty() {
+            poll_fn(|cx| pipe.poll_drain(&to, cx)).await.unwrap();
+        }
+        let mut got = [0; 4];
+        client.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"body");
+        assert_eq!(poll_fn(|cx| pipe.poll_fill(&from, 100, cx)).await.unwrap(), 4);
+        drop(pipe);
+        drop(server);
+        let mut pipe = pipes.take().unwrap();
+        assert_eq!(poll_fn(|cx| pipe.poll_fill(&from, 100, cx)).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn only_an_empty_pipe_is_used_again() {
+        let pipes = Rc::<Pipes>::default();
+        let (mut server, from) = pair().await;
+        drop(pipes.take().unwrap());
+        assert_eq!(pipes.empty.borrow().len(), 1);
+        let mut pipe = pipes.take().unwrap();
+        server.write_all(b"a secret").await.unwrap();
+        poll_fn(|cx| pipe.poll_fill(&from, 100, cx)).await.unwrap();
+        drop(pipe);
+        assert!(pipes.empty.borrow().is_empty(), "what is in it is somebody's");
+    }
+
+    #[test]
+    fn there_are_so_many_and_no_more() {
+        let pipes = Rc::<Pipes>::default();
+        let mut taken: Vec<Pipe> = std::iter::repeat_with(|| pipes.take()).map_while(|pipe| pipe).collect();
+        assert_eq!(taken.len(), MOST);
+        taken.pop();
+        assert!(pipes.take().is_some());
+        drop(taken);
+        assert_eq!((pipes.empty.borrow().len(), pipes.taken.get()), (MOST_EMPTY, 0));
+    }
+}

@@ -40,6 +40,8 @@ pub struct Connection {
     stream: Stream,
     /// Read and not used yet.
     buffer: BytesMut,
+    /// How much is read at once of a body whose length is not known: more as long as more comes.
+    room: usize,
     /// Whether it answered a request before: then the server may have closed it without our knowing yet.
     pub reused: bool,
     /// What it began with: it is for requests of that origin alone.
@@ -86,7 +88,16 @@ pub enum Broken {
 impl Connection {
     /// A connection that just came to stand.
     pub fn new(stream: Stream) -> Connection {
-        Connection { stream, buffer: BytesMut::new(), reused: false, announced: None }
+        Connection { stream, buffer: BytesMut::new(), room: SMALL_READ, reused: false, announced: None }
+    }
+
+    /// It has answered, and waits for its next request: what a long body was read into is given back.
+    pub(super) fn rests(&mut self) {
+        self.reused = true;
+        if self.room > SMALL_READ {
+            self.room = SMALL_READ;
+            self.buffer = BytesMut::new();
+        }
     }
 
     /// Whether everything that was read from it was used.
@@ -235,13 +246,14 @@ impl Connection {
             }
             let more = match framing {
                 Framing::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX).clamp(SMALL_READ, LARGE_READ),
-                _ => LARGE_READ / 4,
+                _ => self.room,
             };
             self.buffer.reserve(more);
             let read = ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.buffer));
             match read {
                 Ok(0) if matches!(framing, Framing::UntilClose) => *framing = Framing::Done,
                 Ok(0) => return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into()))),
+                Ok(read) if read >= more => self.room = (2 * more).min(LARGE_READ),
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }

@@ -240,7 +240,7 @@ impl Upstream {
             return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
         };
         let polled = connection.poll_into(&mut self.framing, pipe, cx);
-        if let Poll::Ready(Err(_)) = polled {
+        if matches!(&polled, Poll::Ready(Err(error)) if error.kind() != io::ErrorKind::Unsupported) {
             self.connection = None;
         }
         self.release_if_ended();

@@ -1,5 +1,6 @@
 //! A long request body in the clear on both sides, as the kernel moves it by itself. Never what may have to be sent again.
 
+use std::io::ErrorKind;
 use std::task::{Context, Poll, ready};
 
 use super::{SendState, Sending};
@@ -38,7 +39,13 @@ impl Sending {
         let pipe = self.pipe.take().or_else(|| self.body.pipe());
         let (Some(mut pipe), Stream::Plain(to)) = (pipe, stream) else { return Poll::Ready(Ok(false)) };
         if pipe.is_empty() {
-            *moved += ready!(self.body.poll_into(&mut pipe, cx))?;
+            match ready!(self.body.poll_into(&mut pipe, cx)) {
+                Ok(came) => *moved += came,
+                Err(BodyError::Broken(error)) if error.kind() == ErrorKind::Unsupported => {
+                    return Poll::Ready(Ok(false));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
         }
         while !pipe.is_empty() {
             match pipe.poll_drain(to, cx) {

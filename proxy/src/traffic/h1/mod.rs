@@ -10,6 +10,7 @@ mod outbox;
 pub mod wire;
 
 use std::future::poll_fn;
+use std::io::ErrorKind;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -222,7 +223,7 @@ impl Sending {
         }
         let overdue = wire.watch.is_overdue();
         if overdue {
-            self.take(Some(Err(std::io::ErrorKind::TimedOut.into())));
+            self.take(Some(Err(ErrorKind::TimedOut.into())));
         }
         overdue
     }
@@ -246,6 +247,7 @@ impl Sending {
                         access.sent(came);
                     }
                 }
+                Poll::Ready(Err(error)) if error.kind() == ErrorKind::Unsupported => return Poll::Ready(None),
                 Poll::Ready(Err(error)) => {
                     self.take(Some(Err(error)));
                     return Poll::Ready(None);
