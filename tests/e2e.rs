@@ -21,6 +21,7 @@ mod h2_vectors;
 mod headers;
 mod health;
 mod hot_swap;
+mod long_bodies;
 mod proxy_protocol;
 mod routing;
 mod scale;

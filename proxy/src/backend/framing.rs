@@ -20,6 +20,18 @@ pub enum Framing {
     UntilClose,
 }
 
+impl Framing {
+    /// So many bytes have come of a body whose length is known.
+    pub fn came(&mut self, bytes: usize) {
+        if let Framing::Length(left) = self {
+            *left = left.saturating_sub(bytes as u64);
+            if *left == 0 {
+                *self = Framing::Done;
+            }
+        }
+    }
+}
+
 /// Why a response cannot be understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {

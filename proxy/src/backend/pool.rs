@@ -82,7 +82,7 @@ impl Pool {
         if keep.idle_seconds == 0 || !connection.is_drained() {
             return;
         }
-        connection.reused = true;
+        connection.rests();
         let mut idle = self.idle.borrow_mut();
         let of_server = idle.entry(keep.server).or_default();
         if connection.announced.is_some() && of_server.len() >= keep.at_most && !of_server.is_empty() {

@@ -1,6 +1,7 @@
 //! A request's body on its way to a server: framed, written as the server takes it, begun again where that is possible.
 
 mod outflow;
+mod spliced;
 
 use std::fmt::Write as _;
 use std::io;
@@ -15,6 +16,7 @@ use tokio::task::coop::poll_proceed;
 
 use super::replay::Replay;
 use super::stream::Stream;
+use crate::splice::Pipe;
 use crate::traffic::body::{BodyError, RequestBody};
 
 pub(super) use outflow::Outflow;
@@ -26,6 +28,8 @@ pub struct Sending {
     chunked: bool,
     /// Framed and not written yet.
     pending: BytesMut,
+    /// What is moved inside the kernel and not written yet; then nothing is pending.
+    pipe: Option<Pipe>,
     /// Bytes written so far.
     written: u64,
     /// Whether some of that may still be inside TLS.
@@ -54,6 +58,7 @@ impl Sending {
             body,
             chunked,
             pending: BytesMut::new(),
+            pipe: None,
             written: 0,
             unflushed: false,
             state: SendState::Fresh,
@@ -106,6 +111,7 @@ impl Sending {
         let possible = self.state == SendState::Fresh || replayed || self.body.rewind();
         if possible {
             self.pending.clear();
+            self.pipe = None;
             self.unflushed = false;
             self.state = SendState::Fresh;
         }
@@ -118,8 +124,16 @@ impl Sending {
 
     /// Writes what can be written. `Err` is the client's fault; a server that takes no more is left alone.
     pub(super) fn poll(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        let mut moved = 0;
         loop {
-            let gathered = self.gather(cx)?;
+            if self.is_spliced(stream) {
+                match ready!(self.poll_spliced(stream, &mut moved, cx))? {
+                    true => continue,
+                    false if self.state == SendState::Refused => return Poll::Ready(Ok(())),
+                    false => {}
+                }
+            }
+            let gathered = self.gather(stream, cx)?;
             ready!(self.poll_write(stream, cx));
             if self.is_done() || self.is_held() || self.state == SendState::Refused {
                 return Poll::Ready(Ok(()));
@@ -132,11 +146,12 @@ impl Sending {
 
     /// Takes what has come of the body: short pieces go out together, or a client that sends bytes one by one would cost a
     /// system call each.
-    fn gather(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, BodyError> {
+    fn gather(&mut self, stream: &Stream, cx: &mut Context<'_>) -> Result<Poll<()>, BodyError> {
         while matches!(self.state, SendState::Fresh | SendState::Begun)
             && !self.is_done()
             && !self.is_held()
             && self.pending.len() < TOGETHER
+            && (self.pending.is_empty() || !self.is_bulk(stream))
         {
             self.state = SendState::Begun;
             match self.poll_frame(cx) {

@@ -25,6 +25,7 @@ use super::framing::{Framing, Malformed, Step};
 use super::sending::Sending;
 use super::stream::Stream;
 use crate::proxy_protocol::Origin;
+use crate::splice::Pipe;
 use crate::tls::servers::ServerTls;
 use crate::traffic::body::BodyError;
 use crate::traffic::interim::Interim;
@@ -39,6 +40,8 @@ pub struct Connection {
     stream: Stream,
     /// Read and not used yet.
     buffer: BytesMut,
+    /// How much is read at once of a body whose length is not known: more as long as more comes.
+    room: usize,
     /// Whether it answered a request before: then the server may have closed it without our knowing yet.
     pub reused: bool,
     /// What it began with: it is for requests of that origin alone.
@@ -85,7 +88,16 @@ pub enum Broken {
 impl Connection {
     /// A connection that just came to stand.
     pub fn new(stream: Stream) -> Connection {
-        Connection { stream, buffer: BytesMut::new(), reused: false, announced: None }
+        Connection { stream, buffer: BytesMut::new(), room: SMALL_READ, reused: false, announced: None }
+    }
+
+    /// It has answered, and waits for its next request: what a long body was read into is given back.
+    pub(super) fn rests(&mut self) {
+        self.reused = true;
+        if self.room > SMALL_READ {
+            self.room = SMALL_READ;
+            self.buffer = BytesMut::new();
+        }
     }
 
     /// Whether everything that was read from it was used.
@@ -212,10 +224,7 @@ impl Connection {
                 Framing::Done => return Poll::Ready(None),
                 Framing::Length(left) if !self.buffer.is_empty() => {
                     let here = usize::try_from(*left).unwrap_or(usize::MAX).min(self.buffer.len());
-                    *left -= here as u64;
-                    if *left == 0 {
-                        *framing = Framing::Done;
-                    }
+                    framing.came(here);
                     return Poll::Ready(Some(Ok(Frame::data(self.buffer.split_to(here).freeze()))));
                 }
                 Framing::UntilClose if !self.buffer.is_empty() => {
@@ -237,17 +246,44 @@ impl Connection {
             }
             let more = match framing {
                 Framing::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX).clamp(SMALL_READ, LARGE_READ),
-                _ => LARGE_READ / 4,
+                _ => self.room,
             };
             self.buffer.reserve(more);
             let read = ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.buffer));
             match read {
                 Ok(0) if matches!(framing, Framing::UntilClose) => *framing = Framing::Done,
                 Ok(0) => return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into()))),
+                Ok(read) if read >= more => self.room = (2 * more).min(LARGE_READ),
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
         }
+    }
+
+    /// How much of a body is still to come and can be moved inside the kernel: all of it, or nothing.
+    pub fn bulk(&self, framing: &Framing) -> u64 {
+        match (framing, &self.stream) {
+            (Framing::Length(left), Stream::Plain(_)) if self.buffer.is_empty() => *left,
+            _ => 0,
+        }
+    }
+
+    /// Moves what has come of a body into an empty pipe, and says how much, where [`Connection::bulk`] says that it can.
+    pub fn poll_into(
+        &mut self,
+        framing: &mut Framing,
+        pipe: &mut Pipe,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let (left, Stream::Plain(stream)) = (self.bulk(framing), &self.stream) else {
+            return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
+        };
+        let came = ready!(pipe.poll_fill(stream, left, cx))?;
+        if came == 0 {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        framing.came(came);
+        Poll::Ready(Ok(came))
     }
 
     /// The stream, and what was read from it already, once it no longer speaks HTTP.

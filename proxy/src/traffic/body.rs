@@ -7,7 +7,7 @@ use std::any::Any;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::incoming::Incoming;
@@ -19,6 +19,7 @@ use crate::backend::pool::Keep;
 use crate::backend::sending::Sending;
 use crate::backend::wire::Connection;
 use crate::listener::worker::Worker;
+use crate::splice::Pipe;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
@@ -72,6 +73,41 @@ impl RequestBody {
                 true
             }
             RequestBody::Streamed(_) | RequestBody::Limited(..) => false,
+        }
+    }
+}
+
+impl RequestBody {
+    /// How much is still to come that can be moved inside the kernel.
+    pub fn bulk(&self) -> u64 {
+        match self {
+            RequestBody::Streamed(incoming) => incoming.bulk(),
+            // Its length is known, and was looked at; if it should be more after all, it is copied until it is too much.
+            RequestBody::Limited(incoming, left) => Some(incoming.bulk()).filter(|bulk| bulk <= left).unwrap_or(0),
+            RequestBody::Empty | RequestBody::Whole { .. } => 0,
+        }
+    }
+
+    /// A pipe for it, where one can be had.
+    pub fn pipe(&self) -> Option<Pipe> {
+        match self {
+            RequestBody::Streamed(incoming) | RequestBody::Limited(incoming, _) => incoming.pipe(),
+            RequestBody::Empty | RequestBody::Whole { .. } => None,
+        }
+    }
+
+    /// Moves some of that into an empty pipe, and says how much.
+    pub fn poll_into(&mut self, pipe: &mut Pipe, cx: &mut Context<'_>) -> Poll<Result<usize, BodyError>> {
+        match self {
+            RequestBody::Streamed(incoming) => incoming.poll_into(pipe, cx),
+            RequestBody::Limited(incoming, left) => {
+                let came = ready!(incoming.poll_into(pipe, cx))?;
+                *left = left.saturating_sub(came as u64);
+                Poll::Ready(Ok(came))
+            }
+            RequestBody::Empty | RequestBody::Whole { .. } => {
+                Poll::Ready(Err(io::Error::from(io::ErrorKind::Unsupported).into()))
+            }
         }
     }
 }
@@ -191,6 +227,25 @@ impl Upstream {
         self.release_if_ended();
         polled
     }
+
+    fn bulk(&self) -> u64 {
+        match &self.connection {
+            Some(connection) if self.sending.is_none() => connection.bulk(&self.framing),
+            _ => 0,
+        }
+    }
+
+    fn poll_into(&mut self, pipe: &mut Pipe, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some(connection) = &mut self.connection else {
+            return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
+        };
+        let polled = connection.poll_into(&mut self.framing, pipe, cx);
+        if matches!(&polled, Poll::Ready(Err(error)) if error.kind() != io::ErrorKind::Unsupported) {
+            self.connection = None;
+        }
+        self.release_if_ended();
+        polled
+    }
 }
 
 impl ResponseBody {
@@ -225,6 +280,24 @@ impl ResponseBody {
         match &mut self.source {
             Source::Tunnel(tunnel) => tunnel.take().map(|tunnel| tunnel.guarded(self._guard.take())),
             Source::Whole(_) | Source::Upstream(_) | Source::Multiplexed(_) => None,
+        }
+    }
+
+    /// How much is still to come that can be moved inside the kernel.
+    pub fn bulk(&self) -> u64 {
+        match &self.source {
+            Source::Upstream(upstream) => upstream.bulk(),
+            Source::Whole(_) | Source::Multiplexed(_) | Source::Tunnel(_) => 0,
+        }
+    }
+
+    /// Moves some of that into an empty pipe, and says how much.
+    pub fn poll_into(&mut self, pipe: &mut Pipe, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        match &mut self.source {
+            Source::Upstream(upstream) => upstream.poll_into(pipe, cx),
+            Source::Whole(_) | Source::Multiplexed(_) | Source::Tunnel(_) => {
+                Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+            }
         }
     }
 

@@ -1,8 +1,9 @@
 //! The body of a request as it arrives from a client, whatever the client speaks.
 
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -11,6 +12,7 @@ use super::body::BodyError;
 use super::h1::wire::Wire;
 use super::h2::upload::Upload;
 use crate::access::record::Recorder;
+use crate::splice::Pipe;
 
 /// The body of a request, as it arrives.
 #[derive(Debug)]
@@ -67,6 +69,36 @@ impl Incoming {
             Source::H1(wire) => wire.has_more(),
             Source::H2(upload) => upload.has_begun(),
         }
+    }
+}
+
+impl Incoming {
+    /// How much is still to come that can be moved inside the kernel.
+    pub(super) fn bulk(&self) -> u64 {
+        match &self.source {
+            Source::H1(wire) => wire.bulk(),
+            Source::Nothing | Source::H2(_) => 0,
+        }
+    }
+
+    /// A pipe for it.
+    pub(super) fn pipe(&self) -> Option<Pipe> {
+        match &self.source {
+            Source::H1(wire) => wire.pipe(),
+            Source::Nothing | Source::H2(_) => None,
+        }
+    }
+
+    /// Moves some of that into an empty pipe, and says how much.
+    pub(super) fn poll_into(&mut self, pipe: &mut Pipe, cx: &mut Context<'_>) -> Poll<Result<usize, BodyError>> {
+        let Source::H1(wire) = &self.source else {
+            return Poll::Ready(Err(io::Error::from(io::ErrorKind::Unsupported).into()));
+        };
+        let came = ready!(wire.poll_body_into(pipe, cx))?;
+        if let Some(access) = &self.access {
+            access.received(came);
+        }
+        Poll::Ready(Ok(came))
     }
 }
 

@@ -10,6 +10,7 @@ mod outbox;
 pub mod wire;
 
 use std::future::poll_fn;
+use std::io::ErrorKind;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -28,6 +29,7 @@ use crate::error::Error;
 use crate::listener::conn::Client;
 use crate::listener::watch::Phase;
 use crate::middleware::Response;
+use crate::splice::{self, Pipe};
 use answer::{Asked, Delimiter};
 use head::Head;
 use outbox::Outbox;
@@ -118,7 +120,8 @@ async fn deliver(
     outbox.flat.append(&mut wire.take_begun());
     answer::write(&mut outbox.flat, (status, &fields), asked, delimiter, keep, &client.worker.date());
     let access = client.access.clone();
-    let mut sending = pin!(Sending { body, delimiter, outbox, ended: false, silent: false, broken: false, access });
+    let sending = Sending { body, delimiter, outbox, pipe: None, ended: false, silent: false, broken: false, access };
+    let mut sending = pin!(sending);
     let sent = poll_fn(|cx| sending.as_mut().poll(wire, cx)).await;
     let Sending { outbox, broken, body, .. } = &mut *sending;
     client.worker.give_buffer(std::mem::take(&mut outbox.flat));
@@ -149,6 +152,8 @@ struct Sending {
     body: ResponseBody,
     delimiter: Delimiter,
     outbox: Outbox,
+    /// What of a long body is moved inside the kernel and has not been sent: nothing else is sent before it.
+    pipe: Option<Pipe>,
     /// Whether all of the body is in the outbox.
     ended: bool,
     /// Whether the server is waited for.
@@ -162,19 +167,36 @@ struct Sending {
 impl Sending {
     /// Ready when everything was sent; `Err` when it cannot be.
     fn poll(mut self: Pin<&mut Self>, wire: &Wire, cx: &mut Context<'_>) -> Poll<Result<(), ()>> {
+        let mut moved = 0;
         loop {
-            // Short pieces go out together with the head.
-            while !self.ended && self.outbox.body.is_empty() && self.outbox.flat.len() < FLAT {
+            if self.outbox.is_empty() && (self.pipe.is_some() || self.is_bulk(wire)) {
+                if moved >= MOST_A_TURN {
+                    // Other connections have their turn.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                match self.poll_spliced(wire, cx) {
+                    Poll::Ready(Some(Ok(bytes))) => {
+                        moved += bytes;
+                        continue;
+                    }
+                    Poll::Ready(Some(Err(()))) => return Poll::Ready(Err(())),
+                    Poll::Ready(None) => {}
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            // Short pieces go out together with the head; of what the kernel can move, no more is read.
+            while !self.ended
+                && self.outbox.body.is_empty()
+                && self.outbox.flat.len() < FLAT
+                && (self.outbox.is_empty() || !self.is_bulk(wire))
+            {
                 let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else { break };
                 self.silent = false;
                 self.take(frame);
             }
             if self.outbox.is_empty() && !self.ended {
-                if !self.silent {
-                    self.silent = true;
-                    wire.watch.wait_at_most(self.body.longest_silence());
-                } else if wire.watch.is_overdue() {
-                    self.take(Some(Err(std::io::ErrorKind::TimedOut.into())));
+                if self.is_too_silent(wire) {
                     continue;
                 }
                 return wire.poll_gone(cx).map(Err);
@@ -190,6 +212,61 @@ impl Sending {
                 }
             }
         }
+    }
+
+    /// While the server is waited for: whether that has taken too long, and the body broke off.
+    fn is_too_silent(&mut self, wire: &Wire) -> bool {
+        if !self.silent {
+            self.silent = true;
+            wire.watch.wait_at_most(self.body.longest_silence());
+            return false;
+        }
+        let overdue = wire.watch.is_overdue();
+        if overdue {
+            self.take(Some(Err(ErrorKind::TimedOut.into())));
+        }
+        overdue
+    }
+
+    /// Whether so much of the body is still to come, as it is to be sent, that the kernel should move it.
+    fn is_bulk(&self, wire: &Wire) -> bool {
+        matches!(self.delimiter, Delimiter::Length(_)) && self.body.bulk() >= splice::WORTHWHILE && !wire.is_tls()
+    }
+
+    /// Has the kernel move a piece of the body, and says how much of it; `None`: it has to be read after all, or broke
+    /// off.
+    fn poll_spliced(&mut self, wire: &Wire, cx: &mut Context<'_>) -> Poll<Option<Result<usize, ()>>> {
+        let Some(mut pipe) = self.pipe.take().or_else(|| wire.pipe()) else { return Poll::Ready(None) };
+        let mut moved = 0;
+        if pipe.is_empty() {
+            match self.body.poll_into(&mut pipe, cx) {
+                Poll::Ready(Ok(came)) => {
+                    self.silent = false;
+                    moved = came;
+                    if let Some(access) = &self.access {
+                        access.sent(came);
+                    }
+                }
+                Poll::Ready(Err(error)) if error.kind() == ErrorKind::Unsupported => return Poll::Ready(None),
+                Poll::Ready(Err(error)) => {
+                    self.take(Some(Err(error)));
+                    return Poll::Ready(None);
+                }
+                Poll::Pending if self.is_too_silent(wire) => return Poll::Ready(None),
+                Poll::Pending => return wire.poll_gone(cx).map(|()| Some(Err(()))),
+            }
+        }
+        while !pipe.is_empty() {
+            match wire.poll_drain(&mut pipe, cx) {
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Some(Err(()))),
+                Poll::Pending => {
+                    self.pipe = Some(pipe);
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(Some(Ok(moved)))
     }
 
     fn take(&mut self, frame: Option<std::io::Result<http_body::Frame<Bytes>>>) {
@@ -297,6 +374,8 @@ async fn linger(wire: &Rc<Wire>) {
 
 /// Up to so many bytes are copied together into one write.
 const FLAT: usize = 16 * 1024;
+/// So many bytes are moved inside the kernel for one connection before others have their turn.
+const MOST_A_TURN: usize = 1024 * 1024;
 /// Bytes of a body nobody wanted that are read for the sake of the next request.
 const MOST_DRAINED: u64 = 64 * 1024;
 const DRAIN: Duration = Duration::from_secs(1);

@@ -4,6 +4,7 @@
 //! fast the client sends and reads is noted in the connection's [`Watch`], over which its worker looks once a second.
 
 mod relay;
+mod spliced;
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::io;
@@ -25,6 +26,7 @@ use crate::backend::framing::{Framing, Step};
 use crate::error::Error;
 use crate::listener::stream::Stream;
 use crate::listener::watch::{Phase, Waiting, Watch};
+use crate::splice::Pipes;
 use crate::traffic::body::BodyError;
 
 /// A client's connection.
@@ -55,19 +57,23 @@ pub struct Wire {
     scratch: Rc<Scratch>,
 }
 
-/// Room to read into that all connections of a worker share: what waits for a head keeps no more than has arrived.
-pub struct Scratch(RefCell<Box<[u8]>>);
+/// What all connections of a worker share: room to read into, so that what waits for a head keeps no more than has
+/// arrived, and pipes.
+pub struct Scratch {
+    room: RefCell<Box<[u8]>>,
+    pipes: Rc<Pipes>,
+}
 
 impl Default for Scratch {
     fn default() -> Scratch {
-        Scratch(RefCell::new(vec![0; HEAD_READ].into()))
+        Scratch { room: RefCell::new(vec![0; HEAD_READ].into()), pipes: Rc::default() }
     }
 }
 
 impl Scratch {
     /// The room, until it is asked for again: it holds nothing from one poll to the next.
     pub fn room(&self) -> RefMut<'_, [u8]> {
-        RefMut::map(self.0.borrow_mut(), |room| &mut **room)
+        RefMut::map(self.room.borrow_mut(), |room| &mut **room)
     }
 }
 
@@ -184,10 +190,7 @@ impl Wire {
                 Framing::Done => return Poll::Ready(None),
                 Framing::Length(left) if !inbox.is_empty() => {
                     let here = usize::try_from(*left).unwrap_or(usize::MAX).min(inbox.len());
-                    *left -= here as u64;
-                    if *left == 0 {
-                        *incoming = Framing::Done;
-                    }
+                    incoming.came(here);
                     return Poll::Ready(Some(Ok(Frame::data(inbox.split_to(here).freeze()))));
                 }
                 Framing::Chunked(chunks) if !inbox.is_empty() => match chunks.step(&mut inbox) {
@@ -271,12 +274,16 @@ impl Wire {
             (true, false) => stream.poll_write(cx, body),
             (false, false) => stream.poll_write_vectored(cx, &[io::IoSlice::new(head), io::IoSlice::new(body)]),
         };
-        match &written {
+        self.wrote(&written);
+        written
+    }
+
+    fn wrote(&self, written: &Poll<io::Result<usize>>) {
+        match written {
             Poll::Ready(Ok(written)) => self.watch.moved(*written, Waiting::Reader),
             Poll::Ready(Err(_)) => {}
             Poll::Pending => self.watch.waits_for(Waiting::Reader),
         }
-        written
     }
 
     /// Has everything written go out, where something is between us and the kernel.
