@@ -103,12 +103,18 @@ impl Key {
             return Err(KeyError::TooLong);
         }
         let path = std::str::from_utf8(raw).map_err(|_| KeyError::NotUtf8)?;
-        let segments: Vec<&str> = path.split('/').collect();
-        if segments.iter().any(|segment| segment.is_empty()) {
+        if path.split('/').any(str::is_empty) {
             return Err(KeyError::EmptySegment);
         }
+        let mut segments = [""; MOST_SEGMENTS];
+        let mut count = 0;
+        for (place, segment) in segments.iter_mut().zip(path.split('/')) {
+            *place = segment;
+            count += 1;
+        }
+        let segments = &segments[..count];
         let id = |segment: &str| -> Id { Arc::from(segment) };
-        let key = match segments.as_slice() {
+        let key = match segments {
             ["hosts", name] | ["hosts", name, "host"] => Key::Host(id(name)),
             ["listeners", listener] => Key::Listener(id(listener)),
             ["backends", backend] | ["backends", backend, "backend"] => Key::Backend(id(backend)),
@@ -280,6 +286,8 @@ fn legacy_frontend(host: &str, name: &str) -> Id {
 
 const PROXIES: &str = "proxies/";
 const RELEASE: &str = "release";
+/// One more than any key of objects has.
+const MOST_SEGMENTS: usize = 8;
 const LONGEST_SHOWN: usize = 600;
 
 #[cfg(test)]

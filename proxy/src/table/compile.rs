@@ -73,7 +73,7 @@ impl Compiler {
         next.loaded = true;
         next.revision = model.revision();
         for id in &delta.backends {
-            self.backend(model, id, &mut next);
+            self.backend(model, id, delta, &mut next);
         }
         for id in &delta.frontends {
             self.frontend(model, id, &mut next);
@@ -108,7 +108,7 @@ impl Compiler {
         std::mem::take(&mut self.changed)
     }
 
-    fn backend(&mut self, model: &Model, id: &Id, table: &mut Table) {
+    fn backend(&mut self, model: &Model, id: &Id, delta: &Delta, table: &mut Table) {
         let slot = self.slots.of(id, &mut table.backends);
         let old = table.backend(slot).cloned();
         let next = model.backend(id).map(|spec| Arc::new(self.make_backend(model, spec, old.as_deref())));
@@ -120,7 +120,8 @@ impl Compiler {
         table.backends.set(slot.0 as usize, next);
         self.slots.free(id, &table.backends);
         if came_or_went {
-            for frontend in model.frontends_of(id) {
+            // Those that are compiled anyway look then.
+            for frontend in model.frontends_of(id).filter(|frontend| !delta.frontends.contains(*frontend)) {
                 self.dangling(model, frontend);
             }
         }
@@ -270,6 +271,10 @@ impl Compiler {
             column: None,
             effect: "answers 503".into(),
         });
+        // With neither there is nothing to say, and no name to be made.
+        if problem.is_none() && self.problems.is_empty() {
+            return;
+        }
         self.tell(&format!("frontends/{frontend}/backend").into(), problem.into_iter().collect());
     }
 

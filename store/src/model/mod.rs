@@ -6,7 +6,6 @@
 //!
 //! Not here: rules are not parsed, references are not followed, middlewares are not built. The proxy's table does that.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -54,6 +53,10 @@ impl Delta {
 
     /// Adds what another batch changed.
     pub fn merge(&mut self, other: Delta) {
+        if self.is_empty() {
+            *self = other;
+            return;
+        }
         self.frontends.extend(other.frontends);
         self.backends.extend(other.backends);
         self.listeners.extend(other.listeners);
@@ -128,6 +131,9 @@ impl Model {
 
     /// Makes the model equal to a snapshot, and says only what differs.
     pub fn replace(&mut self, snapshot: &Batch) -> Delta {
+        if self.records.is_empty() && self.shared.is_empty() {
+            return self.apply(snapshot);
+        }
         let present: HashSet<&[u8]> =
             snapshot.changes.iter().filter(|change| change.value.is_some()).map(|change| &*change.key).collect();
         let gone: Vec<Box<[u8]>> = self.records.keys().filter(|raw| !present.contains(&***raw)).cloned().collect();
@@ -151,47 +157,55 @@ impl Model {
             Err(_) => None,
         };
         let hash = self.hasher.hash_one(value);
-        let old = match self.records.entry(raw.into()) {
-            Entry::Vacant(entry) => {
-                entry.insert(Record { hash, good: None });
-                None
+        let is_new = match self.records.get_mut(raw) {
+            Some(record) if record.hash == hash => return,
+            Some(record) => {
+                record.hash = hash;
+                false
             }
-            Entry::Occupied(mut entry) => {
-                if entry.get().hash == hash {
-                    return;
-                }
-                entry.get_mut().hash = hash;
-                entry.get().good.clone()
-            }
+            None => true,
         };
         let (key, object) = match (key, object) {
             (Ok(key), Some(object)) => (key, object),
-            (Err(error), _) => {
-                let problem = Flaw::new(error.to_string(), error.hint()).into_problem(key::show(raw), IGNORED);
-                return self.tell_flaws(raw, vec![problem], delta);
+            (unknown, _) => {
+                if is_new {
+                    self.records.insert(raw.into(), Record { hash, good: None });
+                }
+                if let Err(error) = unknown {
+                    let problem = Flaw::new(error.to_string(), error.hint()).into_problem(key::show(raw), IGNORED);
+                    self.tell_flaws(raw, vec![problem], delta);
+                }
+                return;
             }
-            (Ok(_), None) => return,
         };
         let mut notes = Vec::new();
         let good = decode::decode(&self.known(key.clone()), value, &mut notes).map(|good| self.naming_known(good));
-        let shown = key::show(raw);
-        let mut problems: Vec<Problem> =
-            notes.into_iter().map(|note| note.into_problem(shown.clone(), IGNORED)).collect();
-        match good {
-            Ok(good) => {
-                if let Some(record) = self.records.get_mut(raw) {
-                    record.good = Some(good);
-                }
-            }
-            Err(flaw) => {
-                let effect = match (old.is_some(), &object) {
-                    (true, _) => "last good version serves",
-                    (false, Key::Middleware(..)) => "its frontend answers 503",
-                    (false, _) => IGNORED,
+        let (good, flaw) = match good {
+            Ok(good) => (Some(good), None),
+            Err(flaw) => (None, Some(flaw)),
+        };
+        let had_good = if is_new {
+            self.records.insert(raw.into(), Record { hash, good });
+            false
+        } else {
+            let record = self.records.get_mut(raw);
+            record.is_some_and(|record| {
+                let had_good = record.good.is_some();
+                record.good = good.or(record.good.take());
+                had_good
+            })
+        };
+        let problems = match flaw {
+            None => notes.into_iter().map(|note| note.into_problem(key::show(raw), IGNORED)).collect(),
+            Some(flaw) => {
+                let effect = match &object {
+                    _ if had_good => "last good version serves",
+                    Key::Middleware(..) => "its frontend answers 503",
+                    _ => IGNORED,
                 };
-                problems = vec![flaw.into_problem(shown, effect)];
+                vec![flaw.into_problem(key::show(raw), effect)]
             }
-        }
+        };
         self.tell_flaws(raw, problems, delta);
         if object.path().as_bytes() != raw {
             self.aliases.insert((object.clone(), Alias { legacy: key.is_legacy(), raw: raw.into() }));

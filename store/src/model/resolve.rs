@@ -181,10 +181,11 @@ impl Model {
 
     /// Puts a frontend in force, or takes it out, and keeps the index of what leads where.
     pub(super) fn set_frontend(&mut self, id: &Id, frontend: Option<Arc<Frontend>>, delta: &mut Delta) {
-        if self.frontends.get(id) == frontend.as_ref() {
+        let old = self.frontends.get(id);
+        if old == frontend.as_ref() {
             return;
         }
-        if let Some(old) = self.frontends.get(id).cloned() {
+        if let Some(old) = old.cloned() {
             for backend in targets(&old) {
                 if let Some(leading) = self.leading.get_mut(backend) {
                     leading.remove(id);
@@ -198,21 +199,21 @@ impl Model {
         for backend in frontend.iter().flat_map(|frontend| targets(frontend)) {
             self.leading.entry(backend.clone()).or_default().insert(id.clone());
         }
-        set(&mut self.frontends, &id, frontend);
+        match frontend {
+            Some(frontend) => self.frontends.insert(id.clone(), frontend),
+            None => self.frontends.remove(&id),
+        };
         delta.frontends.insert(id);
     }
 
     /// The last good versions of an object under all its spellings, the one that wins first.
     fn candidates<T>(&self, object: &Key, pick: impl Fn(&Good) -> Option<Arc<T>>) -> Vec<Candidate<T>> {
-        let spellings = self.spellings(object);
-        let good = |raw: &[u8]| self.records.get(raw).and_then(|record| record.good.as_ref());
-        spellings
-            .into_iter()
-            .filter_map(|raw| {
-                let value = pick(good(&raw)?)?;
-                Some(Candidate { raw, value })
-            })
-            .collect()
+        let candidate = |raw: &[u8]| {
+            let value = pick(self.records.get(raw)?.good.as_ref()?)?;
+            Some(Candidate { raw: raw.into(), value })
+        };
+        let own = candidate(object.path().as_bytes());
+        own.into_iter().chain(self.aliases_of(object).filter_map(|alias| candidate(&alias.raw))).collect()
     }
 
     /// The stored keys that say something about an object.
@@ -223,10 +224,12 @@ impl Model {
     }
 
     fn aliases_of(&self, object: &Key) -> impl Iterator<Item = &Alias> {
-        let first = (object.clone(), Alias { legacy: false, raw: Box::default() });
-        let same = move |entry: &&(Key, Alias)| entry.0 == first.0;
-        let first = (object.clone(), Alias { legacy: false, raw: Box::default() });
-        self.aliases.range(first..).take_while(same).map(|(_, alias)| alias)
+        // Hardly any store has one.
+        let first = (!self.aliases.is_empty()).then(|| (object.clone(), Alias { legacy: false, raw: Box::default() }));
+        let same = first.as_ref().map(|first| first.0.clone());
+        let rest = first.map(|first| self.aliases.range(first..));
+        let rest = rest.into_iter().flatten().take_while(move |entry| same.as_ref() == Some(&entry.0));
+        rest.map(|(_, alias)| alias)
     }
 
     fn good(&self, path: &str) -> Option<&Good> {
