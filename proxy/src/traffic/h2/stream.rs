@@ -63,14 +63,18 @@ impl Drop for Open {
     }
 }
 
-/// Answers one request of a connection, for whose head there is room.
-pub(super) async fn serve(
-    connection: Rc<Client>,
-    calm: Rc<Calm>,
-    held: Held,
-    request: Request<RecvStream>,
-    respond: SendResponse<Piece>,
-) {
+/// A request of a connection, for whose head there is room.
+pub(super) struct Begun {
+    pub(super) connection: Rc<Client>,
+    pub(super) calm: Rc<Calm>,
+    pub(super) held: Held,
+    pub(super) request: Request<RecvStream>,
+    pub(super) respond: SendResponse<Piece>,
+}
+
+/// Answers one request of a connection.
+pub(super) async fn serve(begun: Begun) {
+    let Begun { connection, calm, held, request, respond } = begun;
     let _open = Open::new(&connection.worker.process);
     let watched = connection.worker.watched();
     let watch = watched.watch().clone();
