@@ -10,6 +10,7 @@ mod duplex;
 mod frames;
 mod head;
 pub mod interim;
+pub mod known;
 mod meter;
 pub mod seats;
 mod stream;

@@ -184,7 +184,7 @@ async fn join(
     upload: Upload,
     respond: &Respond,
 ) -> Ended {
-    let head = answer::switched(&response.fields, &client.worker.date());
+    let head = answer::switched(&response.fields, &client.worker.date(), &client.worker.known);
     let sent = respond.borrow_mut().send_response(head, false);
     let Ok(send) = sent else { return Ended::TakenBack };
     if let Some(access) = &client.access {
@@ -203,7 +203,7 @@ async fn deliver(client: &Rc<Client>, calm: &Calm, response: Response, asked: &A
     }
     let delimiter = Delimiter::of(asked, status, body.size_hint().exact());
     let ends = matches!(delimiter, Delimiter::Nothing | Delimiter::Length(0));
-    let head = answer::head(status, &fields, delimiter, &client.worker.date());
+    let head = answer::head(status, &fields, delimiter, &client.worker.date(), &client.worker.known);
     let sent = respond.borrow_mut().send_response(head, ends);
     let send = match sent {
         Ok(_) if ends => return Ended::Answered,
