@@ -132,15 +132,19 @@ async fn exchange(
     let mut response = match head::read(parts, || client.worker.random()) {
         Ok(head) => {
             websocket = head.websocket;
-            let ask = head.expects_continue.then(|| respond.clone());
-            let body = Upload::new(stream, head.length, ask, client.watch.clone(), calm.uploads());
-            let body = if websocket {
-                upload = Some(body);
+            let body = if stream.is_end_stream() && !websocket {
                 Incoming::nothing()
             } else {
-                Incoming::h2(body)
+                let ask = head.expects_continue.then(|| respond.clone());
+                let body = Upload::new(stream, head.length, ask, client.watch.clone(), calm.uploads());
+                if websocket {
+                    upload = Some(body);
+                    Incoming::nothing()
+                } else {
+                    Incoming::h2(body)
+                }
             };
-            let mut answering = pin!(service::handle(client.clone(), Rc::new(head.parts.into()), body));
+            let mut answering = pin!(service::handle(client.clone(), Rc::new(head.head), body));
             let answered = poll_fn(|cx| match answering.as_mut().poll(cx) {
                 Poll::Ready(response) => Poll::Ready(Ok(response)),
                 Poll::Pending => respond.borrow_mut().poll_reset(cx).map(|reason| Err(gone(&reason))),
