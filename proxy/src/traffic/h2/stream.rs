@@ -241,8 +241,12 @@ impl Sending {
         }
         loop {
             while !piece.is_empty() {
-                if send.capacity() == 0 {
+                let mut capacity = send.capacity();
+                if capacity == 0 {
                     send.reserve_capacity(piece.len());
+                    capacity = send.capacity();
+                }
+                if capacity == 0 {
                     match send.poll_capacity(cx) {
                         Poll::Ready(Some(Ok(_))) => continue,
                         Poll::Ready(_) => return Poll::Ready(Ended::TakenBack),
@@ -259,7 +263,7 @@ impl Sending {
                     body.poll_sending(cx);
                     return Poll::Pending;
                 };
-                let here = piece.split_to(send.capacity().min(piece.len()).min(room));
+                let here = piece.split_to(capacity.min(piece.len()).min(room));
                 client.watch.moved(here.len(), Waiting::Reader);
                 if let Some(access) = &client.access {
                     access.sent(here.len());
