@@ -1,12 +1,14 @@
 //! `make guard`: what a request costs, counted where a clock would only guess, against what it cost when it was last
 //! recorded (`benches/INSTRUCTIONS`).
 //!
-//! A release build runs under valgrind and answers fixed scripts of requests, one after the other. Counted are the
-//! worker's instructions in our own program (libc picks its code by processor), its allocations and its system calls.
+//! A release build runs under valgrind and answers fixed scripts of requests, most of them one after the other. Counted
+//! are the worker's instructions in our own program (libc picks its code by processor), its allocations and its system
+//! calls.
 //! Not here: how long anything takes (`side_by_side`, `micro.rs`).
 
 mod callgrind;
 mod figures;
+mod h2;
 mod proxy;
 mod script;
 

@@ -1,7 +1,7 @@
 //! A proxy under valgrind, and what its worker does while a script runs.
 
 use std::fs::File;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::callgrind::Profile;
-use crate::script::{Script, post};
+use crate::script::{Script, Way, connect, post};
 
 /// What a worker did.
 #[derive(Debug)]
@@ -71,7 +71,25 @@ impl Proxy {
         let route = "Host(\"www.example.test\")";
         let frontend = json!({"Id": "f", "Type": "http", "BackendId": "b", "Route": route, "Settings": settings});
         post(admin, "/v2/frontends", &json!({ "Frontend": frontend }))?;
+        if script.way == Way::Http2 {
+            proxy.listen = free_address()?;
+            let address = json!({"Network": "tcp", "Address": proxy.listen.to_string()});
+            let listener = json!({"Id": "h2c", "Protocol": "http", "Address": address, "Settings": {"H2C": true}});
+            post(admin, "/v2/listeners", &json!({ "Listener": listener }))?;
+            proxy.listening()?;
+        }
         Ok(proxy)
+    }
+
+    /// Waits until something listens where clients go.
+    #[expect(clippy::disallowed_methods, reason = "between two attempts; there is no runtime here")]
+    fn listening(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while connect(self.listen).is_err() {
+            ensure!(Instant::now() < deadline, "nothing listens on {}: {}", self.listen, self.said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 
     #[expect(clippy::disallowed_methods, reason = "between two looks at a file; there is no runtime here")]
@@ -166,6 +184,11 @@ impl Drop for Proxy {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// An address where nobody listens.
+fn free_address() -> std::io::Result<SocketAddr> {
+    TcpListener::bind("127.0.0.1:0")?.local_addr()
 }
 
 /// The call in `SYSCALL[PID,THREAD](NUMBER) NAME(…`, if it is that thread's.

@@ -14,8 +14,19 @@ pub(crate) struct Script {
     /// More of its backend's fields, and of its frontend's.
     pub(crate) backend: fn() -> Value,
     request: &'static str,
-    /// Whether each request comes on a connection of its own.
-    connects: bool,
+    /// How requests share connections.
+    pub(crate) way: Way,
+}
+
+/// How requests share connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// One after the other on one.
+    Kept,
+    /// Each on one of its own.
+    Single,
+    /// Many at a time on one, of HTTP/2 in the clear.
+    Http2,
 }
 
 /// A page of a WordPress site as a browser asks for it.
@@ -35,19 +46,14 @@ const FORM: &str = "POST /wp-comments-post.php HTTP/1.1\r\nHost: www.example.tes
     Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 64\r\n\r\n\
     author=a&email=a%40a.test&comment=012345678901234567890123456789";
 
-pub(crate) const SCRIPTS: [Script; 6] = [
-    Script { name: "bare", flags: &[], backend: plain, request: BARE, connects: false },
-    Script { name: "keep-alive", flags: &[], backend: plain, request: PAGE, connects: false },
-    Script { name: "connections", flags: &[], backend: plain, request: PAGE, connects: true },
-    Script { name: "form", flags: &[], backend: plain, request: FORM, connects: false },
-    Script { name: "all-on", flags: &[], backend: all_on, request: PAGE, connects: false },
-    Script {
-        name: "access-log",
-        flags: &["--access-log", "/dev/null"],
-        backend: plain,
-        request: PAGE,
-        connects: false,
-    },
+pub(crate) const SCRIPTS: [Script; 7] = [
+    Script { name: "bare", flags: &[], backend: plain, request: BARE, way: Way::Kept },
+    Script { name: "keep-alive", flags: &[], backend: plain, request: PAGE, way: Way::Kept },
+    Script { name: "connections", flags: &[], backend: plain, request: PAGE, way: Way::Single },
+    Script { name: "form", flags: &[], backend: plain, request: FORM, way: Way::Kept },
+    Script { name: "all-on", flags: &[], backend: all_on, request: PAGE, way: Way::Kept },
+    Script { name: "access-log", flags: &["--access-log", "/dev/null"], backend: plain, request: PAGE, way: Way::Kept },
+    Script { name: "h2", flags: &[], backend: plain, request: BARE, way: Way::Http2 },
 ];
 
 fn plain() -> Value {
@@ -62,6 +68,9 @@ fn all_on() -> Value {
 impl Script {
     /// Asks so many times, and sees to it that every answer is the server's.
     pub(crate) fn ask(&self, to: SocketAddr, times: u32) -> anyhow::Result<()> {
+        if self.way == Way::Http2 {
+            return super::h2::ask(to, times, BODY.as_bytes());
+        }
         let mut kept = None;
         let mut buffer = vec![0; 64 * 1024];
         for _ in 0..times {
@@ -77,13 +86,13 @@ impl Script {
                 got += read;
             }
             ensure!(buffer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&buffer[..got]));
-            kept = (!self.connects).then_some(stream);
+            kept = (self.way == Way::Kept).then_some(stream);
         }
         Ok(())
     }
 }
 
-fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
+pub(crate) fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
     let stream = TcpStream::connect(to)?;
     stream.set_nodelay(true)?;
     Ok(stream)

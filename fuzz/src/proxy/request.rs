@@ -72,7 +72,7 @@ fn passed_on(head: &Head, believe: bool) {
         Framing::Chunked(_) => headers::Framing::Chunked,
     };
     let to = (address, 80).into();
-    let peer = Peer { address, from_port: 1, to, text: address.to_string(), proto: "http", port: "80".into() };
+    let peer = Peer { address, from_port: 1, to, text: address.to_string().into(), proto: "http", port: "80".into() };
     let how = Outbound {
         peer: &peer,
         believe,

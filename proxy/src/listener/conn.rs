@@ -105,7 +105,7 @@ fn known(arrived: &Arrived, stream: &TcpStream, peer: SocketAddr, origin: Option
         address: from.ip(),
         from_port: from.port(),
         to,
-        text: from.ip().to_string(),
+        text: from.ip().to_string().into(),
         proto: if tls { "https" } else { "http" },
         port: if own { arrived.port.clone() } else { to.port().to_string().into() },
     }

@@ -34,6 +34,8 @@ use crate::table::LiveTable;
 use crate::tls::terms::Terms;
 use crate::tls::tickets::Tickets;
 use crate::traffic::h1::wire::Scratch;
+use crate::traffic::h2::known::Known;
+use crate::traffic::h2::seats::Seats;
 use crate::traffic::mark::Mark;
 use crate::traffic::trust::Trusted;
 
@@ -101,6 +103,10 @@ pub struct Worker {
     date: RefCell<String>,
     /// Where its connections read.
     pub scratch: Rc<Scratch>,
+    /// Tasks that serve streams of HTTP/2.
+    pub seats: Rc<Seats>,
+    /// Fields of its responses over HTTP/2 that came before.
+    pub known: Known,
     overload: RefCell<Overload>,
     /// Connections that are being turned away.
     turning_away: Cell<u32>,
@@ -258,6 +264,7 @@ impl Worker {
         self.beat.fetch_add(1, Relaxed);
         self.date.replace(now());
         self.pool.sweep(self.now());
+        self.seats.sweep();
         if let Some(access) = &self.access {
             access.flush();
         }
@@ -331,6 +338,8 @@ async fn run(shared: Shared, beat: Arc<AtomicU32>, mut inbox: mpsc::Receiver<Com
         buffers: RefCell::default(),
         date: RefCell::new(now()),
         scratch: Rc::default(),
+        seats: Rc::default(),
+        known: Known::default(),
         overload: RefCell::default(),
         turning_away: Cell::new(0),
     });

@@ -181,6 +181,12 @@ impl Fields {
         Fields { bytes, places: found.places }
     }
 
+    /// None yet, with room for so many of so many bytes together.
+    pub fn with_room(many: usize, bytes: usize) -> Fields {
+        // What stands between a name and its value takes two.
+        Fields { bytes: BytesMut::with_capacity(bytes + 2 * many), places: Vec::with_capacity(many) }
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.places.len()
@@ -215,13 +221,35 @@ impl Fields {
 
     /// Adds one.
     pub fn append(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.push(name, value.as_bytes());
+    }
+
+    /// Adds one of a value that was not checked; `false` where it cannot be one.
+    pub fn try_append(&mut self, name: &HeaderName, value: &[u8]) -> bool {
+        let fits = text_length(value) == value.len();
+        if fits {
+            self.push(name, value);
+        }
+        fits
+    }
+
+    /// Adds to the value of the last one.
+    pub fn extend_last(&mut self, between: &[u8; 2], value: &HeaderValue) {
+        if let Some(last) = self.places.last_mut().filter(|last| last.value_end as usize == self.bytes.len()) {
+            self.bytes.extend_from_slice(between);
+            self.bytes.extend_from_slice(value.as_bytes());
+            last.value_end = self.bytes.len() as u32;
+        }
+    }
+
+    fn push(&mut self, name: &HeaderName, value: &[u8]) {
         let at = |bytes: &BytesMut| bytes.len() as u32;
         let start = at(&self.bytes);
         self.bytes.extend_from_slice(name.as_str().as_bytes());
         let name_end = at(&self.bytes);
         self.bytes.extend_from_slice(b": ");
         let begun = at(&self.bytes);
-        self.bytes.extend_from_slice(value.as_bytes());
+        self.bytes.extend_from_slice(value);
         self.places.push(Place { name: start, name_end, value: begun, value_end: at(&self.bytes) });
     }
 

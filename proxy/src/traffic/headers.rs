@@ -201,7 +201,7 @@ fn forwarding(out: &mut Vec<u8>, fields: &Fields, host: Option<&[u8]>, how: &Out
 
 /// RFC 7239.
 fn forwarded(out: &mut Vec<u8>, peer: &Peer, host: Option<&[u8]>) {
-    let node = if peer.address.is_ipv6() { format!("\"[{}]\"", peer.text) } else { peer.text.clone() };
+    let node = if peer.address.is_ipv6() { format!("\"[{}]\"", peer.text) } else { peer.text.to_string() };
     out.extend_from_slice(format!("forwarded: for={node};proto={}", peer.proto).as_bytes());
     if let Some(host) = host.filter(|host| !host.iter().any(|byte| matches!(byte, b'"' | b'\\'))) {
         out.extend_from_slice(b";host=\"");

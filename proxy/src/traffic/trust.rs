@@ -56,7 +56,7 @@ pub struct Peer {
     /// What the client connected to.
     pub to: SocketAddr,
     /// The same in text.
-    pub text: String,
+    pub text: Rc<str>,
     /// `http` or `https`.
     pub proto: &'static str,
     /// The port it came to, in text.

@@ -70,7 +70,7 @@ pub fn write(
         Delimiter::Nothing | Delimiter::Close => {}
         Delimiter::Length(length) => {
             out.extend_from_slice(b"content-length: ");
-            decimal(out, length);
+            out.extend_from_slice(digits(length, &mut [0; 20]));
             out.extend_from_slice(b"\r\n");
         }
         Delimiter::Chunks => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
@@ -102,18 +102,17 @@ pub fn chunk_size(out: &mut Vec<u8>, size: usize) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn decimal(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
+/// A number's digits, at the end of `room`.
+pub fn digits(mut number: u64, room: &mut [u8; 20]) -> &[u8] {
+    let mut at = room.len();
     loop {
         at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
+        room[at] = b'0' + (number % 10) as u8;
         number /= 10;
         if number == 0 {
-            break;
+            return &room[at..];
         }
     }
-    out.extend_from_slice(&digits[at..]);
 }
 
 #[cfg(test)]

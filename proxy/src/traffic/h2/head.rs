@@ -6,20 +6,24 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use h2::ext::Protocol;
-use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderValue, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderValue, SEC_WEBSOCKET_KEY, UPGRADE,
+};
 use http::request::Parts;
-use http::uri::{self, Uri};
+use http::uri::{self, Authority, Uri};
 use http::{Method, Request, Version};
 
 use crate::backend::framing::parse_length;
 use crate::error::Error;
+use crate::message::RequestHead;
+use crate::message::fields::Fields;
 use crate::traffic::h1::head::{MAX_FIELDS, MAX_METHOD, MAX_TARGET, check_target};
 
 /// A request's head.
 #[derive(Debug)]
 pub(super) struct Head {
     /// Method, target and fields, with a path for a target and a `Host`.
-    pub(super) parts: Parts,
+    pub(super) head: RequestHead,
     /// Bytes of its body, where it says so.
     pub(super) length: Option<u64>,
     /// Whether it waits for `100 Continue` before it sends its body.
@@ -36,52 +40,95 @@ pub(super) fn size<T>(request: &Request<T>) -> usize {
 }
 
 /// Reads a request's head. `random` makes the key of a WebSocket's handshake, which HTTP/2 does not have.
-pub(super) fn read(mut parts: Parts, random: impl FnMut() -> u64) -> Result<Head, Error> {
-    if parts.method.as_str().len() > MAX_METHOD {
+pub(super) fn read(parts: Parts, random: impl FnMut() -> u64) -> Result<Head, Error> {
+    let Parts { method, uri, version, headers, mut extensions, .. } = parts;
+    if method.as_str().len() > MAX_METHOD {
         return Err(Error::BadRequest("the method is too long"));
     }
-    if parts.uri.scheme_str().is_some_and(|scheme| !matches!(scheme, "http" | "https")) {
+    if uri.scheme_str().is_some_and(|scheme| !matches!(scheme, "http" | "https")) {
         return Err(Error::BadRequest("the scheme is neither http nor https"));
     }
-    if parts.headers.values().any(is_padded) {
-        return Err(Error::BadRequest("a field's value begins or ends with a space"));
-    }
-    join_cookies(&mut parts.headers)?;
-    if parts.headers.len() > MAX_FIELDS {
-        return Err(Error::HeadTooLarge);
-    }
-    let length = length(&parts.headers)?;
-    let expects_continue = match parts.headers.get(EXPECT) {
-        None => false,
-        Some(value) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => true,
-        Some(_) => return Err(Error::Expectation),
-    };
-    name_host(&mut parts)?;
-    let protocol = parts.extensions.remove::<Protocol>();
-    if parts.method == Method::CONNECT && protocol.is_none() {
+    let Carried { fields, length, expects_continue } = carried(&headers, uri.authority())?;
+    let mut head = RequestHead { method, uri, version, fields };
+    let protocol = extensions.remove::<Protocol>();
+    if head.method == Method::CONNECT && protocol.is_none() {
         // It is refused later, whatever it names.
-        return Ok(Head { parts, length, expects_continue: false, websocket: false });
+        return Ok(Head { head, length, expects_continue: false, websocket: false });
     }
-    let target = parts.uri.path_and_query().cloned().ok_or(Error::BadRequest("the request has no path"))?;
+    let target = head.uri.path_and_query().cloned().ok_or(Error::BadRequest("the request has no path"))?;
     let text = target.as_str();
     if text.len() > MAX_TARGET {
         return Err(Error::TargetTooLong);
     }
     check_target(text.as_bytes())?;
-    if !(text.starts_with('/') || (text == "*" && parts.method == Method::OPTIONS)) {
+    if !(text.starts_with('/') || (text == "*" && head.method == Method::OPTIONS)) {
         return Err(Error::BadRequest("the path does not begin with a slash"));
     }
     let mut origin = uri::Parts::default();
     origin.path_and_query = Some(target);
-    parts.uri = Uri::from_parts(origin).map_err(|_| Error::BadRequest("the request target is malformed"))?;
+    head.uri = Uri::from_parts(origin).map_err(|_| Error::BadRequest("the request target is malformed"))?;
     if let Some(protocol) = protocol {
         if protocol.as_str() != "websocket" || length.is_some() {
             return Err(Error::Method);
         }
-        upgrade(&mut parts, random);
-        return Ok(Head { parts, length: None, expects_continue: false, websocket: true });
+        upgrade(&mut head, random);
+        return Ok(Head { head, length: None, expects_continue: false, websocket: true });
     }
-    Ok(Head { parts, length, expects_continue, websocket: false })
+    Ok(Head { head, length, expects_continue, websocket: false })
+}
+
+/// What a head's fields say.
+struct Carried {
+    fields: Fields,
+    length: Option<u64>,
+    expects_continue: bool,
+}
+
+/// Takes over fields. What a client may have sent in crumbs is joined (RFC 9113 section 8.2.3). The request names its
+/// host in `Host`, as servers expect it; where that is there and the authority, they must agree (section 8.3.1). What is
+/// wrong with either is found later.
+fn carried(headers: &HeaderMap, authority: Option<&Authority>) -> Result<Carried, Error> {
+    let authority = authority.map(|authority| authority.as_str().as_bytes());
+    let bytes = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>();
+    let named = HOST.as_str().len() + authority.map_or(0, <[u8]>::len);
+    let mut fields = Fields::with_room(headers.len() + 1, bytes + named);
+    let (mut length, mut expects_continue, mut crumbs, mut hosts) = (None, false, false, false);
+    for (name, value) in headers {
+        if is_padded(value) {
+            return Err(Error::BadRequest("a field's value begins or ends with a space"));
+        }
+        if name == COOKIE {
+            // All of a name come together.
+            if std::mem::replace(&mut crumbs, true) {
+                fields.extend_last(b"; ", value);
+                continue;
+            }
+        } else if name == CONTENT_LENGTH {
+            let said = parse_length(value.as_bytes()).ok_or(Error::BadRequest("Content-Length is not a number"))?;
+            if length.replace(said).is_some() {
+                return Err(Error::BadRequest("more than one Content-Length"));
+            }
+        } else if name == EXPECT {
+            if !std::mem::replace(&mut expects_continue, true) && !value.as_bytes().eq_ignore_ascii_case(CONTINUE) {
+                return Err(Error::Expectation);
+            }
+        } else if name == HOST {
+            hosts = true;
+            if authority.is_some_and(|authority| !value.as_bytes().eq_ignore_ascii_case(authority)) {
+                return Err(Error::BadRequest("Host and :authority name different hosts"));
+            }
+        }
+        if fields.len() == MAX_FIELDS {
+            return Err(Error::HeadTooLarge);
+        }
+        fields.append(name, value);
+    }
+    if let Some(authority) = authority.filter(|_| !hosts)
+        && !fields.try_append(&HOST, authority)
+    {
+        return Err(Error::BadRequest("the :authority is malformed"));
+    }
+    Ok(Carried { fields, length, expects_continue })
 }
 
 /// RFC 9113 section 8.2.1.
@@ -90,65 +137,27 @@ fn is_padded(value: &HeaderValue) -> bool {
     space(value.as_bytes().first()) || space(value.as_bytes().last())
 }
 
-/// Joins what a client may have sent in crumbs (RFC 9113 section 8.2.3).
-fn join_cookies(headers: &mut HeaderMap) -> Result<(), Error> {
-    let mut crumbs = headers.get_all(COOKIE).iter();
-    if let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) {
-        let mut whole = first.as_bytes().to_vec();
-        for crumb in std::iter::once(second).chain(crumbs) {
-            whole.extend_from_slice(b"; ");
-            whole.extend_from_slice(crumb.as_bytes());
-        }
-        let whole = HeaderValue::from_bytes(&whole).map_err(|_| Error::BadRequest("a cookie is malformed"))?;
-        headers.insert(COOKIE, whole);
-    }
-    Ok(())
-}
-
-fn length(headers: &HeaderMap) -> Result<Option<u64>, Error> {
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let Some(length) = lengths.next() else { return Ok(None) };
-    if lengths.next().is_some() {
-        return Err(Error::BadRequest("more than one Content-Length"));
-    }
-    parse_length(length.as_bytes()).map(Some).ok_or(Error::BadRequest("Content-Length is not a number"))
-}
-
-/// Has the request name its host in `Host`, as servers expect it; where both are there, they must agree (RFC 9113
-/// section 8.3.1). What is wrong with either is found later.
-fn name_host(parts: &mut Parts) -> Result<(), Error> {
-    let Some(authority) = parts.uri.authority() else { return Ok(()) };
-    let mut fields = parts.headers.get_all(HOST).iter();
-    if fields.any(|field| !field.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())) {
-        return Err(Error::BadRequest("Host and :authority name different hosts"));
-    }
-    if !parts.headers.contains_key(HOST) {
-        let host = HeaderValue::from_str(authority.as_str());
-        parts.headers.insert(HOST, host.map_err(|_| Error::BadRequest("the :authority is malformed"))?);
-    }
-    Ok(())
-}
-
 /// Makes it the request by which HTTP/1.1 opens a WebSocket (RFC 8441 section 5).
-fn upgrade(parts: &mut Parts, mut random: impl FnMut() -> u64) {
-    parts.method = Method::GET;
-    parts.version = Version::HTTP_11;
-    let headers = &mut parts.headers;
-    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    headers.remove(EXPECT);
+fn upgrade(head: &mut RequestHead, mut random: impl FnMut() -> u64) {
+    head.method = Method::GET;
+    head.version = Version::HTTP_11;
+    let fields = &mut head.fields;
+    fields.set(&CONNECTION, &HeaderValue::from_static("upgrade"));
+    fields.set(&UPGRADE, &HeaderValue::from_static("websocket"));
+    fields.retain(|field| field.name() != EXPECT.as_str().as_bytes());
     let key = [random().to_be_bytes(), random().to_be_bytes()].concat();
     if let Ok(key) = HeaderValue::from_str(&STANDARD.encode(key)) {
-        headers.insert("sec-websocket-key", key);
+        fields.set(&SEC_WEBSOCKET_KEY, &key);
     }
 }
+
+/// What a client expects that waits to be asked for its body.
+const CONTINUE: &[u8] = b"100-continue";
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use http::Request;
-
-    use crate::message::fields::Fields;
 
     fn parts(method: &str, uri: &str, fields: &[(&str, &str)]) -> Parts {
         let mut request = Request::builder().method(method).uri(uri).version(Version::HTTP_2);
@@ -165,11 +174,11 @@ mod tests {
     #[test]
     fn a_request_names_its_host_once() {
         let head = get("https://a.test:8443/x?y", &[]).unwrap();
-        assert_eq!(head.parts.headers[HOST], "a.test:8443");
-        assert_eq!(head.parts.uri, "/x?y");
-        assert!(head.parts.uri.authority().is_none());
-        assert_eq!(get("http://a.test/", &[("host", "A.test")]).unwrap().parts.headers.len(), 1);
-        assert_eq!(get("/", &[("host", "a.test")]).unwrap().parts.headers[HOST], "a.test");
+        assert_eq!(head.head.fields.get("host"), Some(&b"a.test:8443"[..]));
+        assert_eq!(head.head.uri, "/x?y");
+        assert!(head.head.uri.authority().is_none());
+        assert_eq!(get("http://a.test/", &[("host", "A.test")]).unwrap().head.fields.len(), 1);
+        assert_eq!(get("/", &[("host", "a.test")]).unwrap().head.fields.get("host"), Some(&b"a.test"[..]));
         assert!(matches!(get("http://a.test/", &[("host", "b.test")]), Err(Error::BadRequest(_))));
         assert!(matches!(get("http://a.test/", &[("host", "a.test"), ("host", "b.test")]), Err(Error::BadRequest(_))));
     }
@@ -177,8 +186,8 @@ mod tests {
     #[test]
     fn crumbs_become_a_cookie() {
         let head = get("/", &[("cookie", "a=1"), ("x", "y"), ("cookie", "b=2"), ("cookie", "c=3")]).unwrap();
-        assert_eq!(head.parts.headers[COOKIE], "a=1; b=2; c=3");
-        assert_eq!(head.parts.headers.len(), 2);
+        assert_eq!(head.head.fields.get("cookie"), Some(&b"a=1; b=2; c=3"[..]));
+        assert_eq!(head.head.fields.len(), 2);
         let many: Vec<(&str, &str)> = (0..500).map(|_| ("cookie", "a=1")).collect();
         assert!(get("/", &many).is_ok());
     }
@@ -221,13 +230,13 @@ mod tests {
         asked.extensions.insert(Protocol::from_static("websocket"));
         let head = read(asked, || 7).unwrap();
         assert!(head.websocket);
-        assert_eq!((&head.parts.method, head.parts.version), (&Method::GET, Version::HTTP_11));
-        assert!(crate::traffic::headers::wants_websocket(&Fields::from(&head.parts.headers)));
-        assert_eq!(head.parts.headers["sec-websocket-key"].len(), 24);
+        assert_eq!((&head.head.method, head.head.version), (&Method::GET, Version::HTTP_11));
+        assert!(crate::traffic::headers::wants_websocket(&head.head.fields));
+        assert_eq!(head.head.fields.get("sec-websocket-key").unwrap().len(), 24);
         let mut other = parts("CONNECT", "https://a.test/chat", &[]);
         other.extensions.insert(Protocol::from_static("connect-udp"));
         assert_eq!(read(other, || 7).unwrap_err(), Error::Method);
         let plain = read(parts("CONNECT", "a.test:80", &[]), || 7).unwrap();
-        assert!(!plain.websocket && plain.parts.method == Method::CONNECT);
+        assert!(!plain.websocket && plain.head.method == Method::CONNECT);
     }
 }

@@ -1,8 +1,8 @@
 //! HTTP/2 towards clients: a connection's streams, each a request of its own, until the connection ends.
 //!
 //! Frames, header compression and flow control are the `h2` crate's; how much of anything a client may have of us is
-//! ours (`calm`, `meter`, `unsent`). Every stream is a task of its worker and is watched as an HTTP/1.1 connection is. Which
-//! server answers is not known here; `service.rs` does the rest. No push, no priorities: clients go without.
+//! ours (`calm`, `meter`, `unsent`). Every stream has a task (`seats`) and is watched as an HTTP/1.1 connection is.
+//! Which server answers is not known here; `service.rs` does the rest. No push, no priorities: clients go without.
 
 mod answer;
 mod calm;
@@ -10,7 +10,9 @@ mod duplex;
 mod frames;
 mod head;
 pub mod interim;
+pub mod known;
 mod meter;
+pub mod seats;
 mod stream;
 mod unsent;
 pub mod upload;
@@ -26,11 +28,12 @@ use bytes::Bytes;
 use h2::Reason;
 use h2::server::{Builder, Connection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::task::JoinSet;
 use tokio::time::Sleep;
 
 use self::calm::Calm;
 use self::meter::Meter;
+use self::seats::Streams;
+use self::stream::Begun;
 use self::unsent::Piece;
 use crate::listener::conn::Client;
 use crate::listener::watch::Phase;
@@ -50,8 +53,8 @@ where
     let meter = Meter::new(stream.clone(), ahead, calm.clone());
     let ended = match settings().handshake(meter).await {
         Ok(connection) => {
-            let mut serving =
-                Serving { connection, client: client.clone(), calm, streams: JoinSet::new(), told: None, leaves: None };
+            let streams = Streams::new(client.worker.seats.clone());
+            let mut serving = Serving { connection, client: client.clone(), calm, streams, told: None, leaves: None };
             poll_fn(|cx| serving.poll(cx)).await
         }
         Err(error) => Err(error),
@@ -95,7 +98,7 @@ struct Serving<T> {
     connection: Connection<Meter<T>, Piece>,
     client: Rc<Client>,
     calm: Rc<Calm>,
-    streams: JoinSet<()>,
+    streams: Streams,
     /// How the client was told to go.
     told: Option<Reason>,
     /// When a client that was told to go and does nothing is left.
@@ -108,8 +111,8 @@ where
 {
     /// Ready when the connection has ended; `Err` when one of both has ended it.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        self.streams.watch(cx);
         loop {
-            while let Poll::Ready(Some(_)) = self.streams.poll_join_next(cx) {}
             self.tell();
             match self.connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, mut respond)))) => {
@@ -121,8 +124,8 @@ where
                         respond.send_reset(Reason::REFUSED_STREAM);
                         continue;
                     };
-                    let serving = stream::serve(self.client.clone(), self.calm.clone(), held, request, respond);
-                    self.streams.spawn_local(serving);
+                    let (connection, calm) = (self.client.clone(), self.calm.clone());
+                    self.streams.serve(Begun { connection, calm, held, request, respond });
                     continue;
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),

@@ -63,14 +63,18 @@ impl Drop for Open {
     }
 }
 
-/// Answers one request of a connection, for whose head there is room.
-pub(super) async fn serve(
-    connection: Rc<Client>,
-    calm: Rc<Calm>,
-    held: Held,
-    request: Request<RecvStream>,
-    respond: SendResponse<Piece>,
-) {
+/// A request of a connection, for whose head there is room.
+pub(super) struct Begun {
+    pub(super) connection: Rc<Client>,
+    pub(super) calm: Rc<Calm>,
+    pub(super) held: Held,
+    pub(super) request: Request<RecvStream>,
+    pub(super) respond: SendResponse<Piece>,
+}
+
+/// Answers one request of a connection.
+pub(super) async fn serve(begun: Begun) {
+    let Begun { connection, calm, held, request, respond } = begun;
     let _open = Open::new(&connection.worker.process);
     let watched = connection.worker.watched();
     let watch = watched.watch().clone();
@@ -128,15 +132,19 @@ async fn exchange(
     let mut response = match head::read(parts, || client.worker.random()) {
         Ok(head) => {
             websocket = head.websocket;
-            let ask = head.expects_continue.then(|| respond.clone());
-            let body = Upload::new(stream, head.length, ask, client.watch.clone(), calm.uploads());
-            let body = if websocket {
-                upload = Some(body);
+            let body = if stream.is_end_stream() && !websocket {
                 Incoming::nothing()
             } else {
-                Incoming::h2(body)
+                let ask = head.expects_continue.then(|| respond.clone());
+                let body = Upload::new(stream, head.length, ask, client.watch.clone(), calm.uploads());
+                if websocket {
+                    upload = Some(body);
+                    Incoming::nothing()
+                } else {
+                    Incoming::h2(body)
+                }
             };
-            let mut answering = pin!(service::handle(client.clone(), Rc::new(head.parts.into()), body));
+            let mut answering = pin!(service::handle(client.clone(), Rc::new(head.head), body));
             let answered = poll_fn(|cx| match answering.as_mut().poll(cx) {
                 Poll::Ready(response) => Poll::Ready(Ok(response)),
                 Poll::Pending => respond.borrow_mut().poll_reset(cx).map(|reason| Err(gone(&reason))),
@@ -180,7 +188,7 @@ async fn join(
     upload: Upload,
     respond: &Respond,
 ) -> Ended {
-    let head = answer::switched(&response.fields, &client.worker.date());
+    let head = answer::switched(&response.fields, &client.worker.date(), &client.worker.known);
     let sent = respond.borrow_mut().send_response(head, false);
     let Ok(send) = sent else { return Ended::TakenBack };
     if let Some(access) = &client.access {
@@ -199,7 +207,7 @@ async fn deliver(client: &Rc<Client>, calm: &Calm, response: Response, asked: &A
     }
     let delimiter = Delimiter::of(asked, status, body.size_hint().exact());
     let ends = matches!(delimiter, Delimiter::Nothing | Delimiter::Length(0));
-    let head = answer::head(status, &fields, delimiter, &client.worker.date());
+    let head = answer::head(status, &fields, delimiter, &client.worker.date(), &client.worker.known);
     let sent = respond.borrow_mut().send_response(head, ends);
     let send = match sent {
         Ok(_) if ends => return Ended::Answered,
@@ -233,8 +241,12 @@ impl Sending {
         }
         loop {
             while !piece.is_empty() {
-                if send.capacity() == 0 {
+                let mut capacity = send.capacity();
+                if capacity == 0 {
                     send.reserve_capacity(piece.len());
+                    capacity = send.capacity();
+                }
+                if capacity == 0 {
                     match send.poll_capacity(cx) {
                         Poll::Ready(Some(Ok(_))) => continue,
                         Poll::Ready(_) => return Poll::Ready(Ended::TakenBack),
@@ -251,7 +263,7 @@ impl Sending {
                     body.poll_sending(cx);
                     return Poll::Pending;
                 };
-                let here = piece.split_to(send.capacity().min(piece.len()).min(room));
+                let here = piece.split_to(capacity.min(piece.len()).min(room));
                 client.watch.moved(here.len(), Waiting::Reader);
                 if let Some(access) = &client.access {
                     access.sent(here.len());
