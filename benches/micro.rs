@@ -237,7 +237,7 @@ fn heads(criterion: &mut Criterion) {
         address: CLIENT,
         from_port: 40_000,
         to: local,
-        text: CLIENT.to_string(),
+        text: CLIENT.to_string().into(),
         proto: "http",
         port: "80".into(),
     };
