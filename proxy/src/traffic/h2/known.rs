@@ -13,16 +13,15 @@ use http::header::{HeaderName, HeaderValue};
 /// A worker's fields that came before.
 #[derive(Default)]
 pub struct Known {
-    /// Empty until the first comes.
+    /// Sets of [`WAYS`], what came last first; empty until the first comes.
     places: RefCell<Vec<Place>>,
     hasher: RandomState,
 }
 
 #[derive(Clone, Default)]
 struct Place {
-    /// Of what came last that belongs here.
     hash: u64,
-    /// What came twice.
+    /// It, where it came twice.
     field: Option<(HeaderName, HeaderValue)>,
 }
 
@@ -40,18 +39,23 @@ impl Known {
         if places.is_empty() {
             places.resize(PLACES, Place::default());
         }
-        let place = places.get_mut(hash as usize % PLACES)?;
-        if let Some((its_name, its_value)) = &place.field
-            && its_value.as_bytes() == value
-            && its_name.as_str().as_bytes() == name
-        {
-            return place.field.clone();
+        let (sets, _) = places.as_chunks_mut::<WAYS>();
+        let set = sets.get_mut(hash as usize % SETS)?;
+        let Some(place) = set.iter_mut().find(|place| place.hash == hash) else {
+            set.rotate_right(1);
+            set[0] = Place { hash, field: None };
+            return made(name, value);
+        };
+        match &place.field {
+            Some((its_name, its_value)) if its_value == value && its_name.as_str().as_bytes() == name => {
+                place.field.clone()
+            }
+            Some(_) => made(name, value),
+            None => {
+                place.field = made(name, value);
+                place.field.clone()
+            }
         }
-        let made = made(name, value);
-        if std::mem::replace(&mut place.hash, hash) == hash {
-            place.field.clone_from(&made);
-        }
-        made
     }
 }
 
@@ -64,7 +68,10 @@ fn made(name: &[u8], value: &[u8]) -> Option<(HeaderName, HeaderValue)> {
     Some((HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?))
 }
 
-const PLACES: usize = 256;
+const SETS: usize = 64;
+/// So many fields find room beside each other whatever their hashes are.
+const WAYS: usize = 4;
+const PLACES: usize = SETS * WAYS;
 /// Bytes of a name, and of a value, at most.
 const LONGEST: usize = 128;
 
