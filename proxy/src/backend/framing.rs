@@ -4,8 +4,10 @@
 //! ambiguous breaks the exchange (RFC 9112 sections 6 and 7).
 
 use bytes::{Bytes, BytesMut};
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::HeaderMap;
 use http::{Method, StatusCode};
+
+use crate::message::fields::{Ending, Fields, Found};
 
 /// What is left of a message's body.
 #[derive(Debug)]
@@ -184,20 +186,13 @@ fn trailers(buffer: &mut BytesMut) -> Result<Step, Malformed> {
         return Ok(Step::End(HeaderMap::new()));
     }
     let Some(length) = trailers_end(buffer)? else { return Ok(Step::More) };
-    let section = buffer.split_to(length);
-    let mut fields = [httparse::EMPTY_HEADER; MAX_TRAILERS];
-    let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(&section, &mut fields) else {
+    let mut section = buffer.split_to(length);
+    let Ok(Some(found)) = Found::read(&mut section, MAX_TRAILERS, Ending::Strict) else {
         return Err(Malformed::Chunk);
     };
-    let mut map = HeaderMap::new();
-    for field in fields {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed::Chunk)?;
-        let value = HeaderValue::from_bytes(field.value).map_err(|_| Malformed::Chunk)?;
-        if may_trail(name.as_str()) {
-            map.append(name, value);
-        }
-    }
-    Ok(Step::End(map))
+    let mut trailers = Fields::new(section, found);
+    trailers.retain(|field| may_trail(&String::from_utf8_lossy(field.name())));
+    Ok(Step::End(trailers.to_map()))
 }
 
 /// What frames, routes, authenticates or says who the client is must not come after the body, where what looked at the

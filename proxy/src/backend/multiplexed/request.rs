@@ -3,42 +3,47 @@
 //! So there is one place where it is decided what servers see (`traffic/headers.rs`). What frames a message or is for
 //! one hop in HTTP/1.1 does not exist here (RFC 9113 section 8.2.2).
 
-use std::mem::MaybeUninit;
-
+use bytes::BytesMut;
 use http::header::{HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Request, Uri, Version};
+use http::{Method, Request, Uri, Version};
+
+use crate::message::fields::{Ending, Fields, Found};
 
 /// Reads a written head; `None` where there is something in it that HTTP/2 cannot say.
 pub(super) fn of_written(head: &[u8], is_encrypted: bool) -> Option<Request<()>> {
-    let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
-    let mut written = httparse::Request::new(&mut []);
-    let parsed = httparse::ParserConfig::default().parse_request_with_uninit_headers(&mut written, head, &mut fields);
-    if !matches!(parsed, Ok(httparse::Status::Complete(_))) {
-        return None;
-    }
+    let line = head.split(|byte| *byte == b'\r').next()?;
+    let (method, rest) = split_at_space(line)?;
+    let (target, _) = split_at_space(rest)?;
+    let mut section = BytesMut::from(head.get(line.len() + 2..)?);
+    let found = Found::read(&mut section, MOST_FIELDS, Ending::Strict).ok()??;
+    let fields = Fields::new(section, found);
     let mut request = Request::new(());
     *request.version_mut() = Version::HTTP_2;
-    *request.method_mut() = written.method?.parse().ok()?;
+    *request.method_mut() = Method::from_bytes(method).ok()?;
     let mut authority = None;
     let headers = request.headers_mut();
-    headers.reserve(written.headers.len());
-    for field in written.headers.iter() {
-        match field.name {
-            "host" => authority = Some(Authority::try_from(field.value).ok()?),
-            "connection" | "transfer-encoding" | "upgrade" | "expect" => {}
+    headers.reserve(fields.len());
+    for field in fields.iter() {
+        match field.name() {
+            b"host" => authority = Some(Authority::try_from(field.value()).ok()?),
+            b"connection" | b"transfer-encoding" | b"upgrade" | b"expect" => {}
             name => {
-                headers
-                    .append(HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_bytes(field.value).ok()?);
+                headers.append(HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(field.value()).ok()?);
             }
         }
     }
     let mut uri = http::uri::Parts::default();
     uri.scheme = Some(if is_encrypted { Scheme::HTTPS } else { Scheme::HTTP });
     uri.authority = authority;
-    uri.path_and_query = Some(PathAndQuery::try_from(written.path?).ok()?);
+    uri.path_and_query = Some(PathAndQuery::try_from(target).ok()?);
     *request.uri_mut() = Uri::from_parts(uri).ok()?;
     Some(request)
+}
+
+fn split_at_space(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = bytes.iter().position(|byte| *byte == b' ')?;
+    Some((&bytes[..at], &bytes[at + 1..]))
 }
 
 /// More than any client may send and we add.
