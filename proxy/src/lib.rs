@@ -38,6 +38,7 @@ pub mod router;
 pub mod rule;
 mod run;
 mod signals;
+pub mod spare;
 pub mod splice;
 pub mod stats;
 mod systemd;

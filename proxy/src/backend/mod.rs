@@ -5,6 +5,7 @@
 
 pub mod balance;
 pub mod budget;
+pub mod buffers;
 pub mod framing;
 pub mod hash;
 pub mod health;

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use etna_store::object::ProxyVersion;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
+use super::buffers::Buffers;
 use super::health::Outcome;
 use super::multiplexed::Shared;
 use super::secure::{secure, within};
@@ -30,6 +32,8 @@ pub struct Pool {
     idle: RefCell<HashMap<u64, Vec<Idle>, foldhash::fast::RandomState>>,
     /// Those of HTTP/2, idle or not.
     pub shared: Shared,
+    /// What is read into.
+    pub buffers: Rc<Buffers>,
 }
 
 struct Idle {
@@ -101,6 +105,7 @@ impl Pool {
             !of_server.is_empty()
         });
         self.shared.sweep();
+        self.buffers.sweep();
     }
 }
 
@@ -114,6 +119,8 @@ pub struct Way<'a> {
     pub http1_alone: bool,
     /// How long it may take.
     pub limits: Limits,
+    /// What is read into.
+    pub buffers: Rc<Buffers>,
     /// Where it is counted.
     pub process: &'a Process,
 }
@@ -154,7 +161,7 @@ impl Unconnected {
 
 /// Opens a connection to a server, and tells it whose it is where it wants to know.
 pub async fn connect(live: &Live, way: Way<'_>) -> Result<Connection, Unconnected> {
-    let Way { announced, tls, http1_alone, limits, process } = way;
+    let Way { announced, tls, http1_alone, limits, buffers, process } = way;
     let shaken = &process.server_handshakes;
     let opened = async {
         let mut stream = dial(&live.address).await?;
@@ -177,7 +184,7 @@ pub async fn connect(live: &Live, way: Way<'_>) -> Result<Connection, Unconnecte
         let counter = if stream.is_resumed() { &shaken.resumed } else { &shaken.full };
         counter.add(1);
     }
-    let mut connection = Connection::new(stream);
+    let mut connection = Connection::new(stream, buffers);
     connection.announced = announced;
     Ok(connection)
 }
@@ -221,7 +228,7 @@ mod tests {
         let mut opened = async |announced: Option<Announced>| {
             let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             servers.push(listener.accept().await.unwrap());
-            let mut connection = Connection::new(Stream::Plain(stream));
+            let mut connection = Connection::new(Stream::Plain(stream), Rc::default());
             connection.announced = announced.map(Box::new);
             connection
         };

@@ -10,6 +10,7 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -21,6 +22,7 @@ use http_body::Frame;
 use tokio::io::AsyncWriteExt as _;
 use tokio_util::io::poll_read_buf;
 
+use super::buffers::{Buffers, ROOM};
 use super::framing::{Framing, Malformed, Step};
 use super::sending::Sending;
 use super::stream::Stream;
@@ -38,8 +40,9 @@ pub use head::{Head, parse};
 #[derive(Debug)]
 pub struct Connection {
     stream: Stream,
-    /// Read and not used yet.
+    /// Read and not used yet; has room as long as something comes.
     buffer: BytesMut,
+    buffers: Rc<Buffers>,
     /// How much is read at once of a body whose length is not known: more as long as more comes.
     room: usize,
     /// Whether it answered a request before: then the server may have closed it without our knowing yet.
@@ -87,16 +90,17 @@ pub enum Broken {
 
 impl Connection {
     /// A connection that just came to stand.
-    pub fn new(stream: Stream) -> Connection {
-        Connection { stream, buffer: BytesMut::new(), room: SMALL_READ, reused: false, announced: None }
+    pub fn new(stream: Stream, buffers: Rc<Buffers>) -> Connection {
+        Connection { stream, buffer: BytesMut::new(), buffers, room: ROOM, reused: false, announced: None }
     }
 
-    /// It has answered, and waits for its next request: what a long body was read into is given back.
+    /// It has answered, and waits for its next request.
     pub(super) fn rests(&mut self) {
         self.reused = true;
-        if self.room > SMALL_READ {
-            self.room = SMALL_READ;
-            self.buffer = BytesMut::new();
+        let buffer = std::mem::take(&mut self.buffer);
+        // What a long body was read into is not kept.
+        if std::mem::replace(&mut self.room, ROOM) == ROOM {
+            self.buffers.give(buffer);
         }
     }
 
@@ -200,11 +204,8 @@ impl Connection {
             if self.buffer.len() > MAX_HEAD {
                 return Poll::Ready(Err(Malformed::TooLong.into()));
             }
-            if self.buffer.capacity() - self.buffer.len() < LEAST_ROOM {
-                self.buffer.reserve(SMALL_READ);
-            }
             let nothing_yet = self.buffer.is_empty() && *interim == 0;
-            let ended = match ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.buffer)) {
+            let ended = match ready!(self.poll_fill(LEAST_ROOM, cx)) {
                 Ok(0) => io::ErrorKind::UnexpectedEof.into(),
                 Ok(_) => continue,
                 Err(error) => error,
@@ -245,12 +246,10 @@ impl Connection {
                 Framing::Length(_) | Framing::UntilClose => {}
             }
             let more = match framing {
-                Framing::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX).clamp(SMALL_READ, LARGE_READ),
+                Framing::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX).clamp(ROOM, LARGE_READ),
                 _ => self.room,
             };
-            self.buffer.reserve(more);
-            let read = ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.buffer));
-            match read {
+            match ready!(self.poll_fill(more, cx)) {
                 Ok(0) if matches!(framing, Framing::UntilClose) => *framing = Framing::Done,
                 Ok(0) => return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into()))),
                 Ok(read) if read >= more => self.room = (2 * more).min(LARGE_READ),
@@ -258,6 +257,21 @@ impl Connection {
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
         }
+    }
+
+    /// Reads what has come, with room for about so many bytes.
+    fn poll_fill(&mut self, room: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if !self.buffer.is_empty() || room > ROOM {
+            self.buffer.reserve(room);
+        } else if self.buffer.capacity() < LEAST_ROOM {
+            let used = std::mem::replace(&mut self.buffer, self.buffers.take());
+            self.buffers.give(used);
+        }
+        let read = poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.buffer);
+        if read.is_pending() && self.buffer.is_empty() && room <= ROOM {
+            self.buffers.give(std::mem::take(&mut self.buffer));
+        }
+        read
     }
 
     /// How much of a body is still to come and can be moved inside the kernel: all of it, or nothing.
@@ -303,9 +317,6 @@ fn consumed(error: Broken) -> Broken {
 pub(super) const MOST_INTERIM: u32 = 8;
 /// How long a server may take to say whether it wants a body.
 const MOST_SILENCE: Duration = Duration::from_millis(500);
-/// Room for a head and a body of some kilobytes: with less, they would take two reads. Room is had again at no cost once
-/// the answer before has gone out.
+/// Room for a head and a body of some kilobytes: with less, they would take two reads.
 const LEAST_ROOM: usize = 12 * 1024;
-/// A head, and with it most bodies.
-const SMALL_READ: usize = 16 * 1024;
 const LARGE_READ: usize = 64 * 1024;

@@ -1,10 +1,10 @@
 //! A worker: one thread that accepts, proxies and owns its upstream connections.
 //!
 //! Workers share the table and atomics, nothing else. The accept loop never ends by an error, never waits for a
-//! client, and backs off when accepting fails. Once a second a worker looks over its connections: there is no timer
-//! per connection or request for what may be a second late.
+//! client, and backs off when accepting fails. What it does once a second is in `worker/second.rs`.
 
 mod counted;
+mod second;
 
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::HashMap;
@@ -12,23 +12,24 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::thread::JoinHandle;
+use std::sync::atomic::AtomicU32;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use etna_store::object::{Id, ProxyProtocol};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc;
-use tokio::task::LocalSet;
+use tokio::task::{JoinHandle, LocalSet};
 use tokio_util::sync::CancellationToken;
 
 use super::accept::{Accepting, open};
 use super::admission::{Admission, LOOK_EVERY, Overload};
 use super::configs::Configs;
 use super::drain::{Drain, finish, turn};
-use super::watch::{Order, Phase, Waiting, Watch};
+use super::watch::{Order, Watch};
 use crate::access::{Access, Lines};
 use crate::backend::pool::Pool;
+use crate::spare::Spare;
 use crate::stats::Process;
 use crate::table::LiveTable;
 use crate::tls::terms::Terms;
@@ -98,7 +99,9 @@ pub struct Worker {
     pub(super) handed_over: Cell<bool>,
     /// Connections whose tasks have not ended.
     pub(super) serving: Cell<usize>,
-    buffers: RefCell<Vec<Vec<u8>>>,
+    buffers: Spare<Vec<u8>>,
+    /// Who tells connections that are late.
+    telling: RefCell<Option<JoinHandle<()>>>,
     /// The time, as responses say it.
     date: RefCell<String>,
     /// Where its connections read.
@@ -172,7 +175,7 @@ pub struct Prelude {
 pub struct Handle {
     commands: mpsc::Sender<Command>,
     beat: Arc<AtomicU32>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Handle {
@@ -182,7 +185,7 @@ impl Handle {
         let beat = Arc::<AtomicU32>::default();
         let its = beat.clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
             // In a task of its own: what a set runs until is polled each time that any of its tasks is.
             let worker = async { tokio::task::spawn_local(run(shared, its, inbox)).await };
             if let Err(error) = runtime.block_on(LocalSet::new().run_until(worker))
@@ -236,15 +239,14 @@ impl Worker {
 
     /// An empty buffer, most likely one that was used before.
     pub fn take_buffer(&self) -> Vec<u8> {
-        self.buffers.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(HEAD_BUFFER))
+        self.buffers.take().unwrap_or_else(|| Vec::with_capacity(HEAD_BUFFER))
     }
 
     /// Takes a buffer back, unless it has grown.
     pub fn give_buffer(&self, mut buffer: Vec<u8>) {
-        let mut buffers = self.buffers.borrow_mut();
-        if buffer.capacity() <= LARGEST_BUFFER && buffers.len() < MOST_BUFFERS {
+        if buffer.capacity() <= LARGEST_BUFFER {
             buffer.clear();
-            buffers.push(buffer);
+            let _ = self.buffers.give(buffer);
         }
     }
 
@@ -257,34 +259,6 @@ impl Worker {
     pub fn turns_away(&self) -> bool {
         let overload = self.overload.borrow();
         !overload.is_none() && overload.turns_away(self.random())
-    }
-
-    fn second_passed(&self) {
-        self.clock.set(self.clock.get() + 1);
-        self.beat.fetch_add(1, Relaxed);
-        self.date.replace(now());
-        self.pool.sweep(self.now());
-        self.seats.sweep();
-        if let Some(access) = &self.access {
-            access.flush();
-        }
-        let (head, idle) =
-            if self.admission.is_crowded() { (CROWDED_SECONDS, CROWDED_SECONDS) } else { (HEAD_SECONDS, IDLE_SECONDS) };
-        for watch in self.connections.borrow().values() {
-            match watch.second_passed() {
-                // The request is answered 408.
-                Some(Waiting::Body) => watch.nudge(),
-                // Whoever does not read cannot be told.
-                Some(Waiting::Reader) => watch.order(Order::Close),
-                None => {}
-            }
-            match watch.phase() {
-                (Phase::Head, seconds) if seconds > head => watch.order(Order::Close),
-                (Phase::Idle, seconds) if seconds > idle => watch.order(Order::Finish),
-                _ if watch.is_overdue() => watch.nudge(),
-                _ => {}
-            }
-        }
     }
 
     /// Whether there is a connection or a tunnel.
@@ -335,7 +309,8 @@ async fn run(shared: Shared, beat: Arc<AtomicU32>, mut inbox: mpsc::Receiver<Com
         draining: Cell::new(false),
         handed_over: Cell::new(false),
         serving: Cell::new(0),
-        buffers: RefCell::default(),
+        buffers: Spare::new(MOST_BUFFERS),
+        telling: RefCell::default(),
         date: RefCell::new(now()),
         scratch: Rc::default(),
         seats: Rc::default(),
@@ -416,9 +391,3 @@ const HEAD_BUFFER: usize = 2048;
 const LARGEST_BUFFER: usize = 32 * 1024;
 /// Buffers kept for the next requests.
 const MOST_BUFFERS: usize = 256;
-/// Seconds a request's head may take, from its first byte or from the connection's start.
-const HEAD_SECONDS: u32 = 10;
-/// Seconds a connection may wait for its next request.
-const IDLE_SECONDS: u32 = 75;
-/// Seconds for either when connections are nearly used up.
-const CROWDED_SECONDS: u32 = 2;

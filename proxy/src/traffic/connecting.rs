@@ -37,7 +37,8 @@ impl Wanted<'_> {
     pub(super) async fn open(self, worker: &Worker, limits: Limits) -> Result<Link, Unconnected> {
         let Server { live, tls, .. } = self.server;
         let process = &*worker.process;
-        let way = Way { announced: self.announced, tls: tls.as_ref(), http1_alone: !self.http2, limits, process };
+        let (announced, tls, buffers) = (self.announced, tls.as_ref(), worker.pool.buffers.clone());
+        let way = Way { announced, tls, http1_alone: !self.http2, limits, buffers, process };
         if self.http2 {
             worker.pool.shared.open(live, way).await
         } else {

@@ -2,7 +2,7 @@
 //!
 //! The state of a request on its way is some kilobytes, and a task made for each would move it several times, from its
 //! making to its end. So a task that is done waits for another stream, of whatever connection. A panic ends its task
-//! alone. How many wait is bounded, and those that were not needed for a second end.
+//! alone.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future as _, poll_fn};
@@ -11,13 +11,15 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use super::stream::{self, Begun};
+use crate::spare::Spare;
 
 /// A worker's tasks that wait for a stream.
-#[derive(Default)]
-pub struct Seats {
-    idle: RefCell<Vec<Rc<Seat>>>,
-    /// The fewest that were idle since the last look.
-    least: Cell<usize>,
+pub struct Seats(Spare<Rc<Seat>>);
+
+impl Default for Seats {
+    fn default() -> Seats {
+        Seats(Spare::new(MOST_IDLE))
+    }
 }
 
 /// A connection's streams that are being served. With this value they end.
@@ -54,32 +56,16 @@ struct Sitting<'s> {
 impl Seats {
     /// Ends those that were not needed since it was called last.
     pub fn sweep(&self) {
-        let mut idle = self.idle.borrow_mut();
-        let unneeded = self.least.get().min(idle.len());
-        idle.drain(..unneeded).for_each(|seat| seat.end());
-        self.least.set(idle.len());
+        self.0.sweep().iter().for_each(|seat| seat.end());
     }
 
     /// One that serves nothing.
     fn take(self: &Rc<Seats>) -> Rc<Seat> {
-        let mut idle = self.idle.borrow_mut();
-        let seat = idle.pop().unwrap_or_else(|| {
+        self.0.take().unwrap_or_else(|| {
             let seat = Rc::<Seat>::default();
             tokio::task::spawn_local(sit(seat.clone(), Rc::downgrade(self)));
             seat
-        });
-        self.least.set(self.least.get().min(idle.len()));
-        seat
-    }
-
-    /// Whether it is kept.
-    fn keep(&self, seat: &Rc<Seat>) -> bool {
-        let mut idle = self.idle.borrow_mut();
-        let keeps = idle.len() < MOST_IDLE;
-        if keeps {
-            idle.push(seat.clone());
-        }
-        keeps
+        })
     }
 }
 
@@ -173,7 +159,7 @@ async fn sit(seat: Rc<Seat>, seats: Weak<Seats>) {
         }
         drop(sitting);
         seat.ends.set(false);
-        if !seats.upgrade().is_some_and(|seats| seats.keep(&seat)) {
+        if seats.upgrade().is_none_or(|seats| seats.0.give(seat.clone()).is_err()) {
             return;
         }
     }

@@ -1,0 +1,83 @@
+//! What a worker does every second: it goes on in time, gives back what a burst has left, and looks over its
+//! connections. There is no timer for each of them: what they wait for may be a second late.
+
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::Worker;
+use crate::listener::watch::{Order, Phase, Waiting, Watch};
+
+/// What a connection is told that is late.
+#[derive(Clone, Copy, Debug)]
+enum Told {
+    /// To do so.
+    Order(Order),
+    /// To look how late it is.
+    Look,
+}
+
+impl Worker {
+    /// A second has passed.
+    pub(super) fn second_passed(&self) {
+        self.clock.set(self.clock.get() + 1);
+        self.beat.fetch_add(1, Relaxed);
+        self.date.replace(super::now());
+        self.pool.sweep(self.now());
+        self.seats.sweep();
+        drop(self.buffers.sweep());
+        if let Some(access) = &self.access {
+            access.flush();
+        }
+        let late = self.late();
+        let mut telling = self.telling.borrow_mut();
+        if !late.is_empty() && telling.as_ref().is_none_or(|telling| telling.is_finished()) {
+            *telling = Some(tokio::task::spawn_local(tell(late)));
+        }
+    }
+
+    /// Connections that have waited, or been waited for, for too long.
+    fn late(&self) -> Vec<(Rc<Watch>, Told)> {
+        let (head, idle) =
+            if self.admission.is_crowded() { (CROWDED_SECONDS, CROWDED_SECONDS) } else { (HEAD_SECONDS, IDLE_SECONDS) };
+        let mut late = Vec::new();
+        for watch in self.connections.borrow().values() {
+            let slow = match watch.second_passed() {
+                // The request is answered 408.
+                Some(Waiting::Body) => Some(Told::Look),
+                // Whoever does not read cannot be told.
+                Some(Waiting::Reader) => Some(Told::Order(Order::Close)),
+                None => None,
+            };
+            let waits = match watch.phase() {
+                (Phase::Head, seconds) if seconds > head => Some(Told::Order(Order::Close)),
+                (Phase::Idle, seconds) if seconds > idle => Some(Told::Order(Order::Finish)),
+                _ if watch.is_overdue() => Some(Told::Look),
+                _ => None,
+            };
+            late.extend(slow.into_iter().chain(waits).map(|told| (watch.clone(), told)));
+        }
+        late
+    }
+}
+
+/// Tells them, some at a time: thousands that end in the same moment would have everybody else wait.
+async fn tell(late: Vec<(Rc<Watch>, Told)>) {
+    for some in late.chunks(AT_ONCE) {
+        for (watch, told) in some {
+            match told {
+                Told::Order(order) => watch.order(*order),
+                Told::Look => watch.nudge(),
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Connections that are told before others have their turn: half a millisecond's work.
+const AT_ONCE: usize = 32;
+/// Seconds a request's head may take, from its first byte or from the connection's start.
+const HEAD_SECONDS: u32 = 10;
+/// Seconds a connection may wait for its next request.
+const IDLE_SECONDS: u32 = 75;
+/// Seconds for either when connections are nearly used up.
+const CROWDED_SECONDS: u32 = 2;
