@@ -81,3 +81,28 @@ const HEAD_SECONDS: u32 = 10;
 const IDLE_SECONDS: u32 = 75;
 /// Seconds for either when connections are nearly used up.
 const CROWDED_SECONDS: u32 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::task::{LocalSet, spawn_local, yield_now};
+
+    #[tokio::test]
+    async fn others_have_their_turn_while_many_are_told() {
+        let watches: Vec<Rc<Watch>> = (0..3 * AT_ONCE).map(|_| Rc::new(Watch::new(Rc::default()))).collect();
+        let late = watches.iter().map(|watch| (watch.clone(), Told::Order(Order::Close))).collect();
+        let told = || watches.iter().filter(|watch| watch.is_finishing()).count();
+        let others = async {
+            let telling = spawn_local(tell(late));
+            let mut turns = Vec::new();
+            while !telling.is_finished() {
+                yield_now().await;
+                turns.push(told());
+            }
+            turns
+        };
+        let turns = LocalSet::new().run_until(others).await;
+        assert!(turns.contains(&AT_ONCE) && turns.contains(&(2 * AT_ONCE)), "{turns:?}");
+        assert_eq!(told(), watches.len());
+    }
+}
