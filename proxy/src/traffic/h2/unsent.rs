@@ -33,8 +33,9 @@ impl Unsent {
         }
     }
 
-    /// What may be given to the connection.
+    /// What may be given to the connection. Short ones are copied: they would keep all that they were read into.
     pub(super) fn piece(self: &Rc<Unsent>, bytes: Bytes) -> Piece {
+        let bytes = if bytes.len() <= SHORT { Bytes::copy_from_slice(&bytes) } else { bytes };
         let counted = bytes.len();
         self.bytes.set(self.bytes.get() + counted);
         Piece { bytes, counted, unsent: self.clone() }
@@ -76,6 +77,8 @@ impl Drop for Piece {
 
 /// Bytes of a connection's responses that wait to be written.
 const MOST_UNSENT: usize = 512 * 1024;
+/// A quarter of what is read at once from a server.
+const SHORT: usize = 4 * 1024;
 
 #[cfg(test)]
 mod tests {
