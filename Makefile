@@ -2,8 +2,8 @@
 
 SHELL := /bin/bash -eu -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help demo test drills check check-code check-deps build bench bench-quick bench-micro guard guard-record fuzz fuzz-smoke \
-  install-deps clean
+.PHONY: help demo test drills check check-code check-deps build profile bench bench-quick bench-micro guard guard-record fuzz \
+  fuzz-smoke install-deps clean
 
 CARGO ?= cargo
 SECONDS ?= 600
@@ -50,16 +50,20 @@ check-deps: ## The part of check that looks at dependencies (cargo-deny)
 
 build: ## Build the three programs for use, into target/release
 	@scripts/install-deps.sh build
-	$(CARGO) build --release $(PROGRAMS)
+	@scripts/build.sh
+
+profile: ## Measure anew what tells the optimizer how a proxy is used, for the rustc at hand (half an hour)
+	@scripts/install-deps.sh build bench profile
+	@scripts/profile.sh
 
 bench: ## Measure Etna beside HAProxy, nginx and Caddy, and against its targets (an hour and a half)
 	@scripts/install-deps.sh build bench
-	@$(CARGO) build --release --package etna-proxy
+	@scripts/build.sh
 	@$(CARGO) run --release --quiet --package etna-benches --bin side-by-side
 
 bench-quick: ## The most telling of it in one short round (three minutes)
 	@scripts/install-deps.sh build bench
-	@$(CARGO) build --release --package etna-proxy
+	@scripts/build.sh
 	@$(CARGO) run --release --quiet --package etna-benches --bin side-by-side -- --quick
 
 bench-micro: ## Measure the pure parts: matching, compiling, choosing
@@ -85,7 +89,7 @@ fuzz-smoke: ## The same for 20 seconds each
 	@scripts/fuzz.sh 20 $(TARGETS)
 
 install-deps: ## Install everything that any target needs
-	@scripts/install-deps.sh build test check bench guard
+	@scripts/install-deps.sh build test check bench guard profile
 
 clean: ## Remove what was built, and the testbed's engine and images
 	$(CARGO) clean
