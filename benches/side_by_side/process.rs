@@ -29,6 +29,9 @@ impl Process {
                 None => pinned.env_remove(name),
             };
         }
+        if let Some(dir) = command.get_current_dir() {
+            pinned.current_dir(dir);
+        }
         pinned.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         command = pinned;
         let child = command.spawn().context("cannot start taskset (package util-linux)")?;

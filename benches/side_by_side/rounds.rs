@@ -77,7 +77,7 @@ fn installed(plan: &Plan) -> anyhow::Result<Vec<(Kind, String)>> {
 
 fn remedy(peer: Kind, plan: &Plan) -> String {
     match peer {
-        Kind::Etna => format!(" ({}): cargo build --release -p etna-proxy, or say --etna FILE", plan.etna.display()),
+        Kind::Etna => format!(" ({}): make build, or say --etna FILE", plan.etna.display()),
         Kind::Haproxy | Kind::Nginx | Kind::Caddy | Kind::Floor => ": scripts/install-deps.sh bench".to_owned(),
     }
 }

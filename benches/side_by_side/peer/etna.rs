@@ -38,7 +38,9 @@ pub(crate) fn spawn(bed: &Bed, home: &Path, setup: &Setup, store: &str) -> anyho
         Workers::One => ("1", bed.cores.proxy.to_string()),
         Workers::Two => ("2", format!("{},{}", bed.cores.proxy, bed.cores.load)),
     };
-    let mut command = Command::new(&bed.etna);
+    // Where what flags name by a relative path goes, too.
+    let mut command = Command::new(std::path::absolute(&bed.etna)?);
+    command.current_dir(home);
     command.args(["serve", "--store", store, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
     command.args(["--workers", workers, "--state-dir"]).arg(home);
     if setup.key.is_some() {
