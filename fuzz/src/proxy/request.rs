@@ -56,7 +56,7 @@ fn in_pieces(wire: &[u8], piece: usize) -> Result<Option<(Head, BytesMut)>, Erro
 
 fn passed_on(head: &Head, believe: bool) {
     let parts = &head.parts;
-    let Ok(host) = headers::host(parts) else { return };
+    let Ok(host) = parts.host() else { return };
     // More would not fit into what we read of it again.
     if parts.method == Method::CONNECT || parts.fields.len() > 80 {
         return;

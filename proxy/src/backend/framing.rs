@@ -7,7 +7,8 @@ use bytes::{Bytes, BytesMut};
 use http::header::HeaderMap;
 use http::{Method, StatusCode};
 
-use crate::message::fields::{Ending, Fields, Found};
+use crate::message::fields::Fields;
+use crate::message::found::{Ending, Found};
 
 /// What is left of a message's body.
 #[derive(Debug)]

@@ -1,6 +1,8 @@
 //! Heads of messages, as everything else sees them: a request's, whatever the client speaks, and fields. Pure.
 
 pub mod fields;
+pub mod found;
+pub mod host;
 
 use http::request::Parts;
 use http::{Method, Uri, Version};

@@ -8,7 +8,6 @@ use http::header::HeaderName;
 use super::BadSettings;
 use crate::message::RequestHead;
 use crate::rule::host_of;
-use crate::traffic::headers;
 
 /// `client.ip`, `request.host` or `request.header.<Name>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +41,7 @@ impl Variable {
                 IpAddr::V6(ip) => ip.segments()[..4].hash(&mut hasher),
             },
             // However it is spelled, it leads to the same frontend.
-            Variable::Host => host_of(headers::host(head).unwrap_or_default()).hash(&mut hasher),
+            Variable::Host => host_of(head.host().unwrap_or_default()).hash(&mut hasher),
             Variable::Header(name) => {
                 head.fields.get(name.as_str()).unwrap_or_default().hash(&mut hasher);
             }

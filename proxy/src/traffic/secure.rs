@@ -9,7 +9,6 @@ use http::header::{HeaderName, HeaderValue, LOCATION};
 use http::{StatusCode, Uri};
 
 use super::body::ResponseBody;
-use super::headers;
 use crate::acme::challenge::PATH;
 use crate::listener::conn::Client;
 use crate::message::RequestHead;
@@ -31,7 +30,7 @@ impl Asked {
         if spec.https == HttpsMode::Off && spec.hsts == 0 || !is_secure(client, frontend, head) {
             return None;
         }
-        let host = headers::host(head).ok()?;
+        let host = head.host().ok()?;
         Some(Asked { host: host_of(host).into(), uri: head.uri.clone(), hsts: spec.hsts })
     }
 
@@ -94,7 +93,7 @@ pub(crate) fn over_tls(head: &RequestHead) -> Option<HeaderValue> {
     if head.uri.path().starts_with(PATH) {
         return None;
     }
-    let host = headers::host(head).ok()?;
+    let host = head.host().ok()?;
     let place = head.uri.path_and_query().map_or("/", |place| place.as_str());
     HeaderValue::from_str(&format!("https://{}{place}", host_part(host))).ok()
 }

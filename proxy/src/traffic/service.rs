@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 use super::body::ResponseBody;
 use super::incoming::Incoming;
 use super::recorded;
-use super::{forward, headers, respond, secure};
+use super::{forward, respond, secure};
 use crate::acme::challenge::PATH;
 use crate::error::Error;
 use crate::listener::conn::Client;
@@ -52,7 +52,7 @@ fn challenge(client: &Client, head: &RequestHead) -> Option<Response> {
     if !path.starts_with(PATH) || !matches!(head.method, Method::GET | Method::HEAD) {
         return None;
     }
-    let host = headers::host(head).ok()?;
+    let host = head.host().ok()?;
     let token = client.worker.live.token(&host_of(host), path)?;
     let mut response = Response::new(StatusCode::OK, ResponseBody::whole(token));
     let kind = http::HeaderValue::from_static("application/octet-stream");
@@ -124,7 +124,7 @@ fn route(client: &Client, head: &RequestHead) -> Result<(Route, std::net::IpAddr
         client.worker.process.loops.add(1);
         return Err(Error::Loop);
     }
-    let host = headers::host(head).map_err(Error::BadRequest)?;
+    let host = head.host().map_err(Error::BadRequest)?;
     let host = host_of(host);
     let ip = client.worker.trusted.client(client.peer.address, &head.fields);
     let view = Head::new(&head.method, &host, head.uri.path(), head.uri.query(), &head.fields, ip);

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::BytesMut;
-use etna_proxy::traffic::{h1, headers};
+use etna_proxy::traffic::h1;
 
 use crate::drill::{Length, Outcome};
 use crate::protocol::strict::{self, Framed};
@@ -106,7 +106,7 @@ pub(super) async fn run(length: Length) -> Outcome {
 fn judged(bytes: &[u8]) -> Result<Option<bool>, String> {
     let mut buffer = BytesMut::from(bytes);
     let read = h1::head::read(&mut buffer, &mut 0).ok().flatten();
-    let ours = read.filter(|head| head.parts.method != http::Method::CONNECT && headers::host(&head.parts).is_ok());
+    let ours = read.filter(|head| head.parts.method != http::Method::CONNECT && head.parts.host().is_ok());
     let theirs = strict::head(bytes);
     let Some(ours) = ours else {
         return Ok(matches!(theirs, Ok(Some(_))).then_some(false));

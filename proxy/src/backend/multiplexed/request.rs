@@ -8,7 +8,8 @@ use http::header::{HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Uri, Version};
 
-use crate::message::fields::{Ending, Fields, Found};
+use crate::message::fields::Fields;
+use crate::message::found::{Ending, Found};
 
 /// Reads a written head; `None` where there is something in it that HTTP/2 cannot say.
 pub(super) fn of_written(head: &[u8], is_encrypted: bool) -> Option<Request<()>> {

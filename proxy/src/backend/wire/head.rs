@@ -7,7 +7,8 @@ use bytes::{Buf as _, BytesMut};
 use http::{Method, StatusCode, Version};
 
 use crate::backend::framing::{Framing, Malformed, Said};
-use crate::message::fields::{Ending, Fields, Flaw, Found, text_length, tokens};
+use crate::message::fields::Fields;
+use crate::message::found::{Ending, Flaw, Found, text_length, tokens};
 use crate::message::is_for_one_hop;
 
 /// A response's head.

@@ -13,7 +13,8 @@ use http::{Method, Uri, Version};
 use crate::backend::framing::{Chunks, Framing, parse_length};
 use crate::error::Error;
 use crate::message::RequestHead;
-use crate::message::fields::{Ending, Fields, Flaw, Found, tokens};
+use crate::message::fields::Fields;
+use crate::message::found::{Ending, Flaw, Found, tokens};
 
 /// A request's head.
 #[derive(Debug)]
