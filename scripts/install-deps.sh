@@ -1,6 +1,6 @@
 #!/bin/bash
 # Installs what the named groups of apt-packages.txt need and this machine lacks.
-#   scripts/install-deps.sh [build] [test] [bench] [check]     default: build test
+#   scripts/install-deps.sh [build] [test] [bench] [check] [guard] [profile]     default: build test
 # Needs apt and root or sudo only if something is missing. Services that come with
 # a package (etcd, docker, nginx, …) are not started by the installation.
 set -euo pipefail

@@ -24,6 +24,7 @@ raw=$target/raw
 rm -rf "$raw"
 mkdir -p "$raw"
 
+# The same packages together as there: other features would be other functions.
 echo "Building with counters" >&2
 RUSTFLAGS="-Cprofile-generate=$raw -Cllvm-args=-disable-vp -Cllvm-args=-runtime-counter-relocation" \
   LLVM_PROFILE_FILE=/dev/null "$cargo" build --release --target-dir "$target" \

@@ -2,7 +2,7 @@
 //!
 //! Whatever two parties could read in two ways is refused here, before anything is matched or forwarded (RFC 9112
 //! sections 2, 3, 5 and 6): bare line feeds, folded fields, more than one length, a length beside chunks, codings
-//! other than `chunked`. What a field is, is in `fields.rs`.
+//! other than `chunked`. What a field is, is in `message/found.rs`.
 
 use std::ops::Range;
 use std::rc::Rc;
