@@ -45,14 +45,6 @@ async fn until_following(proxy: &Proxy) {
     .await;
 }
 
-async fn until_kept(proxy: &Proxy, times: f64) {
-    eventually("the last table is on disk", LONG, async || {
-        let written = proxy.metrics().await.sum("etna_last_table_writes_total", &[]);
-        ensure(written >= Some(times), format!("{written:?}"))
-    })
-    .await;
-}
-
 async fn has_problem(proxy: &Proxy, text: &str) {
     eventually(&format!("a problem says {text:?}"), LONG, async || {
         let problems = proxy.problems().await;
@@ -72,9 +64,8 @@ async fn a_start_without_the_store() {
     let scene = Scene::with_etcd("cold", 1).await;
     let _servers = applications(&scene).await;
     let mut proxy = scene.proxy("etna").await;
-    until_kept(&proxy, 1.0).await;
-    scene.put("backends/f/backend", json!({ "Type": "http" })).await;
-    until_kept(&proxy, 2.0).await;
+    proxy.until_kept(1).await;
+    proxy.until_kept(scene.put("backends/f/backend", json!({ "Type": "http" })).await).await;
     let file = proxy.last_table().expect("it is kept");
     let (newest, previous) = (std::fs::read(&file).unwrap(), std::fs::read(file.with_extension("1")).unwrap());
     scene.etcd.kill(0);
@@ -192,7 +183,7 @@ async fn data_wiped_and_an_older_backup_restored() {
     put_to_served(&scene, &proxy, "before").await;
     let backup = scene.etcd.back_up(0);
     put_to_served(&scene, &proxy, "after").await;
-    until_kept(&proxy, 1.0).await;
+    proxy.until_kept(proxy.revision().await).await;
 
     scene.etcd.kill(0);
     scene.etcd.wipe(0);
@@ -204,7 +195,7 @@ async fn data_wiped_and_an_older_backup_restored() {
     until_held(&proxy, 14).await;
     put_to_served(&scene, &proxy, "meanwhile").await;
     load.stop().await.assert_all_right();
-    until_kept(&proxy, 3.0).await;
+    proxy.until_kept(proxy.revision().await).await;
     drop(proxy);
     let proxy = scene.proxy_with("etna", &["--hold", "1"]).await;
     until_held(&proxy, 14).await;
@@ -273,7 +264,7 @@ async fn forbidden_is_not_empty() {
     let scene = Scene::with_etcd("forbidden", 1).await;
     let _servers = applications(&scene).await;
     let mut proxy = scene.proxy("etna").await;
-    until_kept(&proxy, 1.0).await;
+    proxy.until_kept(1).await;
     let load = traffic(&proxy);
     let mut client = scene.etcd.client().await;
     client.role_add("root").await.unwrap();
@@ -311,14 +302,13 @@ async fn a_disk_that_takes_nothing() {
     let server = StandIn::start("s").await;
     let proxy = scene.proxy("etna").await;
     let load = traffic(&proxy);
-    scene.put("backends/b/backend", json!({ "Type": "http" })).await;
-    until_kept(&proxy, 1.0).await;
+    proxy.until_kept(scene.put("backends/b/backend", json!({ "Type": "http" })).await).await;
     // Whoever runs the tests, nobody can make a file of it.
     let file = proxy.last_table().expect("it is kept");
     std::fs::remove_file(&file).unwrap();
     std::fs::create_dir_all(file.join("in-the-way")).unwrap();
     std::fs::create_dir_all(file.with_extension("1").join("in-the-way")).unwrap();
-    scene.route("a", "a.test", &[("s", server.address)]).await;
+    let revision = scene.route("a", "a.test", &[("s", server.address)]).await;
     proxy.until_status("a.test", "/", 200).await;
     has_problem(&proxy, "the last table cannot be written").await;
     eventually("it is counted", LONG, async || {
@@ -328,7 +318,7 @@ async fn a_disk_that_takes_nothing() {
     .await;
     std::fs::remove_dir_all(&file).unwrap();
     std::fs::remove_dir_all(file.with_extension("1")).unwrap();
-    until_kept(&proxy, 2.0).await;
+    proxy.until_kept(revision).await;
     eventually("the problem is solved", LONG, async || {
         let problems = proxy.problems().await;
         ensure(problems.is_empty(), format!("{problems:?}"))
@@ -343,15 +333,15 @@ async fn two_stores_share_a_directory() {
     let scene = Scene::with_etcd("shared", 1).await;
     let _servers = applications(&scene).await;
     let mut proxy = scene.proxy("etna").await;
-    until_kept(&proxy, 1.0).await;
+    proxy.until_kept(1).await;
     let prefix = format!("other-{}", proxy.pid());
     let other = scene.etcd.store(&prefix);
     // Of the same name, so in the same directory.
     let mut second = Proxy::launch("etna", &other, &["--workers", "1"], scene.folder(), LONG).await;
     let mut client = scene.etcd.client().await;
     for times in 1..4 {
-        client.put(format!("/{prefix}/sites/x"), format!("{{\"n\":{times}}}"), None).await.unwrap();
-        until_kept(&second, f64::from(times)).await;
+        let put = client.put(format!("/{prefix}/sites/x"), format!("{{\"n\":{times}}}"), None).await.unwrap();
+        second.until_kept(put.header().unwrap().revision()).await;
     }
     signal(second.pid(), "INT");
     second.end(LONG).await;
@@ -375,7 +365,7 @@ async fn ten_thousand_routes_from_disk() {
     scene.put(&server_key("b", "s"), server_at(server.address)).await;
     scene.put_all(routes).await;
     let mut proxy = scene.proxy("etna").await;
-    until_kept(&proxy, 1.0).await;
+    proxy.until_kept(1).await;
     proxy.kill();
     scene.etcd.kill(0);
     let started = Instant::now();

@@ -265,6 +265,16 @@ impl Proxy {
         .await;
     }
 
+    /// Waits until the last table is on disk at a revision, or a later one that is in force.
+    pub async fn until_kept(&self, revision: i64) {
+        eventually(&format!("revision {revision} is on disk"), KEPT, async || {
+            let metrics = self.metrics().await;
+            let [kept, now] = ["etna_last_table_revision", "etna_store_revision"].map(|name| metrics.sum(name, &[]));
+            ensure(kept >= Some(revision as f64) && kept <= now, format!("{kept:?} is, {now:?} is in force"))
+        })
+        .await;
+    }
+
     /// Tells it to drain.
     pub fn terminate(&self) {
         signal(self.pid(), "TERM");
@@ -291,5 +301,7 @@ impl Proxy {
 
 /// Until a proxy is ready, its store being there.
 const READY: Duration = Duration::from_secs(20);
+/// A proxy on a slow disk rests ten seconds between writing its table and writing it again.
+const KEPT: Duration = Duration::from_secs(30);
 /// Until a change is in force, on a machine that does other things, too.
 const SOON: Duration = Duration::from_secs(20);

@@ -153,11 +153,11 @@ impl Scene {
     }
 
     /// A backend with the servers given by id and address, and everything of one host leading to it.
-    pub async fn route(&self, id: &str, host: &str, servers: &[(&str, std::net::SocketAddr)]) {
+    pub async fn route(&self, id: &str, host: &str, servers: &[(&str, std::net::SocketAddr)]) -> i64 {
         for (server, address) in servers {
             self.put(&server_key(id, server), server_at(*address)).await;
         }
-        self.put(&frontend_key(id), frontend(&format!("Host(`{host}`)"), id)).await;
+        self.put(&frontend_key(id), frontend(&format!("Host(`{host}`)"), id)).await
     }
 
     /// Starts a proxy that follows this scene, and waits until it is ready.

@@ -99,7 +99,7 @@ impl Writer {
             if !self.write_at_last(kept).await {
                 return;
             }
-            pause = SHORTEST.max(began.elapsed() * SHARE);
+            pause = (began.elapsed() * SHARE).clamp(SHORTEST, LONGEST);
         }
     }
 
@@ -143,11 +143,14 @@ impl Writer {
     }
 
     async fn write(&mut self, kept: Kept) -> Result<(), String> {
-        let (dir, rotate) = (self.dir.clone(), self.rotate);
+        let (dir, rotate, revision) = (self.dir.clone(), self.rotate, kept.revision);
         let written = tokio::task::spawn_blocking(move || disk::write(&dir, &kept, rotate)).await;
         written.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         self.rotate = true;
-        self.state.set_store(|store| store.kept += 1);
+        self.state.set_store(|store| {
+            store.kept += 1;
+            store.kept_revision = Some(revision);
+        });
         if self.tell.borrow().is_some() {
             tracing::info!(file = %self.file().display(), "the last table can be written again");
             self.tell.send_replace(None);
@@ -185,6 +188,8 @@ impl Writer {
 const SHORTEST: Duration = Duration::from_secs(1);
 /// Writing a large table takes at most a twentieth of the time.
 const SHARE: u32 = 20;
+/// A slow disk does not make what is on it much older.
+const LONGEST: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(5);
 const TOUCH: Duration = Duration::from_secs(30);
 const LONGEST_FINISH: Duration = Duration::from_secs(3);

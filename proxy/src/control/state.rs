@@ -85,6 +85,8 @@ pub struct StoreStatus {
     pub differences: u64,
     /// Times the last table was written to disk.
     pub kept: u64,
+    /// Its revision there, once this process wrote it.
+    pub kept_revision: Option<Revision>,
     /// Times it could not be, or could not be read.
     pub keep_errors: u64,
 }
@@ -131,6 +133,7 @@ impl State {
             resyncs: 0,
             differences: 0,
             kept: 0,
+            kept_revision: None,
             keep_errors: 0,
         };
         State {

@@ -11,14 +11,14 @@ use etna_tests::scene::Scene;
 use etna_tests::stand_in::StandIn;
 use etna_tests::wait::{ensure, eventually};
 
-use super::ground::{Ground, LONG, bare, ms, put_to_served, state_of, until_kept};
+use super::ground::{Ground, LONG, bare, ms, put_to_served, state_of};
 use crate::bed::{HOST, Rate};
 use crate::drill::{Length, Outcome};
 
 /// C6. With a table on disk it serves at once; without one it listens, says why it serves nothing, and waits.
 pub(super) async fn cold_start(length: Length) -> Outcome {
     let mut ground = Ground::open("c6", 1, Settings::default(), length).await;
-    until_kept(&ground.proxy, 1.0).await;
+    ground.proxy.until_kept(1).await;
     ground.scene.etcd.kill(0);
     ground.proxy.kill();
     let began = Instant::now();
@@ -62,9 +62,8 @@ pub(super) async fn damaged(length: Length) -> Outcome {
     let (older, newer) = (StandIn::start("older").await, StandIn::start("newer").await);
     scene.route("a", "a.test", &[("s", older.address)]).await;
     let mut proxy = scene.proxy("etna").await;
-    until_kept(&proxy, 1.0).await;
-    scene.route("a", "a.test", &[("s", newer.address)]).await;
-    until_kept(&proxy, 2.0).await;
+    proxy.until_kept(1).await;
+    proxy.until_kept(scene.route("a", "a.test", &[("s", newer.address)]).await).await;
     proxy.kill();
     scene.etcd.kill(0);
     let newest = proxy.last_table().expect("it is kept");
@@ -159,7 +158,7 @@ async fn no_disk() -> Result<String, String> {
         return Ok("disk full and read-only: not tried, mounting needs root".into());
     };
     let proxy = scene.proxy("etna").await;
-    until_kept(&proxy, 1.0).await;
+    proxy.until_kept(1).await;
     let mut ground = Ground::around(scene, servers, proxy, Length::Full).await;
     let (scene, proxy) = (&ground.scene, &ground.proxy);
     let traffic = ground.load(Rate::L2k).await;

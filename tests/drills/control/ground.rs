@@ -135,15 +135,6 @@ pub(super) async fn until_held(proxy: &Proxy) -> u64 {
     .await
 }
 
-/// Waits until the last table was written so many times.
-pub(super) async fn until_kept(proxy: &Proxy, times: f64) {
-    eventually("the last table is on disk", LONG, async || {
-        let written = proxy.metrics().await.sum("etna_last_table_writes_total", &[]);
-        ensure(written >= Some(times), format!("{written:?}"))
-    })
-    .await;
-}
-
 /// Where a program's state lies that is started in a scene.
 pub(super) fn state_of(scene: &Scene, name: &str) -> PathBuf {
     scene.folder().join(format!("{name}-state"))

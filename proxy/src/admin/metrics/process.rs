@@ -17,7 +17,7 @@ pub(super) fn write(state: &State, now: Instant) -> String {
     let suspects = state.suspects();
     let servers: usize = table.backends.iter().flatten().map(|backend| backend.servers.len()).sum();
     let draining = f64::from(u8::from(state.draining.is_cancelled()));
-    let gauges: [(&str, &str, f64); 12] = [
+    let gauges: [(&str, &str, f64); 13] = [
         (
             "etna_uptime_seconds",
             "Since the process started.",
@@ -26,6 +26,11 @@ pub(super) fn write(state: &State, now: Instant) -> String {
         ("etna_ready", "Whether requests can be served.", f64::from(u8::from(state.is_ready()))),
         ("etna_draining", "Whether the process was told to stop and finishes what runs.", draining),
         ("etna_store_revision", "Revision of the store that is in force.", store.revision.map_or(0.0, |r| r.0 as f64)),
+        (
+            "etna_last_table_revision",
+            "Revision of the last table on disk, 0 until this process wrote it.",
+            store.kept_revision.map_or(0.0, |r| r.0 as f64),
+        ),
         ("etna_store_following", "Whether changes of the store arrive.", f64::from(u8::from(store.following))),
         ("etna_store_age_seconds", "Since the store was last heard of.", age),
         (
