@@ -99,7 +99,7 @@ impl Writer {
             if !self.write_at_last(kept).await {
                 return;
             }
-            pause = (began.elapsed() * SHARE).clamp(SHORTEST, LONGEST);
+            pause = pause_after(began.elapsed());
         }
     }
 
@@ -185,6 +185,11 @@ impl Writer {
     }
 }
 
+/// How long to rest after a write that took so long.
+fn pause_after(took: Duration) -> Duration {
+    (took * SHARE).clamp(SHORTEST, LONGEST)
+}
+
 const SHORTEST: Duration = Duration::from_secs(1);
 /// Writing a large table takes at most a twentieth of the time.
 const SHARE: u32 = 20;
@@ -209,6 +214,12 @@ mod tests {
 
     fn found(dir: &std::path::Path) -> Option<i64> {
         disk::read(dir, "memory").0.map(|found| found.batch.revision.0)
+    }
+
+    #[test]
+    fn a_large_table_is_written_less_often_and_a_slow_disk_is_not_given_up() {
+        let rests = [1, 200, 5000].map(|took| pause_after(Duration::from_millis(took)).as_secs());
+        assert_eq!(rests, [1, 4, 10]);
     }
 
     #[tokio::test]
