@@ -165,5 +165,6 @@ async fn sit(seat: Rc<Seat>, seats: Weak<Seats>) {
     }
 }
 
-/// Tasks of a worker that wait for a stream.
-const MOST_IDLE: usize = 256;
+/// Tasks of a worker that wait for a stream: with fewer than are in use at once, many are made and ended all the time.
+/// Those that a burst has left go within two seconds.
+const MOST_IDLE: usize = 1024;
