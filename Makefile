@@ -50,20 +50,20 @@ check-deps: ## The part of check that looks at dependencies (cargo-deny)
 
 build: ## Build the three programs for use, into target/release
 	@scripts/install-deps.sh build
-	@scripts/build.sh
+	@scripts/build.sh $(PROGRAMS)
 
-profile: ## Measure anew what tells the optimizer how a proxy is used, for the rustc at hand (half an hour)
+profile: ## Measure anew what tells the optimizer how a proxy is used, for the rustc at hand (twenty minutes)
 	@scripts/install-deps.sh build bench profile
-	@scripts/profile.sh
+	@scripts/profile.sh $(PROGRAMS)
 
-bench: ## Measure Etna beside HAProxy, nginx and Caddy, and against its targets (an hour and a half)
+bench: ## Measure Etna beside HAProxy, nginx and Caddy, and against its targets (an hour and a quarter)
 	@scripts/install-deps.sh build bench
-	@scripts/build.sh
+	@scripts/build.sh $(PROGRAMS)
 	@$(CARGO) run --release --quiet --package etna-benches --bin side-by-side
 
 bench-quick: ## The most telling of it in one short round (three minutes)
 	@scripts/install-deps.sh build bench
-	@scripts/build.sh
+	@scripts/build.sh $(PROGRAMS)
 	@$(CARGO) run --release --quiet --package etna-benches --bin side-by-side -- --quick
 
 bench-micro: ## Measure the pure parts: matching, compiling, choosing

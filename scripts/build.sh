@@ -1,10 +1,12 @@
 #!/bin/bash
 # Builds the three programs for use, into target/release, the optimizer told by a profile what a proxy under load does.
 #
-# A profile fits one release of rustc and these three packages built together (their features are those of all three).
+#   scripts/build.sh --package NAME …     what `make build` names
+# A profile fits one release of rustc and those packages built together (their features are those of all of them).
 # For another release of rustc there is none, and all is built without; `make profile` measures one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+[ $# -gt 0 ] || { echo "error: no package named: make build does" >&2; exit 2; }
 
 release=$(rustc -vV | sed -n 's/^release: //p')
 stored=proxy/profile/rustc-$release.profdata.gz
@@ -22,4 +24,4 @@ if [ -e "$stored" ]; then
 else
   echo "Building without a profile: there is none for rustc $release (make profile measures one)" >&2
 fi
-"${CARGO:-cargo}" build --release --package etna-proxy --package etna-sidekick --package etna-ctl
+"${CARGO:-cargo}" build --release "$@"

@@ -6,6 +6,7 @@
 # moment; what kinds of values were seen is not counted, as that cannot be written so.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+[ $# -gt 0 ] || { echo "error: no package named: make profile does" >&2; exit 2; }
 
 cargo=${CARGO:-cargo}
 release=$(rustc -vV | sed -n 's/^release: //p')
@@ -27,8 +28,7 @@ mkdir -p "$raw"
 # The same packages together as there: other features would be other functions.
 echo "Building with counters" >&2
 RUSTFLAGS="-Cprofile-generate=$raw -Cllvm-args=-disable-vp -Cllvm-args=-runtime-counter-relocation" \
-  LLVM_PROFILE_FILE=/dev/null "$cargo" build --release --target-dir "$target" \
-  --package etna-proxy --package etna-sidekick --package etna-ctl
+  LLVM_PROFILE_FILE=/dev/null "$cargo" build --release --target-dir "$target" "$@"
 
 # Requests of all kinds, and changes, so that neither is thought rare. Figures of this run say nothing.
 "$cargo" build --release --package etna-benches --bin side-by-side
