@@ -1,4 +1,5 @@
-//! Growth: S1 with more servers, more connections, two workers. Etna alone; more frontends are S9.
+//! Growth: S1 with more servers, more connections, two workers; more frontends are S9. Etna alone, but for connections: how
+//! much of that growth is the kernel's, its peers show.
 
 use anyhow::Context as _;
 use async_trait::async_trait;
@@ -19,6 +20,7 @@ pub(super) struct Growth {
 /// How far.
 struct Point {
     name: &'static str,
+    peer: Kind,
     connections: usize,
     setup: Setup,
 }
@@ -41,7 +43,18 @@ pub(super) const CONNECTIONS: Growth = Growth {
     id: "growth-connections",
     title: "small bodies (130 bytes), as many kept connections that all ask",
     what: "connections",
-    points: &[connections("16", 16), connections("64", 64), connections("512", 512), connections("4,096", 4096)],
+    points: &[
+        connections("16", Kind::Etna, 16),
+        connections("64", Kind::Etna, 64),
+        connections("512", Kind::Etna, 512),
+        connections("4,096", Kind::Etna, 4096),
+        connections("haproxy, 64", Kind::Haproxy, 64),
+        connections("haproxy, 512", Kind::Haproxy, 512),
+        connections("haproxy, 4,096", Kind::Haproxy, 4096),
+        connections("nginx, 64", Kind::Nginx, 64),
+        connections("nginx, 512", Kind::Nginx, 512),
+        connections("nginx, 4,096", Kind::Nginx, 4096),
+    ],
 };
 /// The second has to share its core with the load.
 pub(super) const WORKERS: Growth = Growth {
@@ -52,15 +65,15 @@ pub(super) const WORKERS: Growth = Growth {
 };
 
 const fn servers(name: &'static str, number: usize) -> Point {
-    Point { name, connections: 64, setup: Setup { servers: Servers::Ours(number), ..USUAL } }
+    Point { name, peer: Kind::Etna, connections: 64, setup: Setup { servers: Servers::Ours(number), ..USUAL } }
 }
 
-const fn connections(name: &'static str, connections: usize) -> Point {
-    Point { name, connections, setup: USUAL }
+const fn connections(name: &'static str, peer: Kind, connections: usize) -> Point {
+    Point { name, peer, connections, setup: USUAL }
 }
 
 const fn workers(name: &'static str, workers: Workers) -> Point {
-    Point { name, connections: 64, setup: Setup { etna: Etna { workers, ..USUAL.etna }, ..USUAL } }
+    Point { name, peer: Kind::Etna, connections: 64, setup: Setup { etna: Etna { workers, ..USUAL.etna }, ..USUAL } }
 }
 
 #[async_trait(?Send)]
@@ -76,7 +89,7 @@ impl Scenario for Growth {
     }
 
     fn entrants(&self) -> Vec<Entrant> {
-        let entrant = |point: &Point| Entrant { name: point.name, peer: Kind::Etna, setup: point.setup };
+        let entrant = |point: &Point| Entrant { name: point.name, peer: point.peer, setup: point.setup };
         self.points.iter().map(entrant).collect()
     }
 
