@@ -5,7 +5,12 @@ use std::sync::Arc;
 use super::Entry;
 
 /// Rules in one place.
+#[derive(Default)]
 pub(super) enum Bucket<T> {
+    #[default]
+    Empty,
+    /// Most places have just one.
+    One(Arc<Entry<T>>),
     /// A sorted list, copied when it changes.
     Few(Arc<[Arc<Entry<T>>]>),
     /// A sorted tree: changing it costs the logarithm of its size.
@@ -18,57 +23,64 @@ pub(super) struct Ranked<T>(Arc<Entry<T>>);
 impl<T> Clone for Bucket<T> {
     fn clone(&self) -> Bucket<T> {
         match self {
+            Bucket::Empty => Bucket::Empty,
+            Bucket::One(entry) => Bucket::One(entry.clone()),
             Bucket::Few(entries) => Bucket::Few(entries.clone()),
             Bucket::Many(entries) => Bucket::Many(entries.clone()),
         }
     }
 }
 
-impl<T> Default for Bucket<T> {
-    fn default() -> Bucket<T> {
-        Bucket::Few(Arc::from([]))
-    }
-}
-
 impl<T> Bucket<T> {
+    /// Of sorted ones.
+    fn of(mut entries: Vec<Arc<Entry<T>>>) -> Bucket<T> {
+        match entries.len() {
+            0 | 1 => entries.pop().map_or(Bucket::Empty, Bucket::One),
+            ..=FEW => Bucket::Few(entries.into()),
+            _ => Bucket::Many(entries.into_iter().map(Ranked).collect()),
+        }
+    }
+
+    /// Those in it, unless they are many.
+    fn few(&self) -> &[Arc<Entry<T>>] {
+        match self {
+            Bucket::Empty | Bucket::Many(_) => &[],
+            Bucket::One(entry) => std::slice::from_ref(entry),
+            Bucket::Few(entries) => entries,
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         match self {
-            Bucket::Few(entries) => entries.len(),
             Bucket::Many(entries) => entries.len(),
+            _ => self.few().len(),
         }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Entry<T>>> {
-        let (few, many) = match self {
-            Bucket::Few(entries) => (Some(entries.iter()), None),
-            Bucket::Many(entries) => (None, Some(entries.iter().map(|ranked| &ranked.0))),
+        let many = match self {
+            Bucket::Many(entries) => Some(entries.iter().map(|ranked| &ranked.0)),
+            _ => None,
         };
-        few.into_iter().flatten().chain(many.into_iter().flatten())
+        self.few().iter().chain(many.into_iter().flatten())
     }
 
     pub(super) fn insert(&mut self, entry: &Arc<Entry<T>>) {
-        match self {
-            Bucket::Few(entries) if entries.len() < FEW => {
-                let at = entries.partition_point(|known| known.before(entry));
-                let (before, after) = entries.split_at(at);
-                *entries = before.iter().chain([entry]).chain(after).cloned().collect();
-            }
-            Bucket::Few(entries) => {
-                *self = Bucket::Many(entries.iter().chain([entry]).map(|entry| Ranked(entry.clone())).collect());
-            }
-            Bucket::Many(entries) => {
-                entries.insert(Ranked(entry.clone()));
-            }
+        if let Bucket::Many(entries) = self {
+            entries.insert(Ranked(entry.clone()));
+            return;
         }
+        let few = self.few();
+        let (before, after) = few.split_at(few.partition_point(|known| known.before(entry)));
+        *self = Bucket::of(before.iter().chain([entry]).chain(after).cloned().collect());
     }
 
     pub(super) fn remove(&mut self, entry: &Arc<Entry<T>>) {
-        match self {
-            Bucket::Few(entries) => *entries = entries.iter().filter(|known| known.id != entry.id).cloned().collect(),
-            Bucket::Many(entries) => {
-                entries.remove(&Ranked(entry.clone()));
-            }
+        if let Bucket::Many(entries) = self {
+            entries.remove(&Ranked(entry.clone()));
+            return;
         }
+        *self = Bucket::of(self.few().iter().filter(|known| known.id != entry.id).cloned().collect());
     }
 }
 

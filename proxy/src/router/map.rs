@@ -21,7 +21,7 @@ enum Node<V> {
 }
 
 #[derive(Clone)]
-struct Slot<V> {
+pub(super) struct Slot<V> {
     hash: u64,
     value: V,
 }

@@ -79,6 +79,11 @@ fn every_alternative_is_a_way_to_a_rule() {
     assert_eq!(router.hosts.len(), 500);
 }
 
+#[test]
+fn two_places_fit_into_a_cache_line() {
+    assert_eq!(size_of::<map::Slot<Paths<&'static str>>>(), 32);
+}
+
 /// How many rules a request makes the router ask.
 fn asked<T: Clone>(router: &Router<T>, host: &str, path: &str, header: Option<&'static str>) -> usize {
     let mut headers = HeaderMap::new();
