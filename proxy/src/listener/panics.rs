@@ -53,21 +53,7 @@ fn table() -> Table {
         settings: RawValue::from_string("{}".into()).unwrap().into(),
     };
     let step = Step { spec: Arc::new(spec), middleware: Arc::new(Bug) };
-    let broken = Frontend {
-        id: whole.id.clone(),
-        spec: whole.spec.clone(),
-        rule: whole.rule.clone(),
-        backend: whole.backend,
-        fallback: whole.fallback,
-        elsewhere: whole.elsewhere.clone(),
-        deny: whole.deny,
-        cookie: whole.cookie.clone(),
-        failover: whole.failover.clone(),
-        chain: [step].into(),
-        broken: false,
-        live: whole.live.clone(),
-    };
-    table.router.insert("a".into(), whole.rule.clone(), 0, Arc::new(broken));
+    table.router.insert(Arc::new(Frontend { chain: [step].into(), ..Frontend::clone(&whole) }));
     table
 }
 

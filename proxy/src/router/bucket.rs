@@ -2,38 +2,28 @@
 
 use std::sync::Arc;
 
-use super::Entry;
+use super::Ruled;
 
 /// Rules in one place.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) enum Bucket<T> {
     #[default]
     Empty,
     /// Most places have just one.
-    One(Arc<Entry<T>>),
+    One(Arc<T>),
     /// A sorted list, copied when it changes.
-    Few(Arc<[Arc<Entry<T>>]>),
+    Few(Arc<[Arc<T>]>),
     /// A sorted tree: changing it costs the logarithm of its size.
     Many(imbl::OrdSet<Ranked<T>>),
 }
 
-/// An entry that compares by rank, best first.
-pub(super) struct Ranked<T>(Arc<Entry<T>>);
+/// What compares by rank, best first.
+#[derive(Clone)]
+pub(super) struct Ranked<T>(Arc<T>);
 
-impl<T> Clone for Bucket<T> {
-    fn clone(&self) -> Bucket<T> {
-        match self {
-            Bucket::Empty => Bucket::Empty,
-            Bucket::One(entry) => Bucket::One(entry.clone()),
-            Bucket::Few(entries) => Bucket::Few(entries.clone()),
-            Bucket::Many(entries) => Bucket::Many(entries.clone()),
-        }
-    }
-}
-
-impl<T> Bucket<T> {
+impl<T: Ruled> Bucket<T> {
     /// Of sorted ones.
-    fn of(mut entries: Vec<Arc<Entry<T>>>) -> Bucket<T> {
+    fn of(mut entries: Vec<Arc<T>>) -> Bucket<T> {
         match entries.len() {
             0 | 1 => entries.pop().map_or(Bucket::Empty, Bucket::One),
             ..=FEW => Bucket::Few(entries.into()),
@@ -42,7 +32,7 @@ impl<T> Bucket<T> {
     }
 
     /// Those in it, unless they are many.
-    fn few(&self) -> &[Arc<Entry<T>>] {
+    fn few(&self) -> &[Arc<T>] {
         match self {
             Bucket::Empty | Bucket::Many(_) => &[],
             Bucket::One(entry) => std::slice::from_ref(entry),
@@ -57,7 +47,7 @@ impl<T> Bucket<T> {
         }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Entry<T>>> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
         let many = match self {
             Bucket::Many(entries) => Some(entries.iter().map(|ranked| &ranked.0)),
             _ => None,
@@ -65,50 +55,44 @@ impl<T> Bucket<T> {
         self.few().iter().chain(many.into_iter().flatten())
     }
 
-    pub(super) fn insert(&mut self, entry: &Arc<Entry<T>>) {
+    pub(super) fn insert(&mut self, entry: &Arc<T>) {
         if let Bucket::Many(entries) = self {
             entries.insert(Ranked(entry.clone()));
             return;
         }
         let few = self.few();
-        let (before, after) = few.split_at(few.partition_point(|known| known.before(entry)));
+        let (before, after) = few.split_at(few.partition_point(|known| known.order(entry).is_lt()));
         *self = Bucket::of(before.iter().chain([entry]).chain(after).cloned().collect());
     }
 
-    pub(super) fn remove(&mut self, entry: &Arc<Entry<T>>) {
+    pub(super) fn remove(&mut self, entry: &Arc<T>) {
         if let Bucket::Many(entries) = self {
             entries.remove(&Ranked(entry.clone()));
             return;
         }
-        *self = Bucket::of(self.few().iter().filter(|known| known.id != entry.id).cloned().collect());
+        *self = Bucket::of(self.few().iter().filter(|known| known.id() != entry.id()).cloned().collect());
     }
 }
 
-impl<T> Clone for Ranked<T> {
-    fn clone(&self) -> Ranked<T> {
-        Ranked(self.0.clone())
-    }
-}
-
-impl<T> Ord for Ranked<T> {
+impl<T: Ruled> Ord for Ranked<T> {
     fn cmp(&self, other: &Ranked<T>) -> std::cmp::Ordering {
         self.0.order(&other.0)
     }
 }
 
-impl<T> PartialOrd for Ranked<T> {
+impl<T: Ruled> PartialOrd for Ranked<T> {
     fn partial_cmp(&self, other: &Ranked<T>) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl<T> PartialEq for Ranked<T> {
+impl<T: Ruled> PartialEq for Ranked<T> {
     fn eq(&self, other: &Ranked<T>) -> bool {
         self.cmp(other).is_eq()
     }
 }
 
-impl<T> Eq for Ranked<T> {}
+impl<T: Ruled> Eq for Ranked<T> {}
 
 /// Entries of a list that is copied.
 const FEW: usize = 32;

@@ -26,7 +26,24 @@ use map::Map;
 // Operators choose the keys, so a hash that is quick and the same every time will do.
 type Hasher = foldhash::fast::FixedState;
 
-/// An index of rules.
+/// What a router finds by its rule. It is never cloned there: the router's own derived `Clone` asks for that.
+pub trait Ruled: Clone {
+    /// Its name.
+    fn id(&self) -> &Id;
+
+    /// When it is found.
+    fn rule(&self) -> &Rule;
+
+    /// Which of those it is that could be found.
+    fn rank(&self) -> &Rank;
+
+    /// Best first.
+    fn order(&self, other: &Self) -> std::cmp::Ordering {
+        other.rank().cmp(self.rank()).then_with(|| self.id().cmp(other.id()))
+    }
+}
+
+/// An index of what has rules.
 ///
 /// Its places are by the hash of what they are named. Two names of one hash share a place, and that is all: rules are asked
 /// whole.
@@ -39,29 +56,24 @@ pub struct Router<T> {
     headers: imbl::GenericHashMap<HeaderName, Map<Paths<T>>, Hasher, imbl::shared_ptr::DefaultSharedPtr>,
     anywhere: Paths<T>,
     /// By id.
-    all: Map<Arc<Entry<T>>>,
+    all: Map<Arc<T>>,
 }
 
-/// A rule and what it leads to.
-#[derive(Debug)]
-pub(crate) struct Entry<T> {
-    id: Id,
-    rule: Arc<Rule>,
-    rank: Rank,
-    value: T,
-}
-
-/// A rule that a request could have matched, for explaining.
+/// A rule that leads nowhere, for who only wants to know which one is found.
 #[derive(Clone, Debug)]
+pub struct Entry {
+    id: Id,
+    rule: Rule,
+    rank: Rank,
+}
+
+/// What a request could have found, for explaining.
+#[derive(Debug)]
 pub struct Candidate<T> {
-    /// The frontend.
-    pub id: Id,
-    /// Its rule.
-    pub rule: Arc<Rule>,
-    /// Whether it matches.
+    /// It.
+    pub value: Arc<T>,
+    /// Whether its rule matches.
     pub matches: bool,
-    /// What it leads to.
-    pub value: T,
 }
 
 /// Rules of one host, by path.
@@ -94,65 +106,57 @@ impl<T> Default for Router<T> {
     }
 }
 
-impl<T: Clone> Router<T> {
-    /// Puts a rule in, instead of the one that had its name.
-    pub fn insert(&mut self, id: Id, rule: Arc<Rule>, priority: i64, value: T) {
-        self.remove(&id);
-        let entry = Arc::new(Entry { id: id.clone(), rank: rule.rank(priority), rule, value });
-        let anchors = Anchors::of(&entry.rule);
-        self.change(&anchors, |paths| paths.insert(&entry, &anchors.paths));
-        self.all.put(hash(&id), entry, |known| known.id == id);
+impl<T: Ruled> Router<T> {
+    /// Puts something in, instead of what had its name.
+    pub fn insert(&mut self, value: Arc<T>) {
+        self.remove(value.id());
+        let anchors = Anchors::of(value.rule());
+        self.change(&anchors, |paths| paths.insert(&value, &anchors.paths));
+        self.all.put(hash(value.id()), value, |_| false);
     }
 
-    /// Takes a rule out.
+    /// Takes out what has that name.
     pub fn remove(&mut self, id: &str) {
-        let Some(entry) = self.all.take(hash(id), |known| *known.id == *id) else { return };
-        let anchors = Anchors::of(&entry.rule);
-        self.change(&anchors, |paths| paths.remove(&entry, &anchors.paths));
+        let Some(value) = self.all.take(hash(id), |known| **known.id() == *id) else { return };
+        let anchors = Anchors::of(value.rule());
+        self.change(&anchors, |paths| paths.remove(&value, &anchors.paths));
     }
 
-    /// What the most specific matching rule leads to.
-    pub fn find(&self, head: &Head<'_>) -> Option<&T> {
-        let mut best: Option<&Arc<Entry<T>>> = None;
+    /// Whose matching rule is the most specific.
+    pub fn find(&self, head: &Head<'_>) -> Option<&Arc<T>> {
+        let mut best: Option<&Arc<T>> = None;
         self.each_bucket(head, |bucket| {
-            for entry in bucket.iter() {
-                if best.is_some_and(|best| best.before(entry)) {
+            for value in bucket.iter() {
+                if best.is_some_and(|best| best.order(value).is_lt()) {
                     break;
                 }
-                if entry.rule.matches(head) {
-                    best = Some(entry);
+                if value.rule().matches(head) {
+                    best = Some(value);
                     break;
                 }
             }
         });
-        best.map(|entry| &entry.value)
+        best
     }
 
-    /// Every rule that was worth asking, best rank first.
+    /// All whose rules were worth asking, best rank first.
     pub fn candidates(&self, head: &Head<'_>) -> Vec<Candidate<T>> {
-        let mut entries: Vec<&Arc<Entry<T>>> = Vec::new();
-        self.each_bucket(head, |bucket| entries.extend(bucket.iter()));
-        entries.sort_by(|a, b| a.order(b));
-        entries.dedup_by(|a, b| a.id == b.id);
-        entries
-            .into_iter()
-            .map(|entry| Candidate {
-                id: entry.id.clone(),
-                rule: entry.rule.clone(),
-                matches: entry.rule.matches(head),
-                value: entry.value.clone(),
-            })
-            .collect()
+        let mut values: Vec<&Arc<T>> = Vec::new();
+        self.each_bucket(head, |bucket| values.extend(bucket.iter()));
+        values.sort_by(|a, b| a.order(b));
+        values.dedup_by(|a, b| a.id() == b.id());
+        let asked = |value: &Arc<T>| Candidate { value: value.clone(), matches: value.rule().matches(head) };
+        values.into_iter().map(asked).collect()
     }
 
-    /// What the rule of that name leads to.
-    pub fn get(&self, id: &str) -> Option<&T> {
-        self.all.get(hash(id), |known| *known.id == *id).map(|entry| &entry.value)
+    /// What has that name.
+    pub fn get(&self, id: &str) -> Option<&Arc<T>> {
+        self.all.get(hash(id), |known| **known.id() == *id)
     }
 
-    /// What all rules lead to, in no order.
-    pub fn values(&self) -> impl Iterator<Item = &T> {
-        self.all.values().map(|entry| &entry.value)
+    /// All there is, in no order.
+    pub fn values(&self) -> impl Iterator<Item = &Arc<T>> {
+        self.all.values()
     }
 
     /// How many rules there are.
@@ -234,13 +238,13 @@ trait Place {
     fn is_empty(&self) -> bool;
 }
 
-impl<T> Place for Bucket<T> {
+impl<T: Ruled> Place for Bucket<T> {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-impl<T> Place for Paths<T> {
+impl<T: Ruled> Place for Paths<T> {
     fn is_empty(&self) -> bool {
         match self {
             Paths::Few(bucket) => bucket.is_empty(),
@@ -249,14 +253,24 @@ impl<T> Place for Paths<T> {
     }
 }
 
-impl<T> Entry<T> {
-    /// Best first.
-    fn order(&self, other: &Entry<T>) -> std::cmp::Ordering {
-        other.rank.cmp(&self.rank).then_with(|| self.id.cmp(&other.id))
+impl Entry {
+    /// A rule by name, of that priority.
+    pub fn new(id: Id, rule: Rule, priority: i64) -> Entry {
+        Entry { id, rank: rule.rank(priority), rule }
+    }
+}
+
+impl Ruled for Entry {
+    fn id(&self) -> &Id {
+        &self.id
     }
 
-    fn before(&self, other: &Entry<T>) -> bool {
-        self.order(other).is_lt()
+    fn rule(&self) -> &Rule {
+        &self.rule
+    }
+
+    fn rank(&self) -> &Rank {
+        &self.rank
     }
 }
 
@@ -266,26 +280,26 @@ impl<T> Default for Paths<T> {
     }
 }
 
-impl<T: Clone> Paths<T> {
-    fn insert(&mut self, entry: &Arc<Entry<T>>, paths: &[PathAnchor]) {
+impl<T: Ruled> Paths<T> {
+    fn insert(&mut self, value: &Arc<T>, paths: &[PathAnchor]) {
         match self {
-            Paths::Few(bucket) if bucket.len() < FEW => bucket.insert(entry),
+            Paths::Few(bucket) if bucket.len() < FEW => bucket.insert(value),
             Paths::Few(bucket) => {
                 let mut index = Index::default();
                 for known in bucket.iter() {
-                    index.insert(known, &Anchors::of(&known.rule).paths);
+                    index.insert(known, &Anchors::of(known.rule()).paths);
                 }
-                index.insert(entry, paths);
+                index.insert(value, paths);
                 *self = Paths::Many(Arc::new(index));
             }
-            Paths::Many(index) => Arc::make_mut(index).insert(entry, paths),
+            Paths::Many(index) => Arc::make_mut(index).insert(value, paths),
         }
     }
 
-    fn remove(&mut self, entry: &Arc<Entry<T>>, paths: &[PathAnchor]) {
+    fn remove(&mut self, value: &Arc<T>, paths: &[PathAnchor]) {
         match self {
-            Paths::Few(bucket) => bucket.remove(entry),
-            Paths::Many(index) => Arc::make_mut(index).remove(entry, paths),
+            Paths::Few(bucket) => bucket.remove(value),
+            Paths::Many(index) => Arc::make_mut(index).remove(value, paths),
         }
     }
 
@@ -315,19 +329,19 @@ impl<T> Default for Index<T> {
     }
 }
 
-impl<T: Clone> Index<T> {
-    fn insert(&mut self, entry: &Arc<Entry<T>>, paths: &[PathAnchor]) {
+impl<T: Ruled> Index<T> {
+    fn insert(&mut self, value: &Arc<T>, paths: &[PathAnchor]) {
         for path in paths {
             if let PathAnchor::Folder(name) = path {
                 self.deepest = self.deepest.max(name.bytes().filter(|byte| *byte == b'/').count());
             }
-            self.change(path, |bucket| bucket.insert(entry));
+            self.change(path, |bucket| bucket.insert(value));
         }
     }
 
-    fn remove(&mut self, entry: &Arc<Entry<T>>, paths: &[PathAnchor]) {
+    fn remove(&mut self, value: &Arc<T>, paths: &[PathAnchor]) {
         for path in paths {
-            self.change(path, |bucket| bucket.remove(entry));
+            self.change(path, |bucket| bucket.remove(value));
         }
     }
 

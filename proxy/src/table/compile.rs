@@ -209,7 +209,7 @@ impl Compiler {
         let rule = match old.as_ref().filter(|old| old.spec.route == spec.route) {
             Some(old) => Some(old.rule.clone()),
             None => match Rule::parse(&spec.route) {
-                Ok(rule) => Some(Arc::new(rule)),
+                Ok(rule) => Some(rule),
                 Err(error) => {
                     problems.push(Problem {
                         key: key_of(model, id),
@@ -229,7 +229,8 @@ impl Compiler {
             let failover = failover(model, spec, old.as_deref(), &mut problems);
             let frontend = Arc::new(Frontend {
                 id: id.clone(),
-                rule: rule.clone(),
+                rank: rule.rank(spec.priority),
+                rule,
                 backend: self.slots.of(&spec.backend, &mut table.backends),
                 fallback: spec.fallback.as_ref().map(|backend| self.slots.of(backend, &mut table.backends)),
                 elsewhere: spec.elsewhere.as_ref().map(|elsewhere| {
@@ -250,7 +251,7 @@ impl Compiler {
             if let Some(old) = old {
                 self.slots.forget(&old.spec, &table.backends);
             }
-            table.router.insert(id.clone(), rule, spec.priority, frontend);
+            table.router.insert(frontend);
         }
         self.tell(id, problems);
         self.dangling(model, id);

@@ -32,8 +32,8 @@ use crate::error::Error;
 use crate::failover::Predicate;
 use crate::message::fields::Fields;
 use crate::middleware::Middleware;
-use crate::router::Router;
-use crate::rule::{Head, Rule};
+use crate::router::{Router, Ruled};
+use crate::rule::{Head, Rank, Rule};
 use crate::stats::Requests;
 use crate::tls::certificates::Certificates;
 use crate::tls::terms::Terms;
@@ -46,7 +46,7 @@ pub struct Table {
     /// The revision of the store it shows.
     pub revision: Revision,
     /// Every compiled frontend: found by request, or by id.
-    pub router: Router<Arc<Frontend>>,
+    pub router: Router<Frontend>,
     /// Backends by slot; `None` where a frontend names one that is not there.
     pub backends: imbl::Vector<Option<Arc<Backend>>>,
     /// The rules of listeners that serve only some requests, by listener.
@@ -64,14 +64,16 @@ pub struct Table {
 }
 
 /// A frontend compiled for serving.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Frontend {
     /// Its name.
     pub id: Id,
     /// What is stored of it.
     pub spec: Arc<etna_store::Frontend>,
     /// When it is chosen.
-    pub rule: Arc<Rule>,
+    pub rule: Rule,
+    /// Which of those it is that could be.
+    pub rank: Rank,
     /// Where it leads.
     pub backend: Slot,
     /// Where it leads when that backend has no server.
@@ -96,6 +98,20 @@ impl Frontend {
     /// What a request hashes to that belongs to a session of the application's.
     pub fn session(&self, fields: &Fields) -> Option<u64> {
         Some(hash::bytes(sticky::cookie_value(fields, self.spec.session?)?))
+    }
+}
+
+impl Ruled for Frontend {
+    fn id(&self) -> &Id {
+        &self.id
+    }
+
+    fn rule(&self) -> &Rule {
+        &self.rule
+    }
+
+    fn rank(&self) -> &Rank {
+        &self.rank
     }
 }
 
