@@ -44,7 +44,7 @@ fn table() -> Table {
     let mut model = Model::default();
     let delta = model.apply(&Batch { revision: Revision(1), changes: vec![frontend("a"), frontend("b"), listener] });
     let mut table = Compiler::default().compile(&model, &delta, &Table::default());
-    let whole = table.router.get("a").unwrap().clone();
+    let mut broken = Frontend::clone(table.router.get("a").unwrap());
     let spec = etna_store::Middleware {
         id: "bug".into(),
         frontend: "a".into(),
@@ -53,7 +53,8 @@ fn table() -> Table {
         settings: RawValue::from_string("{}".into()).unwrap().into(),
     };
     let step = Step { spec: Arc::new(spec), middleware: Arc::new(Bug) };
-    table.router.insert(Arc::new(Frontend { chain: [step].into(), ..Frontend::clone(&whole) }));
+    broken.chain = [step].into();
+    table.router.insert(Arc::new(broken));
     table
 }
 

@@ -16,7 +16,7 @@ use http::StatusCode;
 
 use super::servers;
 use super::slots::Slots;
-use super::{Frontend, Step, Table};
+use super::{Digest, Frontend, Step, Table};
 use crate::acme::Settings;
 use crate::backend::balance::Schedule;
 use crate::backend::hash::HashKey;
@@ -229,6 +229,7 @@ impl Compiler {
             let failover = failover(model, spec, old.as_deref(), &mut problems);
             let frontend = Arc::new(Frontend {
                 id: id.clone(),
+                digest: Digest::of(spec),
                 rank: rule.rank(spec.priority),
                 rule,
                 backend: self.slots.of(&spec.backend, &mut table.backends),

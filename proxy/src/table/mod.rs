@@ -6,6 +6,7 @@
 
 mod acme;
 pub mod compile;
+mod digest;
 pub(crate) mod edge;
 mod otherwise;
 mod own;
@@ -23,14 +24,14 @@ use etna_store::{Problem, Revision};
 use http::StatusCode;
 use tokio::sync::watch;
 
+pub use digest::Digest;
 pub use otherwise::Otherwise;
 
 use crate::acme::Subject;
 use crate::acme::challenge::Challenges;
-use crate::backend::{Backend, Slot, hash, sticky};
+use crate::backend::{Backend, Slot};
 use crate::error::Error;
 use crate::failover::Predicate;
-use crate::message::fields::Fields;
 use crate::middleware::Middleware;
 use crate::router::{Router, Ruled};
 use crate::rule::{Head, Rank, Rule};
@@ -68,8 +69,10 @@ pub struct Table {
 pub struct Frontend {
     /// Its name.
     pub id: Id,
-    /// What is stored of it.
+    /// What is stored of it; requests read the digest.
     pub spec: Arc<etna_store::Frontend>,
+    /// What of that every request asks for.
+    pub digest: Digest,
     /// When it is chosen.
     pub rule: Rule,
     /// Which of those it is that could be.
@@ -92,13 +95,6 @@ pub struct Frontend {
     pub broken: bool,
     /// What survives publishes.
     pub live: Arc<FrontendLive>,
-}
-
-impl Frontend {
-    /// What a request hashes to that belongs to a session of the application's.
-    pub fn session(&self, fields: &Fields) -> Option<u64> {
-        Some(hash::bytes(sticky::cookie_value(fields, self.spec.session?)?))
-    }
 }
 
 impl Ruled for Frontend {
@@ -193,7 +189,7 @@ impl Table {
             return Err(Error::BadRequest(AMBIGUOUS));
         }
         let mut route = self.route_of(frontend);
-        route.wants_tls = match route.frontend.spec.https {
+        route.wants_tls = match route.frontend.digest.https {
             HttpsMode::Off => false,
             HttpsMode::Always => true,
             HttpsMode::Auto | HttpsMode::Admin => self.certificates.find(head.host()).is_some(),
