@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use etna_store::object::{Id, Policy, Scheme};
@@ -246,6 +246,7 @@ impl Compiler {
                 chain,
                 broken,
                 live: old.as_ref().map(|old| old.live.clone()).unwrap_or_default(),
+                counters: OnceLock::new(),
                 spec: spec.clone(),
             });
             self.slots.name(spec);

@@ -95,6 +95,15 @@ pub struct Frontend {
     pub broken: bool,
     /// What survives publishes.
     pub live: Arc<FrontendLive>,
+    /// The counters of `live`, from the first request on: found at once by those that come after it.
+    counters: OnceLock<Arc<Requests>>,
+}
+
+impl Frontend {
+    /// Its counters, for counting.
+    pub fn requests(&self) -> &Requests {
+        self.counters.get_or_init(|| self.live.requests.get_or_init(Arc::default).clone())
+    }
 }
 
 impl Ruled for Frontend {
@@ -129,15 +138,10 @@ impl std::fmt::Debug for Step {
 /// A frontend's living state, identified by its name.
 #[derive(Debug, Default)]
 pub struct FrontendLive {
-    requests: OnceLock<Box<Requests>>,
+    requests: OnceLock<Arc<Requests>>,
 }
 
 impl FrontendLive {
-    /// Its counters, for counting.
-    pub fn requests(&self) -> &Requests {
-        self.requests.get_or_init(Box::default)
-    }
-
     /// Its counters, if it ever answered.
     pub fn counted(&self) -> Option<&Requests> {
         self.requests.get().map(|requests| &**requests)

@@ -117,6 +117,9 @@ fn what_did_not_change_is_the_same_value_after_a_publish() {
     ]);
     let after = followed.route("a.test", "/").unwrap();
     assert!(Arc::ptr_eq(&before.frontend.live, &after.frontend.live));
+    assert!(before.frontend.live.counted().is_none());
+    assert!(std::ptr::eq(after.frontend.requests(), before.frontend.requests()));
+    assert!(before.frontend.live.counted().is_some_and(|counted| std::ptr::eq(counted, after.frontend.requests())));
     assert!(Arc::ptr_eq(&before.frontend.chain[0].middleware, &after.frontend.chain[0].middleware));
     let (before, after) = (before.backend.unwrap(), after.backend.unwrap());
     assert!(Arc::ptr_eq(&before.live, &after.live));

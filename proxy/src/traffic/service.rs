@@ -38,7 +38,7 @@ pub async fn handle(client: Rc<Client>, head: Rc<RequestHead>, body: Incoming) -
     match frontend {
         Some(frontend) => {
             let took = response.answered.unwrap_or_else(Instant::now).saturating_duration_since(started);
-            frontend.live.requests().record(response.status, took);
+            frontend.requests().record(response.status, took);
         }
         None => client.worker.process.unrouted.add(1),
     }
