@@ -84,6 +84,12 @@ fn a_frontend_may_come_before_its_backend() {
 }
 
 #[test]
+fn a_frontend_is_four_cache_lines_with_its_counts() {
+    // The allocator's next size is 320.
+    assert!(size_of::<Frontend>() + 2 * size_of::<usize>() <= 256, "{}", size_of::<Frontend>());
+}
+
+#[test]
 fn names_that_come_and_go_take_no_more_room() {
     let mut followed = Followed::default();
     followed.change(&[("backends/b/servers/s", Some(r#"{"URL": "http://127.0.0.1:1"}"#))]);
