@@ -11,6 +11,7 @@
 mod anchor;
 mod bucket;
 mod map;
+mod place;
 
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
@@ -19,15 +20,16 @@ use etna_store::object::Id;
 use http::header::HeaderName;
 
 use crate::rule::{Head, Rank, Rule};
-use anchor::{Anchors, OuterAnchor, PathAnchor};
+use anchor::OuterAnchor;
 use bucket::Bucket;
-use map::Map;
+use map::{Map, Slot};
+use place::{Move, Paths, Place as _, change_at};
 
 // Operators choose the keys, so a hash that is quick and the same every time will do.
 type Hasher = foldhash::fast::FixedState;
 
 /// What a router finds by its rule. It is never cloned there: the router's own derived `Clone` asks for that.
-pub trait Ruled: Clone {
+pub trait Ruled: Clone + 'static {
     /// Its name.
     fn id(&self) -> &Id;
 
@@ -76,24 +78,6 @@ pub struct Candidate<T> {
     pub matches: bool,
 }
 
-/// Rules of one host, by path.
-#[derive(Clone)]
-enum Paths<T> {
-    /// So few that asking all of them is quickest.
-    Few(Bucket<T>),
-    Many(Arc<Index<T>>),
-}
-
-#[derive(Clone)]
-struct Index<T> {
-    exact: Map<Bucket<T>>,
-    /// By a folder: it and everything below it.
-    folders: Map<Bucket<T>>,
-    /// Slashes of the deepest folder ever put here: no need to look deeper.
-    deepest: usize,
-    rest: Bucket<T>,
-}
-
 impl<T> Default for Router<T> {
     fn default() -> Router<T> {
         Router {
@@ -109,17 +93,30 @@ impl<T> Default for Router<T> {
 impl<T: Ruled> Router<T> {
     /// Puts something in, instead of what had its name.
     pub fn insert(&mut self, value: Arc<T>) {
-        self.remove(value.id());
-        let anchors = Anchors::of(value.rule());
-        self.change(&anchors, |paths| paths.insert(&value, &anchors.paths));
-        self.all.put(hash(value.id()), value, |_| false);
+        self.change(vec![(value.id().clone(), Some(value))]);
     }
 
     /// Takes out what has that name.
     pub fn remove(&mut self, id: &str) {
-        let Some(value) = self.all.take(hash(id), |known| **known.id() == *id) else { return };
-        let anchors = Anchors::of(value.rule());
-        self.change(&anchors, |paths| paths.remove(&value, &anchors.paths));
+        if self.get(id).is_some() {
+            self.change(vec![(id.into(), None)]);
+        }
+    }
+
+    /// Puts in and takes out what has these names. Many at once cost less than each by itself.
+    pub fn change(&mut self, changes: Vec<(Id, Option<Arc<T>>)>) {
+        let changes = changes.into_iter().map(|(id, next)| Slot { hash: hash(&id), value: (id, next) });
+        let mut moves = Vec::new();
+        self.all.change(
+            changes.collect(),
+            |known, (id, _)| known.id() == id,
+            |known, (_, next)| {
+                moves.extend(known.map(|known| Move::new(known, false)));
+                moves.extend(next.iter().map(|next| Move::new(next.clone(), true)));
+                next
+            },
+        );
+        self.settle(&moves);
     }
 
     /// Whose matching rule is the most specific.
@@ -193,22 +190,31 @@ impl<T: Ruled> Router<T> {
         self.anywhere.each_bucket(head.path, &mut look);
     }
 
-    fn change(&mut self, anchors: &Anchors, change: impl Fn(&mut Paths<T>)) {
-        for outer in &anchors.outer {
-            match outer {
-                OuterAnchor::Host(name) => change_at(&mut self.hosts, name, &change),
-                OuterAnchor::Suffix(name) => change_at(&mut self.suffixes, name, &change),
-                OuterAnchor::Header(name, value) => {
-                    let mut values = self.headers.get(name).cloned().unwrap_or_default();
-                    change_at(&mut values, value, &change);
-                    if values.is_empty() {
-                        self.headers.remove(name);
-                    } else {
-                        self.headers.insert(name.clone(), values);
+    /// Puts what comes into its places, and takes what goes out of them.
+    fn settle(&mut self, moves: &[Move<T>]) {
+        let (mut hosts, mut suffixes, mut anywhere) = (Vec::new(), Vec::new(), Vec::new());
+        for step in moves {
+            for outer in &step.anchors.outer {
+                match outer {
+                    OuterAnchor::Host(name) => hosts.push(step.at(name)),
+                    OuterAnchor::Suffix(name) => suffixes.push(step.at(name)),
+                    OuterAnchor::Header(name, value) => {
+                        let mut values = self.headers.get(name).cloned().unwrap_or_default();
+                        change_at(&mut values, vec![step.at(value)]);
+                        if values.is_empty() {
+                            self.headers.remove(name);
+                        } else {
+                            self.headers.insert(name.clone(), values);
+                        }
                     }
+                    OuterAnchor::Any => anywhere.push(step),
                 }
-                OuterAnchor::Any => change(&mut self.anywhere),
             }
+        }
+        change_at(&mut self.hosts, hosts);
+        change_at(&mut self.suffixes, suffixes);
+        if !anywhere.is_empty() {
+            self.anywhere.change(anywhere.into_iter());
         }
     }
 }
@@ -220,37 +226,6 @@ fn hash(name: &str) -> u64 {
 /// What is in the place of a name.
 fn at<'m, V>(map: &'m Map<V>, name: &str) -> Option<&'m V> {
     map.get(hash(name), |_| true)
-}
-
-/// Changes what is in one place; a place where nothing is left goes.
-fn change_at<V: Clone + Default + Place>(map: &mut Map<V>, name: &str, change: impl Fn(&mut V)) {
-    let mut there = at(map, name).cloned().unwrap_or_default();
-    change(&mut there);
-    if there.is_empty() {
-        map.take(hash(name), |_| true);
-    } else {
-        map.put(hash(name), there, |_| true);
-    }
-}
-
-/// What can be in a place.
-trait Place {
-    fn is_empty(&self) -> bool;
-}
-
-impl<T: Ruled> Place for Bucket<T> {
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-impl<T: Ruled> Place for Paths<T> {
-    fn is_empty(&self) -> bool {
-        match self {
-            Paths::Few(bucket) => bucket.is_empty(),
-            Paths::Many(index) => index.exact.is_empty() && index.folders.is_empty() && index.rest.is_empty(),
-        }
-    }
 }
 
 impl Entry {
@@ -273,89 +248,6 @@ impl Ruled for Entry {
         &self.rank
     }
 }
-
-impl<T> Default for Paths<T> {
-    fn default() -> Paths<T> {
-        Paths::Few(Bucket::default())
-    }
-}
-
-impl<T: Ruled> Paths<T> {
-    fn insert(&mut self, value: &Arc<T>, paths: &[PathAnchor]) {
-        match self {
-            Paths::Few(bucket) if bucket.len() < FEW => bucket.insert(value),
-            Paths::Few(bucket) => {
-                let mut index = Index::default();
-                for known in bucket.iter() {
-                    index.insert(known, &Anchors::of(known.rule()).paths);
-                }
-                index.insert(value, paths);
-                *self = Paths::Many(Arc::new(index));
-            }
-            Paths::Many(index) => Arc::make_mut(index).insert(value, paths),
-        }
-    }
-
-    fn remove(&mut self, value: &Arc<T>, paths: &[PathAnchor]) {
-        match self {
-            Paths::Few(bucket) => bucket.remove(value),
-            Paths::Many(index) => Arc::make_mut(index).remove(value, paths),
-        }
-    }
-
-    fn each_bucket<'r>(&'r self, path: &str, look: &mut impl FnMut(&'r Bucket<T>)) {
-        let index = match self {
-            Paths::Few(bucket) => return look(bucket),
-            Paths::Many(index) => index,
-        };
-        if let Some(bucket) = at(&index.exact, path) {
-            look(bucket);
-        }
-        if !index.folders.is_empty() {
-            let slashes = path.bytes().enumerate().filter(|(_, byte)| *byte == b'/').map(|(at, _)| at);
-            for end in slashes.chain([path.len()]).take(index.deepest + 1) {
-                if let Some(bucket) = at(&index.folders, &path[..end]) {
-                    look(bucket);
-                }
-            }
-        }
-        look(&index.rest);
-    }
-}
-
-impl<T> Default for Index<T> {
-    fn default() -> Index<T> {
-        Index { exact: Map::default(), folders: Map::default(), deepest: 0, rest: Bucket::default() }
-    }
-}
-
-impl<T: Ruled> Index<T> {
-    fn insert(&mut self, value: &Arc<T>, paths: &[PathAnchor]) {
-        for path in paths {
-            if let PathAnchor::Folder(name) = path {
-                self.deepest = self.deepest.max(name.bytes().filter(|byte| *byte == b'/').count());
-            }
-            self.change(path, |bucket| bucket.insert(value));
-        }
-    }
-
-    fn remove(&mut self, value: &Arc<T>, paths: &[PathAnchor]) {
-        for path in paths {
-            self.change(path, |bucket| bucket.remove(value));
-        }
-    }
-
-    fn change(&mut self, path: &PathAnchor, change: impl Fn(&mut Bucket<T>)) {
-        match path {
-            PathAnchor::Exact(name) => change_at(&mut self.exact, name, change),
-            PathAnchor::Folder(name) => change_at(&mut self.folders, name, change),
-            PathAnchor::Any => change(&mut self.rest),
-        }
-    }
-}
-
-/// Rules of one host that are simply asked one after the other.
-const FEW: usize = 16;
 
 #[cfg(test)]
 mod tests;

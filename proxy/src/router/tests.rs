@@ -173,25 +173,24 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
     #[test]
     fn it_finds_what_asking_everyone_finds(
-        // Names repeat, so rules are replaced too; `None` takes one out.
+        // Names repeat, so rules are replaced too, even at once; `None` takes one out.
         changes in proptest::collection::vec((0..60u8, proptest::option::weighted(0.8, (some_rule(), -1i64..2))), 1..120),
+        at_once in 1..60usize,
         requests in proptest::collection::vec(some_request(), 8),
     ) {
         let mut router = Router::default();
         let mut all: std::collections::BTreeMap<Id, Arc<Entry>> = std::collections::BTreeMap::new();
-        for (name, rule) in &changes {
-            let id: Id = format!("f{name}").into();
-            match rule {
-                Some((rule, priority)) => {
-                    let entry = entry(&id, rule, *priority);
-                    router.insert(entry.clone());
-                    all.insert(id, entry);
-                }
-                None => {
-                    router.remove(&id);
-                    all.remove(&id);
-                }
-            }
+        for changes in changes.chunks(at_once) {
+            let changes = changes.iter().map(|(name, rule)| {
+                let id: Id = format!("f{name}").into();
+                let entry = rule.as_ref().map(|(rule, priority)| entry(&id, rule, *priority));
+                match &entry {
+                    Some(entry) => all.insert(id.clone(), entry.clone()),
+                    None => all.remove(&id),
+                };
+                (id, entry)
+            });
+            router.change(changes.collect());
         }
         prop_assert_eq!(router.len(), all.len());
         let mut best_first: Vec<&Arc<Entry>> = all.values().collect();
@@ -210,9 +209,7 @@ proptest! {
             let candidates = router.candidates(&head).into_iter().filter(|candidate| candidate.matches);
             prop_assert_eq!(candidates.map(|candidate| Arc::as_ptr(&candidate.value)).collect::<Vec<_>>(), matching);
         }
-        for id in all.keys() {
-            router.remove(id);
-        }
+        router.change(all.keys().map(|id| (id.clone(), None)).collect());
         prop_assert!(router.hosts.is_empty() && router.suffixes.is_empty() && router.headers.is_empty());
         prop_assert!(router.anywhere.is_empty());
     }

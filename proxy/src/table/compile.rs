@@ -75,9 +75,8 @@ impl Compiler {
         for id in &delta.backends {
             self.backend(model, id, delta, &mut next);
         }
-        for id in &delta.frontends {
-            self.frontend(model, id, &mut next);
-        }
+        let frontends = delta.frontends.iter().filter_map(|id| self.frontend(model, id, &mut next)).collect();
+        next.router.change(frontends);
         let had_none = next.certificates.is_empty();
         self.files(&mut next);
         let hosts = self.shared(model, delta, &mut next);
@@ -194,16 +193,16 @@ impl Compiler {
         backend
     }
 
-    fn frontend(&mut self, model: &Model, id: &Id, table: &mut Table) {
+    /// What its name is to lead to from now on, if that changes.
+    fn frontend(&mut self, model: &Model, id: &Id, table: &mut Table) -> Option<(Id, Option<Arc<Frontend>>)> {
         let old = table.router.get(id).cloned();
         let Some(spec) = model.frontend(id) else {
-            table.router.remove(id);
-            if let Some(old) = old {
+            if let Some(old) = &old {
                 self.slots.forget(&old.spec, &table.backends);
             }
             self.tell(id, Vec::new());
             self.dangling(model, id);
-            return;
+            return old.map(|_| (id.clone(), None));
         };
         let mut problems = Vec::new();
         let rule = match old.as_ref().filter(|old| old.spec.route == spec.route) {
@@ -224,7 +223,7 @@ impl Compiler {
             },
         };
         // A frontend whose rule cannot be read keeps serving as it last could.
-        if let Some(rule) = rule {
+        let next = rule.map(|rule| {
             let (chain, broken) = chain(model, id, old.as_deref(), &mut problems);
             let failover = failover(model, spec, old.as_deref(), &mut problems);
             let frontend = Arc::new(Frontend {
@@ -253,10 +252,11 @@ impl Compiler {
             if let Some(old) = old {
                 self.slots.forget(&old.spec, &table.backends);
             }
-            table.router.insert(frontend);
-        }
+            (id.clone(), Some(frontend))
+        });
         self.tell(id, problems);
         self.dangling(model, id);
+        next
     }
 
     /// Says, or no longer says, that a frontend names a backend that is not there.
