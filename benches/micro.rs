@@ -12,7 +12,7 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use etna_proxy::backend::balance::{Ask, Schedule};
 use etna_proxy::backend::{Live, Server, sticky};
 use etna_proxy::message::fields::Fields;
-use etna_proxy::router::Router;
+use etna_proxy::router::{Entry, Router, Ruled as _};
 use etna_proxy::rule::{Head, Rule};
 use etna_proxy::table::Table;
 use etna_proxy::table::compile::Compiler;
@@ -50,12 +50,16 @@ const fn shape(name: &'static str, rule: fn(usize) -> String, request: (&'static
     Shape { name, rule, request, most: 100_000 }
 }
 
-fn router(shape: &Shape, count: usize) -> Router<usize> {
+fn router(shape: &Shape, count: usize) -> Router<Entry> {
     let mut router = Router::default();
     for n in 0..count {
-        router.insert(format!("f{n}").into(), Arc::new(rule(&(shape.rule)(n))), 0, n);
+        router.insert(entry(&format!("f{n}"), &(shape.rule)(n), 0));
     }
     router
+}
+
+fn entry(id: &str, text: &str, priority: i64) -> Arc<Entry> {
+    Arc::new(Entry::new(id.into(), rule(text), priority))
 }
 
 fn rule(text: &str) -> Rule {
@@ -72,7 +76,7 @@ fn find(criterion: &mut Criterion) {
             criterion.bench_function(&format!("find/{}/{count}", shape.name), |bencher| {
                 bencher.iter(|| {
                     let head = Head::new(&Method::GET, black_box(host), black_box(path), None, &headers, CLIENT);
-                    assert_eq!(router.find(&head), Some(&7));
+                    assert_eq!(router.find(&head).map(|found| &**found.id()), Some("f7"));
                 });
             });
         }
@@ -89,8 +93,8 @@ fn wordpress(criterion: &mut Criterion) {
     let editor = Fields::from(&editor);
     for others in [0, 100_000] {
         let mut router = router(&SHAPES[0], others);
-        for (n, row) in rows.iter().enumerate() {
-            router.insert(row.id.clone(), Arc::new(rule(&row.route)), row.priority, others + n);
+        for row in &rows {
+            router.insert(entry(&row.id, &row.route, row.priority));
         }
         for (name, path, query, headers) in [
             ("page", "/2026/11/hello-world/", None, &visitor),
@@ -118,12 +122,12 @@ fn change(criterion: &mut Criterion) {
     ] {
         for count in [10, 1_000, 100_000] {
             let router = router(shape, count);
-            let new = Arc::new(rule(new));
+            let new = entry("new", new, 0);
             criterion.bench_function(&format!("insert-one/{}/{count}", shape.name), |bencher| {
                 bencher.iter_batched(
                     || router.clone(),
                     |mut router| {
-                        router.insert("new".into(), new.clone(), 0, 0);
+                        router.insert(new.clone());
                         router
                     },
                     BatchSize::SmallInput,

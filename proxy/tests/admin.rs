@@ -286,8 +286,8 @@ async fn metrics_are_well_formed_and_show_what_served() {
     assert!(!idle.body.contains("etna_requests_total"), "{}", idle.body);
     let table = etna.state.live.table();
     let frontend = table.router.get("f").unwrap();
-    frontend.live.requests().record(http::StatusCode::OK, Duration::from_millis(3));
-    frontend.live.requests().record(http::StatusCode::BAD_GATEWAY, Duration::from_secs(60));
+    frontend.requests().record(http::StatusCode::OK, Duration::from_millis(3));
+    frontend.requests().record(http::StatusCode::BAD_GATEWAY, Duration::from_secs(60));
     table.backend(frontend.backend).unwrap().servers[0].live.connect_errors.add(2);
     let text = etna.get("/metrics").await.body;
     for line in [

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use etna_proxy::router::Router;
+use etna_proxy::router::{Entry, Router, Ruled as _};
 use etna_proxy::rule::{Rank, Rule};
 
 use super::asked::Asked;
@@ -33,12 +33,16 @@ pub fn check(data: &[u8]) {
         if matches {
             best = best.max(Some((rule.rank(0), std::cmp::Reverse(id.clone()))));
         }
-        router.insert(id.as_str().into(), Arc::new(rule), 0, id);
+        router.insert(Arc::new(Entry::new(id.into(), rule, 0)));
     }
-    let best = best.map(|(_, id)| id.0);
-    assert_eq!(router.find(&head), best.as_ref(), "the router finds another rule than asking all of them does");
+    let best = best.as_ref().map(|(_, id)| id.0.as_str());
+    assert_eq!(
+        router.find(&head).map(|found| &**found.id()),
+        best,
+        "the router finds another rule than asking all of them does"
+    );
     let candidates = router.candidates(&head);
-    assert_eq!(candidates.iter().find(|candidate| candidate.matches).map(|candidate| &candidate.value), best.as_ref());
+    assert_eq!(candidates.iter().find(|candidate| candidate.matches).map(|found| &**found.value.id()), best);
     for at in 0..40 {
         router.remove(&format!("{at:02}"));
     }

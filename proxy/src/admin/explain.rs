@@ -181,7 +181,7 @@ fn shape(frontend: &Frontend) -> Value {
 fn why(
     table: &Table,
     chosen: Option<&Frontend>,
-    candidates: &[Candidate<Arc<Frontend>>],
+    candidates: &[Candidate<Frontend>],
     scoped_out: bool,
     asked: &Asked,
 ) -> String {
@@ -215,16 +215,17 @@ fn ambiguous(passed: &Frontend, otherwise: &Otherwise) -> String {
 }
 
 fn considered(
-    candidate: &Candidate<Arc<Frontend>>,
+    candidate: &Candidate<Frontend>,
     chosen: Option<&Arc<Frontend>>,
     is_refused: bool,
     head: &Head<'_>,
 ) -> Value {
-    let is_chosen = chosen.is_some_and(|chosen| chosen.id == candidate.id);
+    let frontend = &candidate.value;
+    let is_chosen = chosen.is_some_and(|chosen| chosen.id == frontend.id);
     let reason = match (is_chosen, candidate.matches) {
         (true, _) => "chosen".to_owned(),
         (false, false) => {
-            let parts = candidate.rule.explain(head);
+            let parts = frontend.rule.explain(head);
             let failed: Vec<&str> =
                 parts.iter().filter(|(_, matched)| !matched).map(|(part, _)| part.as_str()).collect();
             match failed.as_slice() {
@@ -234,7 +235,7 @@ fn considered(
             }
         }
         (false, true) => match chosen {
-            Some(chosen) if chosen.spec.priority > candidate.value.spec.priority => {
+            Some(chosen) if chosen.spec.priority > frontend.spec.priority => {
                 format!("matches, but {} has a higher priority", chosen.id)
             }
             Some(chosen) => format!("matches, but the rule of {} is more specific", chosen.id),
@@ -243,9 +244,9 @@ fn considered(
         },
     };
     json!({
-        "id": &*candidate.id,
-        "route": candidate.rule.source(),
-        "priority": candidate.value.spec.priority,
+        "id": &*frontend.id,
+        "route": frontend.rule.source(),
+        "priority": frontend.spec.priority,
         "matches": candidate.matches,
         "chosen": is_chosen,
         "reason": reason,

@@ -44,7 +44,7 @@ fn table() -> Table {
     let mut model = Model::default();
     let delta = model.apply(&Batch { revision: Revision(1), changes: vec![frontend("a"), frontend("b"), listener] });
     let mut table = Compiler::default().compile(&model, &delta, &Table::default());
-    let whole = table.router.get("a").unwrap().clone();
+    let mut broken = Frontend::clone(table.router.get("a").unwrap());
     let spec = etna_store::Middleware {
         id: "bug".into(),
         frontend: "a".into(),
@@ -53,21 +53,8 @@ fn table() -> Table {
         settings: RawValue::from_string("{}".into()).unwrap().into(),
     };
     let step = Step { spec: Arc::new(spec), middleware: Arc::new(Bug) };
-    let broken = Frontend {
-        id: whole.id.clone(),
-        spec: whole.spec.clone(),
-        rule: whole.rule.clone(),
-        backend: whole.backend,
-        fallback: whole.fallback,
-        elsewhere: whole.elsewhere.clone(),
-        deny: whole.deny,
-        cookie: whole.cookie.clone(),
-        failover: whole.failover.clone(),
-        chain: [step].into(),
-        broken: false,
-        live: whole.live.clone(),
-    };
-    table.router.insert("a".into(), whole.rule.clone(), 0, Arc::new(broken));
+    broken.chain = [step].into();
+    table.router.insert(Arc::new(broken));
     table
 }
 

@@ -11,6 +11,7 @@
 mod anchor;
 mod bucket;
 mod map;
+mod place;
 
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
@@ -19,14 +20,32 @@ use etna_store::object::Id;
 use http::header::HeaderName;
 
 use crate::rule::{Head, Rank, Rule};
-use anchor::{Anchors, OuterAnchor, PathAnchor};
+use anchor::OuterAnchor;
 use bucket::Bucket;
-use map::Map;
+use map::{Map, Slot};
+use place::{Move, Paths, Place as _, change_at};
 
 // Operators choose the keys, so a hash that is quick and the same every time will do.
 type Hasher = foldhash::fast::FixedState;
 
-/// An index of rules.
+/// What a router finds by its rule. It is never cloned there: the router's own derived `Clone` asks for that.
+pub trait Ruled: Clone + 'static {
+    /// Its name.
+    fn id(&self) -> &Id;
+
+    /// When it is found.
+    fn rule(&self) -> &Rule;
+
+    /// Which of those it is that could be found.
+    fn rank(&self) -> &Rank;
+
+    /// Best first.
+    fn order(&self, other: &Self) -> std::cmp::Ordering {
+        other.rank().cmp(self.rank()).then_with(|| self.id().cmp(other.id()))
+    }
+}
+
+/// An index of what has rules.
 ///
 /// Its places are by the hash of what they are named. Two names of one hash share a place, and that is all: rules are asked
 /// whole.
@@ -39,47 +58,24 @@ pub struct Router<T> {
     headers: imbl::GenericHashMap<HeaderName, Map<Paths<T>>, Hasher, imbl::shared_ptr::DefaultSharedPtr>,
     anywhere: Paths<T>,
     /// By id.
-    all: Map<Arc<Entry<T>>>,
+    all: Map<Arc<T>>,
 }
 
-/// A rule and what it leads to.
-#[derive(Debug)]
-pub(crate) struct Entry<T> {
-    id: Id,
-    rule: Arc<Rule>,
-    rank: Rank,
-    value: T,
-}
-
-/// A rule that a request could have matched, for explaining.
+/// A rule that leads nowhere, for who only wants to know which one is found.
 #[derive(Clone, Debug)]
+pub struct Entry {
+    id: Id,
+    rule: Rule,
+    rank: Rank,
+}
+
+/// What a request could have found, for explaining.
+#[derive(Debug)]
 pub struct Candidate<T> {
-    /// The frontend.
-    pub id: Id,
-    /// Its rule.
-    pub rule: Arc<Rule>,
-    /// Whether it matches.
+    /// It.
+    pub value: Arc<T>,
+    /// Whether its rule matches.
     pub matches: bool,
-    /// What it leads to.
-    pub value: T,
-}
-
-/// Rules of one host, by path.
-#[derive(Clone)]
-enum Paths<T> {
-    /// So few that asking all of them is quickest.
-    Few(Bucket<T>),
-    Many(Arc<Index<T>>),
-}
-
-#[derive(Clone)]
-struct Index<T> {
-    exact: Map<Bucket<T>>,
-    /// By a folder: it and everything below it.
-    folders: Map<Bucket<T>>,
-    /// Slashes of the deepest folder ever put here: no need to look deeper.
-    deepest: usize,
-    rest: Bucket<T>,
 }
 
 impl<T> Default for Router<T> {
@@ -94,65 +90,70 @@ impl<T> Default for Router<T> {
     }
 }
 
-impl<T: Clone> Router<T> {
-    /// Puts a rule in, instead of the one that had its name.
-    pub fn insert(&mut self, id: Id, rule: Arc<Rule>, priority: i64, value: T) {
-        self.remove(&id);
-        let entry = Arc::new(Entry { id: id.clone(), rank: rule.rank(priority), rule, value });
-        let anchors = Anchors::of(&entry.rule);
-        self.change(&anchors, |paths| paths.insert(&entry, &anchors.paths));
-        self.all.put(hash(&id), entry, |known| known.id == id);
+impl<T: Ruled> Router<T> {
+    /// Puts something in, instead of what had its name.
+    pub fn insert(&mut self, value: Arc<T>) {
+        self.change(vec![(value.id().clone(), Some(value))]);
     }
 
-    /// Takes a rule out.
+    /// Takes out what has that name.
     pub fn remove(&mut self, id: &str) {
-        let Some(entry) = self.all.take(hash(id), |known| *known.id == *id) else { return };
-        let anchors = Anchors::of(&entry.rule);
-        self.change(&anchors, |paths| paths.remove(&entry, &anchors.paths));
+        if self.get(id).is_some() {
+            self.change(vec![(id.into(), None)]);
+        }
     }
 
-    /// What the most specific matching rule leads to.
-    pub fn find(&self, head: &Head<'_>) -> Option<&T> {
-        let mut best: Option<&Arc<Entry<T>>> = None;
+    /// Puts in and takes out what has these names. Many at once cost less than each by itself.
+    pub fn change(&mut self, changes: Vec<(Id, Option<Arc<T>>)>) {
+        let changes = changes.into_iter().map(|(id, next)| Slot { hash: hash(&id), value: (id, next) });
+        let mut moves = Vec::new();
+        self.all.change(
+            changes.collect(),
+            |known, (id, _)| known.id() == id,
+            |known, (_, next)| {
+                moves.extend(known.map(|known| Move::new(known, false)));
+                moves.extend(next.iter().map(|next| Move::new(next.clone(), true)));
+                next
+            },
+        );
+        self.settle(&moves);
+    }
+
+    /// Whose matching rule is the most specific.
+    pub fn find(&self, head: &Head<'_>) -> Option<&Arc<T>> {
+        let mut best: Option<&Arc<T>> = None;
         self.each_bucket(head, |bucket| {
-            for entry in bucket.iter() {
-                if best.is_some_and(|best| best.before(entry)) {
+            for value in bucket.iter() {
+                if best.is_some_and(|best| best.order(value).is_lt()) {
                     break;
                 }
-                if entry.rule.matches(head) {
-                    best = Some(entry);
+                if value.rule().matches(head) {
+                    best = Some(value);
                     break;
                 }
             }
         });
-        best.map(|entry| &entry.value)
+        best
     }
 
-    /// Every rule that was worth asking, best rank first.
+    /// All whose rules were worth asking, best rank first.
     pub fn candidates(&self, head: &Head<'_>) -> Vec<Candidate<T>> {
-        let mut entries: Vec<&Arc<Entry<T>>> = Vec::new();
-        self.each_bucket(head, |bucket| entries.extend(bucket.iter()));
-        entries.sort_by(|a, b| a.order(b));
-        entries.dedup_by(|a, b| a.id == b.id);
-        entries
-            .into_iter()
-            .map(|entry| Candidate {
-                id: entry.id.clone(),
-                rule: entry.rule.clone(),
-                matches: entry.rule.matches(head),
-                value: entry.value.clone(),
-            })
-            .collect()
+        let mut values: Vec<&Arc<T>> = Vec::new();
+        self.each_bucket(head, |bucket| values.extend(bucket.iter()));
+        values.sort_by(|a, b| a.order(b));
+        values.dedup_by(|a, b| a.id() == b.id());
+        let asked = |value: &Arc<T>| Candidate { value: value.clone(), matches: value.rule().matches(head) };
+        values.into_iter().map(asked).collect()
     }
 
-    /// What the rule of that name leads to.
-    pub fn get(&self, id: &str) -> Option<&T> {
-        self.all.get(hash(id), |known| *known.id == *id).map(|entry| &entry.value)
+    /// What has that name.
+    pub fn get(&self, id: &str) -> Option<&Arc<T>> {
+        self.all.get(hash(id), |known| **known.id() == *id)
     }
 
-    /// What all rules lead to, in no order.
-    pub fn values(&self) -> impl Iterator<Item = &T> {
-        self.all.values().map(|entry| &entry.value)
+    /// All there is, in no order.
+    pub fn values(&self) -> impl Iterator<Item = &Arc<T>> {
+        self.all.values()
     }
 
     /// How many rules there are.
@@ -189,22 +190,31 @@ impl<T: Clone> Router<T> {
         self.anywhere.each_bucket(head.path, &mut look);
     }
 
-    fn change(&mut self, anchors: &Anchors, change: impl Fn(&mut Paths<T>)) {
-        for outer in &anchors.outer {
-            match outer {
-                OuterAnchor::Host(name) => change_at(&mut self.hosts, name, &change),
-                OuterAnchor::Suffix(name) => change_at(&mut self.suffixes, name, &change),
-                OuterAnchor::Header(name, value) => {
-                    let mut values = self.headers.get(name).cloned().unwrap_or_default();
-                    change_at(&mut values, value, &change);
-                    if values.is_empty() {
-                        self.headers.remove(name);
-                    } else {
-                        self.headers.insert(name.clone(), values);
+    /// Puts what comes into its places, and takes what goes out of them.
+    fn settle(&mut self, moves: &[Move<T>]) {
+        let (mut hosts, mut suffixes, mut anywhere) = (Vec::new(), Vec::new(), Vec::new());
+        for step in moves {
+            for outer in &step.anchors.outer {
+                match outer {
+                    OuterAnchor::Host(name) => hosts.push(step.at(name)),
+                    OuterAnchor::Suffix(name) => suffixes.push(step.at(name)),
+                    OuterAnchor::Header(name, value) => {
+                        let mut values = self.headers.get(name).cloned().unwrap_or_default();
+                        change_at(&mut values, vec![step.at(value)]);
+                        if values.is_empty() {
+                            self.headers.remove(name);
+                        } else {
+                            self.headers.insert(name.clone(), values);
+                        }
                     }
+                    OuterAnchor::Any => anywhere.push(step),
                 }
-                OuterAnchor::Any => change(&mut self.anywhere),
             }
+        }
+        change_at(&mut self.hosts, hosts);
+        change_at(&mut self.suffixes, suffixes);
+        if !anywhere.is_empty() {
+            self.anywhere.change(anywhere.into_iter());
         }
     }
 }
@@ -218,130 +228,26 @@ fn at<'m, V>(map: &'m Map<V>, name: &str) -> Option<&'m V> {
     map.get(hash(name), |_| true)
 }
 
-/// Changes what is in one place; a place where nothing is left goes.
-fn change_at<V: Clone + Default + Place>(map: &mut Map<V>, name: &str, change: impl Fn(&mut V)) {
-    let mut there = at(map, name).cloned().unwrap_or_default();
-    change(&mut there);
-    if there.is_empty() {
-        map.take(hash(name), |_| true);
-    } else {
-        map.put(hash(name), there, |_| true);
+impl Entry {
+    /// A rule by name, of that priority.
+    pub fn new(id: Id, rule: Rule, priority: i64) -> Entry {
+        Entry { id, rank: rule.rank(priority), rule }
     }
 }
 
-/// What can be in a place.
-trait Place {
-    fn is_empty(&self) -> bool;
-}
+impl Ruled for Entry {
+    fn id(&self) -> &Id {
+        &self.id
+    }
 
-impl<T> Place for Bucket<T> {
-    fn is_empty(&self) -> bool {
-        self.len() == 0
+    fn rule(&self) -> &Rule {
+        &self.rule
+    }
+
+    fn rank(&self) -> &Rank {
+        &self.rank
     }
 }
-
-impl<T> Place for Paths<T> {
-    fn is_empty(&self) -> bool {
-        match self {
-            Paths::Few(bucket) => bucket.is_empty(),
-            Paths::Many(index) => index.exact.is_empty() && index.folders.is_empty() && index.rest.is_empty(),
-        }
-    }
-}
-
-impl<T> Entry<T> {
-    /// Best first.
-    fn order(&self, other: &Entry<T>) -> std::cmp::Ordering {
-        other.rank.cmp(&self.rank).then_with(|| self.id.cmp(&other.id))
-    }
-
-    fn before(&self, other: &Entry<T>) -> bool {
-        self.order(other).is_lt()
-    }
-}
-
-impl<T> Default for Paths<T> {
-    fn default() -> Paths<T> {
-        Paths::Few(Bucket::default())
-    }
-}
-
-impl<T: Clone> Paths<T> {
-    fn insert(&mut self, entry: &Arc<Entry<T>>, paths: &[PathAnchor]) {
-        match self {
-            Paths::Few(bucket) if bucket.len() < FEW => bucket.insert(entry),
-            Paths::Few(bucket) => {
-                let mut index = Index::default();
-                for known in bucket.iter() {
-                    index.insert(known, &Anchors::of(&known.rule).paths);
-                }
-                index.insert(entry, paths);
-                *self = Paths::Many(Arc::new(index));
-            }
-            Paths::Many(index) => Arc::make_mut(index).insert(entry, paths),
-        }
-    }
-
-    fn remove(&mut self, entry: &Arc<Entry<T>>, paths: &[PathAnchor]) {
-        match self {
-            Paths::Few(bucket) => bucket.remove(entry),
-            Paths::Many(index) => Arc::make_mut(index).remove(entry, paths),
-        }
-    }
-
-    fn each_bucket<'r>(&'r self, path: &str, look: &mut impl FnMut(&'r Bucket<T>)) {
-        let index = match self {
-            Paths::Few(bucket) => return look(bucket),
-            Paths::Many(index) => index,
-        };
-        if let Some(bucket) = at(&index.exact, path) {
-            look(bucket);
-        }
-        if !index.folders.is_empty() {
-            let slashes = path.bytes().enumerate().filter(|(_, byte)| *byte == b'/').map(|(at, _)| at);
-            for end in slashes.chain([path.len()]).take(index.deepest + 1) {
-                if let Some(bucket) = at(&index.folders, &path[..end]) {
-                    look(bucket);
-                }
-            }
-        }
-        look(&index.rest);
-    }
-}
-
-impl<T> Default for Index<T> {
-    fn default() -> Index<T> {
-        Index { exact: Map::default(), folders: Map::default(), deepest: 0, rest: Bucket::default() }
-    }
-}
-
-impl<T: Clone> Index<T> {
-    fn insert(&mut self, entry: &Arc<Entry<T>>, paths: &[PathAnchor]) {
-        for path in paths {
-            if let PathAnchor::Folder(name) = path {
-                self.deepest = self.deepest.max(name.bytes().filter(|byte| *byte == b'/').count());
-            }
-            self.change(path, |bucket| bucket.insert(entry));
-        }
-    }
-
-    fn remove(&mut self, entry: &Arc<Entry<T>>, paths: &[PathAnchor]) {
-        for path in paths {
-            self.change(path, |bucket| bucket.remove(entry));
-        }
-    }
-
-    fn change(&mut self, path: &PathAnchor, change: impl Fn(&mut Bucket<T>)) {
-        match path {
-            PathAnchor::Exact(name) => change_at(&mut self.exact, name, change),
-            PathAnchor::Folder(name) => change_at(&mut self.folders, name, change),
-            PathAnchor::Any => change(&mut self.rest),
-        }
-    }
-}
-
-/// Rules of one host that are simply asked one after the other.
-const FEW: usize = 16;
 
 #[cfg(test)]
 mod tests;

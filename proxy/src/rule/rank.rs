@@ -19,7 +19,8 @@ struct Weight {
     host: u8,
     path: u8,
     literal: u32,
-    others: u32,
+    /// No rule is long enough for more.
+    others: u16,
     expression: Box<str>,
 }
 
@@ -40,7 +41,7 @@ fn weigh(expr: &Expr) -> Weight {
 
 fn and(a: Weight, b: Weight) -> Weight {
     // A second host or path matcher narrows the rule further, as any other matcher does.
-    let second = u32::from(a.host.min(b.host) > 0) + u32::from(a.path.min(b.path) > 0);
+    let second = u16::from(a.host.min(b.host) > 0) + u16::from(a.path.min(b.path) > 0);
     let (path, literal, expression) = (a.path, a.literal, a.expression).max((b.path, b.literal, b.expression));
     Weight { host: a.host.max(b.host), path, literal, others: a.others + b.others + second, expression }
 }

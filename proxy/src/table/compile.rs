@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use etna_store::object::{Id, Policy, Scheme};
@@ -16,7 +16,7 @@ use http::StatusCode;
 
 use super::servers;
 use super::slots::Slots;
-use super::{Frontend, Step, Table};
+use super::{Digest, Frontend, Step, Table};
 use crate::acme::Settings;
 use crate::backend::balance::Schedule;
 use crate::backend::hash::HashKey;
@@ -75,9 +75,8 @@ impl Compiler {
         for id in &delta.backends {
             self.backend(model, id, delta, &mut next);
         }
-        for id in &delta.frontends {
-            self.frontend(model, id, &mut next);
-        }
+        let frontends = delta.frontends.iter().filter_map(|id| self.frontend(model, id, &mut next)).collect();
+        next.router.change(frontends);
         let had_none = next.certificates.is_empty();
         self.files(&mut next);
         let hosts = self.shared(model, delta, &mut next);
@@ -194,22 +193,22 @@ impl Compiler {
         backend
     }
 
-    fn frontend(&mut self, model: &Model, id: &Id, table: &mut Table) {
+    /// What its name is to lead to from now on, if that changes.
+    fn frontend(&mut self, model: &Model, id: &Id, table: &mut Table) -> Option<(Id, Option<Arc<Frontend>>)> {
         let old = table.router.get(id).cloned();
         let Some(spec) = model.frontend(id) else {
-            table.router.remove(id);
-            if let Some(old) = old {
+            if let Some(old) = &old {
                 self.slots.forget(&old.spec, &table.backends);
             }
             self.tell(id, Vec::new());
             self.dangling(model, id);
-            return;
+            return old.map(|_| (id.clone(), None));
         };
         let mut problems = Vec::new();
         let rule = match old.as_ref().filter(|old| old.spec.route == spec.route) {
             Some(old) => Some(old.rule.clone()),
             None => match Rule::parse(&spec.route) {
-                Ok(rule) => Some(Arc::new(rule)),
+                Ok(rule) => Some(rule),
                 Err(error) => {
                     problems.push(Problem {
                         key: key_of(model, id),
@@ -224,12 +223,14 @@ impl Compiler {
             },
         };
         // A frontend whose rule cannot be read keeps serving as it last could.
-        if let Some(rule) = rule {
+        let next = rule.map(|rule| {
             let (chain, broken) = chain(model, id, old.as_deref(), &mut problems);
             let failover = failover(model, spec, old.as_deref(), &mut problems);
             let frontend = Arc::new(Frontend {
                 id: id.clone(),
-                rule: rule.clone(),
+                digest: Digest::of(spec),
+                rank: rule.rank(spec.priority),
+                rule,
                 backend: self.slots.of(&spec.backend, &mut table.backends),
                 fallback: spec.fallback.as_ref().map(|backend| self.slots.of(backend, &mut table.backends)),
                 elsewhere: spec.elsewhere.as_ref().map(|elsewhere| {
@@ -244,16 +245,18 @@ impl Compiler {
                 chain,
                 broken,
                 live: old.as_ref().map(|old| old.live.clone()).unwrap_or_default(),
+                counters: OnceLock::new(),
                 spec: spec.clone(),
             });
             self.slots.name(spec);
             if let Some(old) = old {
                 self.slots.forget(&old.spec, &table.backends);
             }
-            table.router.insert(id.clone(), rule, spec.priority, frontend);
-        }
+            (id.clone(), Some(frontend))
+        });
         self.tell(id, problems);
         self.dangling(model, id);
+        next
     }
 
     /// Says, or no longer says, that a frontend names a backend that is not there.

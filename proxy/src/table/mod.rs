@@ -6,6 +6,7 @@
 
 mod acme;
 pub mod compile;
+mod digest;
 pub(crate) mod edge;
 mod otherwise;
 mod own;
@@ -23,17 +24,17 @@ use etna_store::{Problem, Revision};
 use http::StatusCode;
 use tokio::sync::watch;
 
+pub use digest::Digest;
 pub use otherwise::Otherwise;
 
 use crate::acme::Subject;
 use crate::acme::challenge::Challenges;
-use crate::backend::{Backend, Slot, hash, sticky};
+use crate::backend::{Backend, Slot};
 use crate::error::Error;
 use crate::failover::Predicate;
-use crate::message::fields::Fields;
 use crate::middleware::Middleware;
-use crate::router::Router;
-use crate::rule::{Head, Rule};
+use crate::router::{Router, Ruled};
+use crate::rule::{Head, Rank, Rule};
 use crate::stats::Requests;
 use crate::tls::certificates::Certificates;
 use crate::tls::terms::Terms;
@@ -46,7 +47,7 @@ pub struct Table {
     /// The revision of the store it shows.
     pub revision: Revision,
     /// Every compiled frontend: found by request, or by id.
-    pub router: Router<Arc<Frontend>>,
+    pub router: Router<Frontend>,
     /// Backends by slot; `None` where a frontend names one that is not there.
     pub backends: imbl::Vector<Option<Arc<Backend>>>,
     /// The rules of listeners that serve only some requests, by listener.
@@ -64,14 +65,18 @@ pub struct Table {
 }
 
 /// A frontend compiled for serving.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Frontend {
     /// Its name.
     pub id: Id,
-    /// What is stored of it.
+    /// What is stored of it; requests read the digest.
     pub spec: Arc<etna_store::Frontend>,
+    /// What of that every request asks for.
+    pub digest: Digest,
     /// When it is chosen.
-    pub rule: Arc<Rule>,
+    pub rule: Rule,
+    /// Which of those it is that could be.
+    pub rank: Rank,
     /// Where it leads.
     pub backend: Slot,
     /// Where it leads when that backend has no server.
@@ -90,12 +95,28 @@ pub struct Frontend {
     pub broken: bool,
     /// What survives publishes.
     pub live: Arc<FrontendLive>,
+    /// The counters of `live`, from the first request on: found at once by those that come after it.
+    counters: OnceLock<Arc<Requests>>,
 }
 
 impl Frontend {
-    /// What a request hashes to that belongs to a session of the application's.
-    pub fn session(&self, fields: &Fields) -> Option<u64> {
-        Some(hash::bytes(sticky::cookie_value(fields, self.spec.session?)?))
+    /// Its counters, for counting.
+    pub fn requests(&self) -> &Requests {
+        self.counters.get_or_init(|| self.live.requests.get_or_init(Arc::default).clone())
+    }
+}
+
+impl Ruled for Frontend {
+    fn id(&self) -> &Id {
+        &self.id
+    }
+
+    fn rule(&self) -> &Rule {
+        &self.rule
+    }
+
+    fn rank(&self) -> &Rank {
+        &self.rank
     }
 }
 
@@ -117,15 +138,10 @@ impl std::fmt::Debug for Step {
 /// A frontend's living state, identified by its name.
 #[derive(Debug, Default)]
 pub struct FrontendLive {
-    requests: OnceLock<Box<Requests>>,
+    requests: OnceLock<Arc<Requests>>,
 }
 
 impl FrontendLive {
-    /// Its counters, for counting.
-    pub fn requests(&self) -> &Requests {
-        self.requests.get_or_init(Box::default)
-    }
-
     /// Its counters, if it ever answered.
     pub fn counted(&self) -> Option<&Requests> {
         self.requests.get().map(|requests| &**requests)
@@ -177,7 +193,7 @@ impl Table {
             return Err(Error::BadRequest(AMBIGUOUS));
         }
         let mut route = self.route_of(frontend);
-        route.wants_tls = match route.frontend.spec.https {
+        route.wants_tls = match route.frontend.digest.https {
             HttpsMode::Off => false,
             HttpsMode::Always => true,
             HttpsMode::Auto | HttpsMode::Admin => self.certificates.find(head.host()).is_some(),

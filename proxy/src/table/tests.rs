@@ -84,6 +84,12 @@ fn a_frontend_may_come_before_its_backend() {
 }
 
 #[test]
+fn a_frontend_is_four_cache_lines_with_its_counts() {
+    // The allocator's next size is 320.
+    assert!(size_of::<Frontend>() + 2 * size_of::<usize>() <= 256, "{}", size_of::<Frontend>());
+}
+
+#[test]
 fn names_that_come_and_go_take_no_more_room() {
     let mut followed = Followed::default();
     followed.change(&[("backends/b/servers/s", Some(r#"{"URL": "http://127.0.0.1:1"}"#))]);
@@ -117,6 +123,9 @@ fn what_did_not_change_is_the_same_value_after_a_publish() {
     ]);
     let after = followed.route("a.test", "/").unwrap();
     assert!(Arc::ptr_eq(&before.frontend.live, &after.frontend.live));
+    assert!(before.frontend.live.counted().is_none());
+    assert!(std::ptr::eq(after.frontend.requests(), before.frontend.requests()));
+    assert!(before.frontend.live.counted().is_some_and(|counted| std::ptr::eq(counted, after.frontend.requests())));
     assert!(Arc::ptr_eq(&before.frontend.chain[0].middleware, &after.frontend.chain[0].middleware));
     let (before, after) = (before.backend.unwrap(), after.backend.unwrap());
     assert!(Arc::ptr_eq(&before.live, &after.live));

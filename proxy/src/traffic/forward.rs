@@ -56,14 +56,14 @@ pub async fn exchange(client: Rc<Client>, route: Route, request: middleware::Req
     let mut backend = route.serving().cloned().ok_or(Error::NoServer)?;
 
     let middleware::Request { head, body, client: _, since } = request;
-    let spec = &route.frontend.spec.settings;
+    let frontend = &route.frontend;
     let websocket = head.version == http::Version::HTTP_11 && headers::wants_websocket(&head.fields);
     let expect = body.is_held() && !body.has_begun();
-    let body = request_body(body, spec.limits.max_body_bytes, route.elsewhere.is_some()).await?;
+    let body = request_body(body, frontend.max_body_bytes(), route.elsewhere.is_some()).await?;
     // A body that was read before took its time.
     let since = if matches!(body, RequestBody::Whole { .. }) { Instant::now() } else { since };
-    let believe = spec.trust_forward_header || client.worker.trusted.contains(client.peer.address);
-    let cookie = route.frontend.cookie.as_ref().or(backend.cookie.as_ref());
+    let believe = frontend.digest.trust_forward_header || client.worker.trusted.contains(client.peer.address);
+    let cookie = frontend.cookie.as_ref().or(backend.cookie.as_ref());
     let stuck = cookie.and_then(|cookie| sticky::find(&backend, cookie, &head.fields, || since));
     let stuck_to = stuck.map(|at| backend.servers[usize::from(at)].live.number);
     let framing = framing(&head, &body);
@@ -71,22 +71,22 @@ pub async fn exchange(client: Rc<Client>, route: Route, request: middleware::Req
         framing,
         head,
         believe,
-        server_name: spec.hostname.as_deref(),
-        pass_host: spec.pass_host_header,
+        server_name: frontend.server_name(),
+        pass_host: frontend.digest.pass_host_header,
         websocket,
         expect,
-        alone: route.frontend.spec.on_client_abort == OnClientAbort::Continue,
+        alone: frontend.digest.on_client_abort == OnClientAbort::Continue,
         body: Sending::new(body, framing == headers::Framing::Chunked, expect),
-        failover: route.frontend.failover.as_deref(),
+        failover: frontend.failover.as_deref(),
     };
 
     if let Some(total) = backend.spec.timeouts.total {
         client.watch.ends_within(total);
     }
     let mut answered = send(&client, (&route, Route::serving), &mut backend, stuck, &mut outgoing, since).await?;
-    let cookie = route.frontend.cookie.as_ref().or(backend.cookie.as_ref());
+    let cookie = frontend.cookie.as_ref().or(backend.cookie.as_ref());
     let mut second = None;
-    if let (Some((statuses, _)), Some(elsewhere)) = (route.frontend.elsewhere.as_deref(), &route.elsewhere)
+    if let (Some((statuses, _)), Some(elsewhere)) = (frontend.elsewhere.as_deref(), &route.elsewhere)
         && statuses.contains(&answered.head.status.as_u16())
         && !elsewhere.schedule.is_empty()
         && outgoing.body.rewind()
@@ -307,7 +307,7 @@ fn ask_at(client: &Client, route: &Route, backend: &Backend, outgoing: &Outgoing
 
 /// How long a server has to begin its answer.
 fn answer_limit(route: &Route, backend: &Backend) -> Duration {
-    backend.spec.timeouts.answer(route.frontend.spec.answer_within)
+    backend.spec.timeouts.answer(route.frontend.answer_within())
 }
 
 /// Waits for an answer, or gives up when for so long nothing of the request could be sent either. Long limits are

@@ -26,12 +26,12 @@ pub(super) struct Asked {
 impl Asked {
     /// Of a request that came over TLS, to a frontend that cares.
     pub(super) fn of(client: &Client, frontend: &Frontend, head: &RequestHead) -> Option<Asked> {
-        let spec = &frontend.spec;
-        if spec.https == HttpsMode::Off && spec.hsts == 0 || !is_secure(client, frontend, head) {
+        let hsts = frontend.hsts();
+        if frontend.digest.https == HttpsMode::Off && hsts == 0 || !is_secure(client, frontend, head) {
             return None;
         }
         let host = head.host().ok()?;
-        Some(Asked { host: host_of(host).into(), uri: head.uri.clone(), hsts: spec.hsts })
+        Some(Asked { host: host_of(host).into(), uri: head.uri.clone(), hsts })
     }
 
     /// Makes the answer fit.
@@ -68,7 +68,7 @@ impl Asked {
 
 /// Whether the client came over TLS, to us or to a proxy that is believed.
 fn is_secure(client: &Client, frontend: &Frontend, head: &RequestHead) -> bool {
-    let believe = frontend.spec.settings.trust_forward_header || client.worker.trusted.contains(client.peer.address);
+    let believe = frontend.digest.trust_forward_header || client.worker.trusted.contains(client.peer.address);
     client.peer.is_secure(&head.fields, believe)
 }
 

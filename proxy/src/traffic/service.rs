@@ -38,7 +38,7 @@ pub async fn handle(client: Rc<Client>, head: Rc<RequestHead>, body: Incoming) -
     match frontend {
         Some(frontend) => {
             let took = response.answered.unwrap_or_else(Instant::now).saturating_duration_since(started);
-            frontend.live.requests().record(response.status, took);
+            frontend.requests().record(response.status, took);
         }
         None => client.worker.process.unrouted.add(1),
     }
@@ -89,7 +89,7 @@ async fn answer(
     let request = middleware::Request { head, body, client: client_ip, since };
     // Straight on where nothing is around it: each function between would move the whole state of the request.
     let frontend = &route.frontend;
-    let mut response = if frontend.chain.is_empty() && frontend.spec.on_client_abort == OnClientAbort::Cancel {
+    let mut response = if frontend.chain.is_empty() && frontend.digest.on_client_abort == OnClientAbort::Cancel {
         forward::exchange(client.clone(), route, request).await?
     } else {
         Box::pin(run(client, route, request)).await?
@@ -107,7 +107,7 @@ async fn run(client: &Rc<Client>, route: Route, request: middleware::Request) ->
     let end = move |request| -> middleware::Answer<'_> {
         // Middlewares may have let it wait.
         let request = middleware::Request { since: Instant::now(), ..request };
-        match route.frontend.spec.on_client_abort {
+        match route.frontend.digest.on_client_abort {
             OnClientAbort::Cancel => Box::pin(forward::exchange(end_client, route, request)),
             OnClientAbort::Continue => Box::pin(forward::exchange_to_the_end(end_client, route, request)),
         }

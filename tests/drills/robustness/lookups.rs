@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use etna_proxy::message::fields::Fields;
-use etna_proxy::router::Router;
+use etna_proxy::router::{Entry, Router};
 use etna_proxy::rule::{Head, Rule};
 use etna_tests::load::percentile;
 use http::Method;
@@ -47,10 +47,10 @@ fn at(parts: &[Duration], share: f64) -> Duration {
 
 /// What one lookup took, in parts of many, sorted.
 fn lookups(rule: &str, routes: usize) -> Vec<Duration> {
-    let mut router: Router<usize> = Router::default();
+    let mut router = Router::default();
     for n in 0..routes {
         let rule = Rule::parse(&rule.replace("{}", &n.to_string())).expect("a rule");
-        router.insert(n.to_string().as_str().into(), Arc::new(rule), 0, n);
+        router.insert(Arc::new(Entry::new(n.to_string().into(), rule, 0)));
     }
     let headers = Fields::default();
     let mut parts = Vec::new();
