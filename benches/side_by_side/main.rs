@@ -51,6 +51,9 @@ fn main() -> ExitCode {
 
 async fn run(cli: cli::Cli) -> anyhow::Result<()> {
     let plan = cli.plan()?;
+    if !limits::go_first() {
+        let _ = writeln!(std::io::stderr(), "side-by-side: not root: whatever else runs here will show in latencies");
+    }
     tokio::select! {
         done = rounds::run(&plan) => report::hand_over(&plan, &done?),
         // What was started ends with the future that holds it.

@@ -1,7 +1,9 @@
 //! S11: latency that a proxy adds at half of what gets through, as users see it who come when they come.
 //!
 //! All get the same rate: half of what gets through the first of them in a closed loop of the same load, which the
-//! load's core limits. Caddy, whose most is about that rate, is not asked.
+//! load's core limits. That loop has as many connections as a stall makes the open one open ([`CONNECTIONS`]): through
+//! fewer half as much again gets, and at half of that nobody, not even the load, would get over a stall. Caddy, whose
+//! most is about that rate, is not asked.
 
 use async_trait::async_trait;
 
@@ -54,7 +56,7 @@ impl Scenario for AtHalf {
             Driver::start(at.bed.cores.load, &order).await?.counted::<Latencies>().await
         };
         let capacity = async || {
-            let most = run("/", Pace::Connections(64), 1).await?;
+            let most = run("/", Pace::Connections(CONNECTIONS), 1).await?;
             Ok(most.answered as f64 / most.seconds)
         };
         let rate = at.bed.noted("capacity", capacity).await? / 2.0;
@@ -63,6 +65,9 @@ impl Scenario for AtHalf {
         Ok(vec![half, most, nearly_all, latencies.answered as f64 / latencies.seconds])
     }
 }
+
+/// What comes in 20 ms.
+const CONNECTIONS: usize = 512;
 
 const fn no_more(figure: usize) -> Target {
     Target { entrant: "etna", figure, of: Of::Ratio, most: 1.0 }
