@@ -111,8 +111,8 @@ impl<T: Ruled> Router<T> {
             changes.collect(),
             |known, (id, _)| known.id() == id,
             |known, (_, next)| {
-                moves.extend(known.map(|known| Move::new(known, false)));
-                moves.extend(next.iter().map(|next| Move::new(next.clone(), true)));
+                moves.extend(known.map(|value| Move { value, comes: false }));
+                moves.extend(next.iter().map(|value| Move { value: value.clone(), comes: true }));
                 next
             },
         );
@@ -194,8 +194,8 @@ impl<T: Ruled> Router<T> {
     fn settle(&mut self, moves: &[Move<T>]) {
         let (mut hosts, mut suffixes, mut anywhere) = (Vec::new(), Vec::new(), Vec::new());
         for step in moves {
-            for outer in &step.anchors.outer {
-                match outer {
+            for outer in step.anchors().outer {
+                match &outer {
                     OuterAnchor::Host(name) => hosts.push(step.at(name)),
                     OuterAnchor::Suffix(name) => suffixes.push(step.at(name)),
                     OuterAnchor::Header(name, value) => {

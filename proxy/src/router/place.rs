@@ -25,16 +25,15 @@ pub(super) struct Index<T> {
     rest: Bucket<T>,
 }
 
-/// What comes to its places, or goes from there.
+/// What comes to its places, or goes from there. Which they are is not kept: there may be very many of these.
 pub(super) struct Move<T> {
-    value: Arc<T>,
-    pub(super) anchors: Anchors,
-    comes: bool,
+    pub(super) value: Arc<T>,
+    pub(super) comes: bool,
 }
 
 impl<T: Ruled> Move<T> {
-    pub(super) fn new(value: Arc<T>, comes: bool) -> Move<T> {
-        Move { anchors: Anchors::of(value.rule()), value, comes }
+    pub(super) fn anchors(&self) -> Anchors {
+        Anchors::of(self.value.rule())
     }
 
     /// To the place of a name.
@@ -96,7 +95,7 @@ impl<T: Ruled> Place<T> for Paths<T> {
                 let Some(step) = moves.next() else { return };
                 bucket.change(std::iter::once(step));
             }
-            let known: Vec<Move<T>> = bucket.iter().map(|known| Move::new(known.clone(), true)).collect();
+            let known: Vec<Move<T>> = bucket.iter().map(|known| Move { value: known.clone(), comes: true }).collect();
             let mut index = Index::default();
             index.change(known.iter());
             *self = Paths::Many(Arc::new(index));
@@ -144,8 +143,8 @@ impl<T: Ruled> Index<T> {
     fn change<'m>(&mut self, moves: impl Iterator<Item = &'m Move<T>>) {
         let (mut exact, mut folders, mut rest) = (Vec::new(), Vec::new(), Vec::new());
         for step in moves {
-            for path in &step.anchors.paths {
-                match path {
+            for path in step.anchors().paths {
+                match &path {
                     PathAnchor::Exact(name) => exact.push(step.at(name)),
                     PathAnchor::Folder(name) => {
                         self.deepest = self.deepest.max(name.bytes().filter(|byte| *byte == b'/').count());
