@@ -36,6 +36,7 @@ impl Scenario for AtHalf {
                     Figure { name: "p50 µs", digits: 0, compared: true },
                     Figure { name: "p99 µs", digits: 0, compared: true },
                     Figure { name: "p99.9 µs", digits: 0, compared: true },
+                    Figure { name: "longest µs", digits: 0, compared: false },
                     Figure { name: "requests/s", digits: 0, compared: false },
                 ]
             },
@@ -62,7 +63,7 @@ impl Scenario for AtHalf {
         let rate = at.bed.noted("capacity", capacity).await? / 2.0;
         let latencies = run(self.path, Pace::Rate(rate as u32), at.seconds).await?;
         let [half, most, nearly_all] = latencies.added;
-        Ok(vec![half, most, nearly_all, latencies.answered as f64 / latencies.seconds])
+        Ok(vec![half, most, nearly_all, latencies.longest, latencies.answered as f64 / latencies.seconds])
     }
 }
 
