@@ -21,6 +21,12 @@ impl Spread {
     }
 }
 
+/// What that share of a part's sorted values is below, of the median part: what happens in few parts does not show in it.
+pub(crate) fn usual(parts: &[Vec<u64>], share: f64) -> Option<f64> {
+    let of = |part: &Vec<u64>| part.get((part.len() as f64 * share) as usize).map(|value| *value as f64);
+    Some(Spread::of(parts.iter().filter_map(of))?.median)
+}
+
 /// Value by value, `values` ÷ the least that a rival had in the same round. Rounds without either are left out.
 pub(crate) fn against_best(values: &[Option<f64>], rivals: &[&[Option<f64>]]) -> Vec<f64> {
     let best =
@@ -35,6 +41,16 @@ pub(crate) fn against_best(values: &[Option<f64>], rivals: &[&[Option<f64>]]) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_happens_in_one_part_is_not_usual() {
+        let calm: Vec<u64> = (0..100).collect();
+        let stalled = vec![1_000_000; 100];
+        let parts = [calm.clone(), stalled.clone(), Vec::new(), calm];
+        assert_eq!((usual(&parts, 0.5), usual(&parts, 0.99)), (Some(50.0), Some(99.0)));
+        assert_eq!(usual(&[stalled], 0.99), Some(1e6));
+        assert_eq!(usual(&[], 0.99), None);
+    }
 
     #[test]
     fn medians() {

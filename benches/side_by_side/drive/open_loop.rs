@@ -25,7 +25,7 @@ use tokio::task::{JoinSet, LocalSet};
 use super::http::Incoming;
 use super::servers::HELD;
 use super::{WARM_UP, begin};
-use crate::statistics::Spread;
+use crate::statistics::usual;
 
 /// What is sent.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -97,11 +97,7 @@ impl Shared {
             seconds[second].push(*nanoseconds);
         }
         seconds.iter_mut().for_each(|second| second.sort_unstable());
-        let usual = |share: f64| {
-            let of = |second: &Vec<u64>| second.get((second.len() as f64 * share) as usize).copied();
-            let shares = seconds.iter().filter_map(of).map(|nanoseconds| nanoseconds as f64 / 1e3);
-            Spread::of(shares).map_or(f64::NAN, |spread| spread.median)
-        };
+        let usual = |share| usual(&seconds, share).map_or(f64::NAN, |nanoseconds| nanoseconds / 1e3);
         Ok(Latencies {
             answered: added.len(),
             seconds: began.elapsed().as_secs_f64(),

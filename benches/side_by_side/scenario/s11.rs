@@ -1,9 +1,9 @@
 //! S11: latency that a proxy adds at half of what gets through, as users see it who come when they come.
 //!
 //! All get the same rate: half of what gets through the first of them in a closed loop of the same load, which the
-//! load's core limits. That loop has as many connections as a stall makes the open one open ([`CONNECTIONS`]): through
-//! fewer half as much again gets, and at half of that nobody, not even the load, would get over a stall. Caddy, whose
-//! most is about that rate, is not asked.
+//! load's core limits. That loop has as many connections as a stall makes the open one open ([`CONNECTIONS`]): the more
+//! there are, the less gets through anybody, and at half of what gets through few the load itself is slow to get over a
+//! stall. Caddy, whose most is about that rate, is not asked.
 
 use async_trait::async_trait;
 
