@@ -123,8 +123,10 @@ impl Model {
             Checking::Own(check) => Some(check.clone()),
             Checking::Off => None,
             Checking::Preset => {
-                let of_sites = self.frontends_of(&backend.id).filter_map(|id| self.frontends.get(id)?.site.as_ref());
-                let mut sites = of_sites.filter_map(|id| self.sites.get(id));
+                // By their names: among a hundred thousand others that lead there they would be looked for with each change.
+                let rows = (Bound::Included("site:"), Bound::Excluded("site;"));
+                let rows = self.leading.get(&backend.id).into_iter().flat_map(|leading| leading.range::<str, _>(rows));
+                let mut sites = rows.filter_map(|id| self.sites.get(self.frontends.get(id)?.site.as_ref()?));
                 sites.find_map(|site| wordpress::check(site, &backend.id)).map(Arc::new)
             }
         }
