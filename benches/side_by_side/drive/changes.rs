@@ -45,6 +45,8 @@ pub(crate) struct Took {
     pub(crate) server: [f64; 2],
     /// Milliseconds until a new frontend answers.
     pub(crate) frontend: [f64; 2],
+    /// Milliseconds of these until the store had taken them.
+    pub(crate) put: [f64; 2],
 }
 
 impl Changes {
@@ -52,10 +54,12 @@ impl Changes {
         let engine = etna_store::open(&self.store, &etna_store::engine::Options::default()).await?;
         let flip = json!({"Type": "http", "BackendId": "flip", "Route": "Host(`flip.test`)"});
         put(&engine, "frontends/flip/frontend", &flip).await?;
-        let mut probe = Probe { engine: engine.clone(), changes: &self, connection: None, flips: 0, news: 0 };
+        let mut probe =
+            Probe { engine: engine.clone(), changes: &self, connection: None, flips: 0, news: 0, puts: vec![] };
         probe.flip().await?;
         probe.appear().await?;
         begin()?;
+        probe.puts.clear();
         let began = Instant::now();
         let until = began + Duration::from_secs(self.seconds.into());
         let stream = self.rate.map(|rate| tokio::spawn(stream(engine, self.frontends, rate, until)));
@@ -67,12 +71,13 @@ impl Changes {
             tokio::time::sleep(BETWEEN).await;
         }
         let seconds = began.elapsed().as_secs_f64();
+        let put = shares(probe.puts);
         let others = match stream {
             Some(stream) => stream.await??,
             None => 0,
         };
         let made = others + (server.len() + frontend.len()) as u64;
-        Ok(Took { made, seconds, server: shares(server), frontend: shares(frontend) })
+        Ok(Took { made, seconds, server: shares(server), frontend: shares(frontend), put })
     }
 }
 
@@ -83,6 +88,8 @@ struct Probe<'a> {
     connection: Option<Incoming<TcpStream>>,
     flips: usize,
     news: usize,
+    /// How long the store needed for each.
+    puts: Vec<Duration>,
 }
 
 impl Probe<'_> {
@@ -92,6 +99,7 @@ impl Probe<'_> {
         self.flips += 1;
         let began = Instant::now();
         put(&self.engine, "backends/flip/servers/s", &json!({"URL": format!("http://{address}")})).await?;
+        self.puts.push(began.elapsed());
         self.seen("flip.test", name, began).await
     }
 
@@ -102,6 +110,7 @@ impl Probe<'_> {
         let frontend = json!({"Type": "http", "BackendId": "flip", "Route": format!("Host(`{host}`)")});
         let began = Instant::now();
         put(&self.engine, &key, &frontend).await?;
+        self.puts.push(began.elapsed());
         let took = self.seen(&host, "", began).await;
         self.engine.commit(Txn::delete(&key)).await?;
         took

@@ -27,6 +27,8 @@ impl Scenario for OneAtATime {
                     Figure { name: "server p99 ms", digits: 2, compared: false },
                     Figure { name: "frontend p50 ms", digits: 2, compared: false },
                     Figure { name: "frontend p99 ms", digits: 2, compared: false },
+                    Figure { name: "the put p50 ms", digits: 2, compared: false },
+                    Figure { name: "p99 ms", digits: 2, compared: false },
                 ]
             },
             targets: const {
@@ -52,7 +54,7 @@ impl Scenario for OneAtATime {
 
     async fn measure(&self, at: &Place<'_>) -> anyhow::Result<Vec<f64>> {
         let took: Took = changes(at, true, None).await?.counted().await?;
-        Ok([took.server, took.frontend].concat())
+        Ok([took.server, took.frontend, took.put].concat())
     }
 }
 

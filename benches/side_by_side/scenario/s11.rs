@@ -3,7 +3,8 @@
 //! All get the same rate: half of what gets through the first of them in a closed loop of the same load, which the
 //! load's core limits. That loop has as many connections as a stall makes the open one open ([`CONNECTIONS`]): the more
 //! there are, the less gets through anybody, and at half of what gets through few the load itself is slow to get over a
-//! stall. Caddy, whose most is about that rate, is not asked.
+//! stall. All go through it first, so that all begin with the same behind them. Caddy, whose most is about that rate, is
+//! not asked.
 
 use async_trait::async_trait;
 
@@ -56,11 +57,8 @@ impl Scenario for AtHalf {
             let order = Order::OpenLoop(OpenLoop { to, host, path, pace, seconds });
             Driver::start(at.bed.cores.load, &order).await?.counted::<Latencies>().await
         };
-        let capacity = async || {
-            let most = run("/", Pace::Connections(CONNECTIONS), 1).await?;
-            Ok(most.answered as f64 / most.seconds)
-        };
-        let rate = at.bed.noted("capacity", capacity).await? / 2.0;
+        let most = run("/", Pace::Connections(CONNECTIONS), 1).await?;
+        let rate = at.bed.noted("capacity", async || Ok(most.answered as f64 / most.seconds)).await? / 2.0;
         let latencies = run(self.path, Pace::Rate(rate as u32), at.seconds).await?;
         let [half, most, nearly_all] = latencies.added;
         Ok(vec![half, most, nearly_all, latencies.longest, latencies.answered as f64 / latencies.seconds])
