@@ -1,11 +1,12 @@
 //! Micro benches of the pure parts: finding a frontend, and what one change costs, at 10, 1,000 and 100,000 frontends;
 //! what the rules of a WordPress site cost each request; what choosing a server costs, reading a head, finding the cookie
-//! that sticks to a server, and writing the head that the server gets.
+//! that sticks to a server, writing the head that the server gets, and counting beside another worker.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
@@ -14,6 +15,7 @@ use etna_proxy::backend::{Live, Server, sticky};
 use etna_proxy::message::fields::Fields;
 use etna_proxy::router::{Entry, Router, Ruled as _};
 use etna_proxy::rule::{Head, Rule};
+use etna_proxy::stats::Requests;
 use etna_proxy::table::Table;
 use etna_proxy::table::compile::Compiler;
 use etna_proxy::traffic::h1::head;
@@ -21,7 +23,7 @@ use etna_proxy::traffic::headers::{self, Framing, Outbound};
 use etna_proxy::traffic::trust::Peer;
 use etna_store::{Batch, Change, Model, Revision, Site};
 use http::header::COOKIE;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 /// Rules of one kind.
 struct Shape {
@@ -276,6 +278,23 @@ fn heads(criterion: &mut Criterion) {
     }
 }
 
+/// What counting a request costs a worker: alone, and while another core counts the same all the time.
+fn count(criterion: &mut Criterion) {
+    let requests = Requests::default();
+    let record = || requests.record(StatusCode::OK, black_box(Duration::from_micros(300)));
+    criterion.bench_function("count/alone", |bencher| bencher.iter(record));
+    let goes_on = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while goes_on.load(Relaxed) {
+                record();
+            }
+        });
+        criterion.bench_function("count/beside-another-core", |bencher| bencher.iter(record));
+        goes_on.store(false, Relaxed);
+    });
+}
+
 fn parse(criterion: &mut Criterion) {
     criterion.bench_function("parse", |bencher| {
         bencher.iter(|| Rule::parse(black_box(r#"Host("a.test") && (PathPrefix("/x") || Segment("wp-admin"))"#)));
@@ -291,5 +310,5 @@ const BROWSER: &[u8] = b"GET /2026/11/hello-world/?utm_source=feed HTTP/1.1\r\nH
     Upgrade-Insecure-Requests: 1\r\n\r\n";
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-criterion_group!(benches, find, wordpress, change, publish, choose, heads, parse);
+criterion_group!(benches, find, wordpress, change, publish, choose, heads, count, parse);
 criterion_main!(benches);
