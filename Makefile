@@ -66,7 +66,7 @@ bench-quick: ## The most telling of it in one short round (three minutes)
 	@scripts/build.sh $(PROGRAMS)
 	@$(CARGO) run --release --quiet --package etna-benches --bin side-by-side -- --quick
 
-bench-micro: ## Measure the pure parts: matching, compiling, choosing
+bench-micro: ## Measure the pure parts: matching, compiling, choosing, counting
 	@scripts/install-deps.sh build
 	@$(CARGO) bench --package etna-benches --bench micro
 

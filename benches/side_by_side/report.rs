@@ -187,8 +187,8 @@ fn date(seconds: u64) -> String {
 const INTRODUCTION: &str = "\
 # Side by side
 
-What `make bench` measured, newest first. README.md says how; the samples of the newest run are in RESULTS.json, and
-drawn here. Only figures of one run compare with each other.
+What `make bench` measured, newest first. README.md says how; the samples of the newest whole run are in RESULTS.json,
+and drawn here. Only figures of one run compare with each other.
 
 ![Etna beside the best of HAProxy, nginx and Caddy, and beside its targets](RESULTS.svg)
 

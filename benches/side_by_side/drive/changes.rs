@@ -45,7 +45,7 @@ pub(crate) struct Took {
     pub(crate) server: [f64; 2],
     /// Milliseconds until a new frontend answers.
     pub(crate) frontend: [f64; 2],
-    /// Milliseconds of these until the store had taken them.
+    /// Milliseconds of these, of both kinds, until the store had taken them.
     pub(crate) put: [f64; 2],
 }
 

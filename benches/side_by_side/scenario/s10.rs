@@ -27,8 +27,8 @@ impl Scenario for OneAtATime {
                     Figure { name: "server p99 ms", digits: 2, compared: false },
                     Figure { name: "frontend p50 ms", digits: 2, compared: false },
                     Figure { name: "frontend p99 ms", digits: 2, compared: false },
-                    Figure { name: "the put p50 ms", digits: 2, compared: false },
-                    Figure { name: "p99 ms", digits: 2, compared: false },
+                    Figure { name: "put p50 ms", digits: 2, compared: false },
+                    Figure { name: "put p99 ms", digits: 2, compared: false },
                 ]
             },
             targets: const {

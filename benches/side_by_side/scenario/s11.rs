@@ -3,8 +3,8 @@
 //! All get the same rate: half of what gets through the first of them in a closed loop of the same load, which the
 //! load's core limits. That loop has as many connections as a stall makes the open one open ([`CONNECTIONS`]): the more
 //! there are, the less gets through anybody, and at half of what gets through few the load itself is slow to get over a
-//! stall. All go through it first, so that all begin with the same behind them. Caddy, whose most is about that rate, is
-//! not asked.
+//! stall. All go through it first, so that all begin with the same behind them. Caddy, whose most is less than that rate,
+//! is not asked.
 
 use async_trait::async_trait;
 

@@ -260,6 +260,16 @@ mod tests {
     }
 
     #[test]
+    fn wherever_it_stands() {
+        for (before, after) in (0..40).flat_map(|before| [0, 7, 16, 33].map(|after| (before, after))) {
+            let (before, after) = ("a".repeat(before), "b".repeat(after));
+            let mut out = Vec::new();
+            escaped(&mut out, format!("{before}\"{after}").as_bytes());
+            assert_eq!(String::from_utf8(out).unwrap(), format!("{before}\\\"{after}"));
+        }
+    }
+
+    #[test]
     fn what_is_long_is_cut_between_characters() {
         assert_eq!(shown(b"abcdef", 6), "abcdef");
         assert_eq!(shown(b"abcdefg", 6), "abcdef…");
