@@ -112,8 +112,8 @@ impl Scenario for UnderLoad {
             took.server[1].max(took.frontend[1]),
             (1.0 - kept) * 100.0,
             (before.failed + meanwhile.failed) as f64,
-            alone.server[0].max(alone.frontend[0]),
-            alone.server[1].max(alone.frontend[1]),
+            alone.put[0],
+            alone.put[1],
         ])
     }
 }

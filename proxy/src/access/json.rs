@@ -179,10 +179,11 @@ fn beyond_ascii(out: &mut Vec<u8>, text: &[u8]) {
     }
 }
 
-/// How many bytes of a text begin it that stand for themselves. Looked at some at a time, which the compiler does at once.
+/// How many bytes of a text begin it that stand for themselves. In pieces of one length without a way out, so that the
+/// processor looks at a whole one at once.
 fn plain(text: &[u8]) -> usize {
-    let all = |some: &&[u8]| some.iter().fold(true, |all, byte| all & is_plain(*byte));
-    let whole = text.chunks_exact(AT_ONCE).take_while(all).count() * AT_ONCE;
+    let are_plain = |piece: &&[u8]| piece.iter().fold(true, |all, byte| all & is_plain(*byte));
+    let whole = text.chunks_exact(AT_ONCE).take_while(are_plain).count() * AT_ONCE;
     let rest = &text[whole..];
     whole + rest.iter().position(|byte| !is_plain(*byte)).unwrap_or(rest.len())
 }
